@@ -10,13 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
-
-EMPTY: Mapping[Any, Any] = MappingProxyType({})
 
 
 class Config(BaseModel):
@@ -82,11 +79,11 @@ class GamesStep:
     messages: list[bytes] | None = None
     """B raw messages of the observation that resulted from the action, before any restart, every
     ``--More--`` page joined by a newline; None for games without messages."""
-    final_obs: Mapping[int, Mapping[str, np.ndarray]] = EMPTY
+    final_obs: Mapping[int, Mapping[str, np.ndarray]] = field(default_factory=dict)
     """``{game: {key: [...]}}`` for the games whose episode ended in this step; copies."""
-    finished: Mapping[int, EpisodeResult] = EMPTY
+    finished: Mapping[int, EpisodeResult] = field(default_factory=dict)
     """``{game: result}`` for the same games."""
-    features: Mapping[str, np.ndarray] = EMPTY
+    features: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Published schema features of the resulting observation, ``{name: [B]}``, where asked for."""
 
 
@@ -98,6 +95,8 @@ class FinalObs:
     """int64 [N, 2]: (t, b) of the step that ended the episode, in order of t, then b."""
     obs: Mapping[str, np.ndarray]
     """``{key: [N, ...]}``."""
+    values: np.ndarray | None = None
+    """float32 [N, S] of the behaviour policy, its memory of the episode included."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -129,10 +128,10 @@ class Rollout:
     step_in_episode: np.ndarray
     """int32 [T, B]; 0 at the first action of an episode."""
     values: np.ndarray | None = None
-    """float32 [T, B, S] of the behaviour policy."""
+    """float32 [T+1, B, S] of the behaviour policy; the last row bootstraps the running episodes."""
     log_prob: np.ndarray | None = None
     """float32 [T, B] of the behaviour policy; None for heads without an exact one."""
-    head_record: Mapping[str, np.ndarray] = EMPTY
+    head_record: Mapping[str, np.ndarray] = field(default_factory=dict)
     """``{name: [T, B, ...]}``: what the actor head needs to compute its own loss."""
     recurrent_state: np.ndarray | None = None
     """float32 [B, H] before the first step; None without recurrence."""
@@ -143,9 +142,9 @@ class Rollout:
     message of a game is there too; 0 = no message."""
     caption_count: np.ndarray | None = None
     """int32 [T, B]: how often that caption has occurred in the episode so far, this time included."""
-    new_captions: Mapping[int, str] = EMPTY
+    new_captions: Mapping[int, str] = field(default_factory=dict)
     """``{caption_id: text}`` of captions that this sender had not sent before."""
-    features: Mapping[str, np.ndarray] = EMPTY
+    features: Mapping[str, np.ndarray] = field(default_factory=dict)
     """``{name: [T, B]}``: schema features of the resulting observation, where a reward asks for them."""
 
     def __post_init__(self) -> None:
@@ -154,7 +153,7 @@ class Rollout:
             name: getattr(self, name)
             for name in (
                 "actions terminated truncated end_status policy_version episode_id step_in_episode "
-                "values log_prob action_mask caption_id caption_count"
+                "log_prob action_mask caption_id caption_count"
             ).split()
         }
         per_step |= {f"head_record[{k}]": v for k, v in self.head_record.items()}
@@ -165,6 +164,8 @@ class Rollout:
         for key, array in self.obs.items():
             if array.shape[:2] != (T + 1, B):
                 raise ValueError(f"Rollout.obs[{key}] has shape {array.shape}, expected [{T + 1}, {B}, ...]")
+        if self.values is not None and self.values.shape[:2] != (T + 1, B):
+            raise ValueError(f"Rollout.values has shape {self.values.shape}, expected [{T + 1}, {B}, S]")
         if self.recurrent_state is not None and self.recurrent_state.shape[0] != B:
             raise ValueError(f"Rollout.recurrent_state has {self.recurrent_state.shape[0]} rows, expected {B}")
         num_ends = int((self.terminated | self.truncated).sum())

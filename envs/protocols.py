@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -32,7 +32,7 @@ class GamesSpec:
     action_names: tuple[str, ...]
     """One name an action, empty for continuous actions."""
     action_shape: tuple[int, ...] = ()
-    action_dtype: np.dtype = np.dtype(np.int64)
+    action_dtype: np.dtype = field(default_factory=lambda: np.dtype(np.int64))
     action_low: np.ndarray | None = None
     """Bounds of continuous actions; None for discrete ones."""
     action_high: np.ndarray | None = None

@@ -1,0 +1,35 @@
+"""Which processor computes, and in which precision."""
+
+from __future__ import annotations
+
+import contextlib
+from contextlib import AbstractContextManager
+
+import torch
+
+
+def device(name: str) -> torch.device:
+    """``auto`` is the GPU where there is one.
+
+    Raises:
+        ValueError: the named device is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device '{name}' is not available here; allowed: cpu, auto")
+    return torch.device(name)
+
+
+def has_fast_bf16(where: torch.device) -> bool:
+    """True where bf16 products are done in hardware (AVX512-BF16 or AMX on CPUs; Ampere and later)."""
+    if where.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def autocast(precision: str, where: torch.device) -> AbstractContextManager[object]:
+    """bf16 autocast, or nothing, for a precision of ``auto``, ``fp32`` or ``bf16``."""
+    if precision == "bf16" or (precision == "auto" and has_fast_bf16(where)):
+        return torch.autocast(where.type, dtype=torch.bfloat16)
+    return contextlib.nullcontext()

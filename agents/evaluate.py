@@ -1,0 +1,71 @@
+"""Playing listed episodes with any policy, one result for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from agents.noise import EpisodeNoise
+from envs.data import EpisodeResult, EpisodeSeeds
+from envs.protocols import Games, Policy, SeedSource, State
+from envs.seeding import ListedSeeds
+
+
+class _Handed:
+    """Listed seeds; restarts a game's noise with each episode that is handed to it."""
+
+    def __init__(self, seeds: Sequence[EpisodeSeeds], noise: EpisodeNoise) -> None:
+        self._listed, self._noise = ListedSeeds(seeds), noise
+
+    def next(self, game: int) -> EpisodeSeeds | None:
+        seeds = self._listed.next(game)
+        if seeds is not None:
+            self._noise.begin(game, seeds)
+        return seeds
+
+    def state_dict(self) -> State:
+        return self._listed.state_dict()
+
+    def load_state_dict(self, state: State) -> None:
+        self._listed.load_state_dict(state)
+
+
+def evaluate(
+    policy: Policy,
+    make_games: Callable[[int, SeedSource], Games],
+    seeds: Sequence[EpisodeSeeds],
+    *,
+    num_games: int = 16,
+    noise_seed: int = 0,
+    deterministic: bool = False,
+) -> Iterator[EpisodeResult]:
+    """Play each listed episode once; yields results as episodes end.
+
+    An episode's noise depends on its seeds and ``noise_seed`` alone, so that an evaluation may be cut,
+    split over processes and resumed without changing what is sampled.
+
+    Args:
+        policy: acts.
+        make_games: builds that many games over a seed source; they are closed at the end.
+        seeds: the episodes.
+        num_games: games side by side.
+        noise_seed: another one samples other actions in the same games.
+        deterministic: take the likeliest action instead of sampling.
+    """
+    num_games = min(num_games, len(seeds))
+    if num_games == 0:
+        return
+    noise = EpisodeNoise(num_games, noise_seed)
+    games = make_games(num_games, _Handed(seeds, noise))
+    try:
+        obs, memory = games.reset(), policy.initial_state(num_games)
+        while games.active.any():
+            acted = policy.act(obs, memory, games.action_mask, noise, deterministic=deterministic)
+            played = games.step(acted.actions)
+            yield from played.finished.values()
+            obs, memory = played.obs, acted.recurrent_state
+            if memory is not None:
+                memory = np.where((played.terminated | played.truncated)[:, None], np.float32(0), memory)
+    finally:
+        games.close()

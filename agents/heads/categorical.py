@@ -1,0 +1,71 @@
+"""One discrete action a step, from logits."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from agents.config import PPOConfig
+from agents.encoders import initialise
+from agents.heads.base import HeadBatch, HeadLoss, HeadSample
+from agents.losses import approximate_kl, clipped_surrogate
+from envs.protocols import Noise
+
+
+class CategoricalHead(nn.Module):
+    """A linear layer to logits; masked actions get probability zero.
+
+    Args:
+        num_features: F.
+        num_actions: A.
+    """
+
+    def __init__(self, num_features: int, num_actions: int) -> None:
+        super().__init__()
+        self.logits = nn.Linear(num_features, num_actions)
+        # Nearly uniform at first: no action is preferred before there is a reason.
+        initialise(self, gain=0.01)
+
+    def log_probs(self, features: Tensor, action_mask: Tensor | None) -> Tensor:
+        """Log-probabilities [N, A] of features [N, F], in fp32 whatever the network's precision."""
+        logits = self.logits(features).float()
+        if action_mask is not None:
+            logits = logits.masked_fill(~action_mask, -torch.inf)
+        return logits.log_softmax(-1)
+
+    def sample(
+        self, features: Tensor, action_mask: Tensor | None, noise: Noise, *, deterministic: bool = False
+    ) -> HeadSample:
+        """Draw by inverting the distribution function, so that an action depends on its own noise alone."""
+        log_probs = self.log_probs(features, action_mask)
+        if deterministic:
+            actions = log_probs.argmax(-1)
+        else:
+            cumulative = log_probs.exp().double().cumsum(-1)
+            level = torch.from_numpy(noise.uniform(1)).to(cumulative) * cumulative[:, -1:]
+            actions = (cumulative <= level).sum(-1).clamp(max=log_probs.shape[-1] - 1)
+        log_prob = log_probs.gather(-1, actions[:, None])[:, 0]
+        return HeadSample(actions=actions, log_prob=log_prob)
+
+    def log_prob(self, features: Tensor, batch: HeadBatch) -> Tensor:
+        """[N] of the batch's actions."""
+        log_probs = self.log_probs(features, batch.action_mask)
+        return log_probs.gather(-1, batch.actions.long()[:, None])[:, 0]
+
+    def loss(self, features: Tensor, batch: HeadBatch, config: PPOConfig) -> HeadLoss:
+        """PPO's clipped surrogate less the entropy bonus."""
+        log_probs = self.log_probs(features, batch.action_mask)
+        log_prob = log_probs.gather(-1, batch.actions.long()[:, None])[:, 0]
+        assert batch.old_log_prob is not None, "the categorical head records log-probabilities"
+        policy_loss = clipped_surrogate(log_prob, batch.old_log_prob, batch.advantage, config.clip).mean()
+        # A masked action has log-probability -inf and contributes p log p = 0.
+        entropy = -(log_probs.exp() * log_probs.clamp(min=-1e9)).sum(-1).mean()
+        with torch.no_grad():
+            outside = (log_prob - batch.old_log_prob).exp().sub(1.0).abs() > config.clip
+            metrics = {
+                "policy_loss": policy_loss.detach(),
+                "entropy": entropy.detach(),
+                "approx_kl": approximate_kl(log_prob, batch.old_log_prob).mean(),
+                "clip_fraction": outside.float().mean(),
+            }
+        return HeadLoss(loss=policy_loss - config.entropy * entropy, metrics=metrics)

@@ -1,0 +1,74 @@
+"""The network: encoder, core, actor head and one value head per reward stream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from agents.config import ModelConfig
+from agents.encoders import Encoder, initialise
+from agents.heads.categorical import CategoricalHead
+from envs.protocols import GamesSpec
+
+
+class ActorCritic(nn.Module):
+    """Features are shared by the actor head and the S value heads.
+
+    Args:
+        config: sizes.
+        spec: the games' observations and actions.
+        num_streams: S.
+
+    Raises:
+        ValueError: the games have continuous actions, for which there is no head.
+    """
+
+    def __init__(self, config: ModelConfig, spec: GamesSpec, num_streams: int) -> None:
+        super().__init__()
+        if not spec.num_actions:
+            raise ValueError("the categorical head needs discrete actions; these games have continuous ones")
+        self.encoder = Encoder(config.encoder, spec.obs)
+        self.core = nn.GRUCell(self.encoder.width, config.core_hidden) if config.core == "gru" else None
+        self.num_features = config.core_hidden if self.core else self.encoder.width
+        self.head = CategoricalHead(self.num_features, spec.num_actions)
+        self.value = nn.Linear(self.num_features, num_streams)
+        initialise(self.value, gain=1.0)
+
+    def initial_state(self, num_games: int) -> Tensor | None:
+        """Zeros [B, H], or None without a core."""
+        if self.core is None:
+            return None
+        return torch.zeros(num_games, self.core.hidden_size, device=self.value.weight.device)
+
+    def step(self, obs: Mapping[str, Tensor], state: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """One step of N games: features [N, F] and the state after it [N, H]."""
+        features = self.encoder(obs)
+        if self.core is None:
+            return features, None
+        state = self.core(features, state)
+        return state, state
+
+    def unroll(self, obs: Mapping[str, Tensor], state: Tensor | None, done: Tensor) -> Tensor:
+        """Features [T, B, F] of observations ``{key: [T, B, ...]}``.
+
+        Args:
+            obs: T steps of B games.
+            state: [B, H] before the first step.
+            done: bool [T, B]; memory is cleared after a step that ended an episode.
+        """
+        T, B = done.shape
+        features = self.encoder({key: x.flatten(0, 1) for key, x in obs.items()}).unflatten(0, (T, B))
+        if self.core is None:
+            return features
+        states = []
+        for t in range(T):
+            state = self.core(features[t], state)
+            states.append(state)
+            state = state * (~done[t])[:, None]
+        return torch.stack(states)
+
+    def values(self, features: Tensor) -> Tensor:
+        """[..., S] of features [..., F], in fp32."""
+        return self.value(features).float()

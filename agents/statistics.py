@@ -1,0 +1,71 @@
+"""Intervals for the figures that people compare."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+Z_95 = 1.959963984540054
+
+
+def wilson_interval(successes: int, trials: int, z: float = Z_95) -> tuple[float, float]:
+    """95 % interval of a proportion (Wilson 1927): sound at 0, at 1 and for few trials.
+
+    Raises:
+        ValueError: there are no trials, or more successes than trials.
+    """
+    if not 0 <= successes <= trials or trials == 0:
+        raise ValueError(f"{successes} successes in {trials} trials is no proportion")
+    p, n = successes / trials, trials
+    centre = p + z * z / (2 * n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+
+
+def interquartile_mean(values: Sequence[float]) -> float:
+    """Mean of the middle half (Agarwal et al. 2021), fractional at the edges.
+
+    Raises:
+        ValueError: there are no values.
+    """
+    if len(values) == 0:
+        raise ValueError("the interquartile mean of nothing is not defined")
+    ordered, n = np.sort(np.asarray(values, float)), len(values)
+    # Weight of the i-th value: how much of [i, i+1] lies within the middle half of [0, n].
+    left, right = np.arange(n), np.arange(1, n + 1)
+    weights = np.clip(np.minimum(right, 0.75 * n) - np.maximum(left, 0.25 * n), 0.0, None)
+    return float((ordered * weights).sum() / weights.sum())
+
+
+def bootstrap_interval(values: Sequence[float], seed: int = 0, samples: int = 10_000) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of the mean.
+
+    Raises:
+        ValueError: there are no values.
+    """
+    if len(values) == 0:
+        raise ValueError("the interval of nothing is not defined")
+    drawn = np.random.default_rng(seed).choice(np.asarray(values, float), (samples, len(values)))
+    low, high = np.quantile(drawn.mean(1), [0.025, 0.975])
+    return float(low), float(high)
+
+
+_T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+
+
+def t_interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % Student interval of the mean of a few seeds (2 to 11; beyond that the normal quantile).
+
+    Raises:
+        ValueError: fewer than two values have no spread.
+    """
+    n = len(values)
+    if n < 2:
+        raise ValueError("an interval over seeds needs at least two of them")
+    mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
+    quantile = _T_975[n - 2] if n - 2 < len(_T_975) else Z_95
+    half = quantile * deviation / math.sqrt(n)
+    return mean - half, mean + half

@@ -1,0 +1,193 @@
+"""Captions: game messages in a canonical form, named by a stable 64-bit id.
+
+Two messages that differ only in what no judge should care about ("You see here 5 gold pieces." and
+"You see here 1 gold piece.") are one caption, so one label serves both. The canonical form stays
+legible English, because people, rules and language models read it:
+
+* every ``--More--`` page is kept, one line each, repeated pages once, blanks collapsed, case kept;
+* numbers become ``N`` ("5 gold pieces" -> "N gold piece"; counted stackable nouns lose their plural);
+* the articles a, an, the become ``the`` (``The`` at the start of a sentence);
+* what names one thing of one game is masked by ``_``: inventory letters ("f - a key" -> "_ - the
+  key"), the letters offered by a prompt, the keys of an unknown command, scroll labels, given names
+  and whatever the player typed at a prompt;
+* the player's own name ("Agent" in NLE) becomes ``Player``.
+
+``CAPTION_VERSION`` names this set of rules; it rises whenever a message may get another caption.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from hashlib import blake2b
+
+import numpy as np
+
+from envs.protocols import State
+
+CAPTION_VERSION = 1
+
+_STACKABLE = (
+    "piece|zorkmid|arrow|dagger|dart|spear|javelin|shuriken|bolt|boomerang|knife|rock|boulder|gem|stone|"
+    "potion|scroll|spellbook|wand|ring|amulet|apple|orange|pear|melon|banana|carrot|ration|wafer|egg|tin|"
+    "tripe|corpse|candle|key|statue|coin|turn|point|time|charge|page|day|glob|clove"
+)
+
+_TYPED_AT = (
+    "(?:What do you want to (?:call|name|write|engrave|add)|For what do you wish|"
+    "What (?:monster|type of monster|class of monsters) do you want to)"
+)
+
+_Rule = tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]
+_RULES: tuple[_Rule, ...] = (
+    (re.compile(r"--More--"), " "),
+    (re.compile(r"Unknown command '.*?'\."), "Unknown command '_'."),
+    # The letters that a prompt offers: "[- abf or ?*]", "[bf-zA-Z]".
+    (re.compile(r"\[[^\]\n]*(?:\?\*|\w-\w)[^\]\n]*\]"), "[_]"),
+    (re.compile(r"\blabeled [A-Z]+(?: [A-Z]+)*"), "labeled _"),
+    # What the player typed, or answered, at a prompt.
+    (re.compile(rf"^({_TYPED_AT}[^?\n]*\?(?: \[[^\]\n]*\])?) +(?!\[)\S.*", re.MULTILINE), r"\1 _"),
+    (re.compile(r"^(#|Search for:) .*", re.MULTILINE), r"\1 _"),
+    (re.compile(r"(\[[a-z]+\] \([a-z]\)) +[a-z](?!\S)"), r"\1"),
+    (re.compile(r"\b(called|named) (?!The )[^\s.,!?;:()\[\]]+"), r"\1 _"),
+    (re.compile(r"(?<!\S)[A-Za-z0-9$#*] - (?=\S)"), "_ - "),
+    (re.compile(r"\bAgent\b"), "Player"),
+    (re.compile(r"\d+"), "N"),
+    (re.compile(rf"\b(N (?:[a-z]+ )?(?:{_STACKABLE}))e?s\b"), r"\1"),
+    (re.compile(r"\b(?:An?|The)\b"), "The"),
+    (re.compile(r"\b(?:an?|the)\b"), "the"),
+    (re.compile(r"\bthe gold piece\b"), "N gold piece"),
+)
+
+
+def canonical(text: str) -> str:
+    """The canonical text of a message; idempotent, and "" for a blank message.
+
+    Args:
+        text: the message, ``--More--`` pages separated by newlines.
+    """
+    before = None
+    # One pass settles real messages; odd ones ("1 - 2 - x") need another. Each pass that changes
+    # anything shortens the text or removes a character that no rule writes, so this ends.
+    while text != before:
+        before = text
+        for pattern, by in _RULES:
+            text = pattern.sub(by, text)
+        lines = (" ".join(_printable(line).split()) for line in text.split("\n"))
+        text = "\n".join(dict.fromkeys(line for line in lines if line))
+    return text
+
+
+def _printable(line: str) -> str:
+    return line if line.isprintable() else "".join(c if c.isprintable() else " " for c in line)
+
+
+def caption_id(text: str) -> int:
+    """Stable id of a caption: 63 bits of its BLAKE2b hash, in [1, 2**63); 0 for no message.
+
+    Args:
+        text: a canonical text (:func:`canonical`).
+    """
+    if not text:
+        return 0
+    digest = blake2b(text.encode(), digest_size=8).digest()
+    return (int.from_bytes(digest, "big") & 0x7FFF_FFFF_FFFF_FFFF) or 1
+
+
+class CaptionTracker:
+    """Names the messages of B games and counts them within each running episode.
+
+    Args:
+        num_games: B.
+        cache_size: raw messages whose caption is remembered; the cache starts afresh when full.
+    """
+
+    def __init__(self, num_games: int, cache_size: int = 1 << 16) -> None:
+        self._counts: list[dict[int, int]] = [{} for _ in range(num_games)]
+        self._cache_size = cache_size
+        self._cache: dict[bytes, int] = {b"": 0}
+        self._sent: set[int] = {0}
+        self._new: dict[int, str] = {}
+
+    def observe(self, messages: list[bytes], done: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Take in the messages that one step of every game resulted in.
+
+        Args:
+            messages: B raw messages, pages joined by newlines; ``b""`` for none.
+            done: bool [B], True where the step ended the episode: its message still counts in that
+                episode, and counts start afresh after it.
+
+        Returns:
+            Caption ids int64 [B] and counts int32 [B] (occurrences in the running episode, this one
+            included; 0 where there is no message).
+
+        Raises:
+            ValueError: there is not one message a game.
+        """
+        if len(messages) != len(self._counts):
+            raise ValueError(f"{len(messages)} messages for {len(self._counts)} games: expected one a game")
+        cache = self._cache
+        ids: list[int] = []
+        occurrences: list[int] = []
+        for message, counts in zip(messages, self._counts, strict=True):
+            ident = cache.get(message)
+            if ident is None:
+                ident = self._meet(message)
+            ids.append(ident)
+            if ident:
+                count = counts[ident] = counts.get(ident, 0) + 1
+                occurrences.append(count)
+            else:
+                occurrences.append(0)
+        if done.any():
+            for game in np.flatnonzero(done):
+                self._counts[game] = {}
+        return np.array(ids, np.int64), np.array(occurrences, np.int32)
+
+    def _meet(self, message: bytes) -> int:
+        text = canonical(message.decode("latin-1"))
+        ident = caption_id(text)
+        if len(self._cache) >= self._cache_size:
+            self._cache.clear()
+        self._cache[message] = ident
+        if ident not in self._sent:
+            self._sent.add(ident)
+            self._new[ident] = text
+        return ident
+
+    def take_new(self) -> dict[int, str]:
+        """``{caption_id: text}`` of captions first met since the last call; each is given once."""
+        new, self._new = self._new, {}
+        return new
+
+    def state_dict(self) -> State:
+        """Counts of the running episodes, ids already sent, and texts not yet taken."""
+        rows = [(game, *item) for game, counts in enumerate(self._counts) for item in counts.items()]
+        table = np.array(rows, np.int64).reshape(-1, 3)
+        return {
+            "caption_version": CAPTION_VERSION,
+            "count_game": table[:, 0].astype(np.int32),
+            "count_id": table[:, 1].copy(),
+            "count": table[:, 2].astype(np.int32),
+            "sent": np.array(sorted(self._sent), np.int64),
+            "new": list(self._new.values()),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Continue from ``state_dict``.
+
+        Raises:
+            ValueError: the state was saved under other caption rules, or for more games.
+        """
+        if state["caption_version"] != CAPTION_VERSION:
+            raise ValueError(
+                f"caption state has version {state['caption_version']}, this program writes {CAPTION_VERSION}"
+            )
+        games = np.asarray(state["count_game"])
+        if len(games) and games.max() >= len(self._counts):
+            raise ValueError(f"caption state counts game {games.max()}, but there are {len(self._counts)} games")
+        self._counts = [{} for _ in self._counts]
+        for game, ident, count in zip(games, state["count_id"], state["count"], strict=True):
+            self._counts[int(game)][int(ident)] = int(count)
+        self._sent = {int(ident) for ident in state["sent"]}
+        self._new = {caption_id(text): text for text in state["new"]}

@@ -1,0 +1,140 @@
+"""One game of NetHack in this process, writing into rows of shared arrays."""
+
+from __future__ import annotations
+
+import _ctypes
+import ctypes
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from nle.nethack import nethack as nle_nethack
+
+from envs import tempdirs
+from envs.data import EpisodeSeeds
+
+if TYPE_CHECKING:
+    from envs.levels import Level
+    from envs.tasks import TaskSpec
+
+SPACE, ESC, ENTER = 32, 27, 13
+BL_X, BL_Y, BL_SCORE, BL_DEPTH, BL_GOLD, BL_XP_LEVEL, BL_TIME = 0, 1, 9, 12, 13, 18, 20
+"""Columns of ``blstats``."""
+GAME_OVER, IN_MOVELOOP = 0, 3
+"""Columns of ``program_state``."""
+IN_YN, IN_GETLIN, WAITS_FOR_SPACE, ON_STAIRS_DOWN = 1, 2, 3, 4
+"""Columns of ``internal``."""
+
+
+class Game:
+    """One game.
+
+    Args:
+        spec: the task.
+        level: where its level comes from.
+        rows: ``{NLE key: row}`` to write observations into; at least the keys of ``ALWAYS``.
+        last_blstats: row for the last non-zero ``blstats``; kept by the vector between steps, by
+            ``note_blstats`` within one.
+        folder: where temporary files go.
+    """
+
+    ALWAYS = ("glyphs", "blstats", "message", "program_state", "internal")
+
+    def __init__(
+        self,
+        spec: TaskSpec,
+        level: Level,
+        rows: Mapping[str, np.ndarray],
+        last_blstats: np.ndarray,
+        folder: Path,
+    ) -> None:
+        self.spec, self.level, self.rows = spec, level, rows
+        with tempdirs.inside(folder):
+            self._nethack = nle_nethack.Nethack(
+                observation_keys=(),
+                playername=f"Agent-{spec.character}",
+                ttyrec=None,
+                options=list(spec.options),
+                spawn_monsters=spec.spawn_monsters,
+                fix_moon_phase=True,
+            )
+        low = self._nethack._pynethack
+        low.set_buffers(**rows)
+        self.press = low.step
+        """Press one key."""
+        self.is_over = low.done
+        """Whether NetHack has ended."""
+        self.how_done = low.how_done
+        self.in_normal_game = low.in_normal_game
+        self._low = low
+        self.internal = memoryview(rows["internal"])
+        self.program_state = memoryview(rows["program_state"])
+        self.blstats, self._last_blstats = rows["blstats"], last_blstats
+        self._message = memoryview(rows["message"])
+        self.pages: list[bytes] = []
+        """Messages that were shown and dismissed since the last ``take_pages``."""
+        self.folder = Path(self._nethack._vardir)
+
+    def message(self) -> bytes:
+        """The message on show."""
+        return self._message.tobytes().partition(b"\0")[0]
+
+    def keep_page(self) -> None:
+        """Remember the message on show before a key dismisses it."""
+        page = self.message()
+        if page and (not self.pages or self.pages[-1] != page):
+            self.pages.append(page)
+        self.keep_blstats()
+
+    def keep_blstats(self) -> None:
+        """Remember ``blstats`` while they are there: NetHack zeroes them when a game ends."""
+        if self.blstats[BL_TIME]:
+            self._last_blstats[:] = self.blstats
+
+    def start(self, seeds: EpisodeSeeds) -> None:
+        """Begin an episode and dismiss what NetHack asks before the first move.
+
+        Raises:
+            RuntimeError: the game does not come to its first move, or shows no hero.
+        """
+        self.level.install(self.folder, seeds)
+        self._low.set_initial_seeds(seeds.core, seeds.disp, False, seeds.lgen)
+        self._low.reset()
+        for attempt in range(200):
+            if self.program_state[IN_MOVELOOP]:
+                break
+            # NLE presses SPACE for ever; ESC gets out of the rare question at turn 0 that SPACE cannot answer.
+            self.press(SPACE if attempt < 100 else ESC)
+            if self.is_over():
+                raise RuntimeError(f"{self.spec.id} with {seeds} ended before its first move: {self.message()!r}")
+        else:
+            raise RuntimeError(f"{self.spec.id} with {seeds} does not come to its first move: {self.message()!r}")
+        self.pages.clear()
+        self._check_hero(seeds)
+        self._set_birthday(seeds.core)
+
+    def _check_hero(self, seeds: EpisodeSeeds) -> None:
+        """A level that NetHack could not load leaves an empty map, without any error."""
+        x, y = int(self.blstats[BL_X]), int(self.blstats[BL_Y])
+        glyphs = self.rows["glyphs"]
+        inside = 0 <= y < glyphs.shape[0] and 0 <= x < glyphs.shape[1]
+        if not inside or not nle_nethack._pynethack.nethack.glyph_is_monster(int(glyphs[y, x])):
+            raise RuntimeError(
+                f"{self.spec.id} with {seeds} shows no hero at x={x}, y={y}: its level was not loaded"
+            )
+
+    def _set_birthday(self, value: int) -> None:
+        """NetHack names its shopkeepers by the wall-clock time at which a game began; ours by its seed.
+
+        Shops are below the first level, so this comes in time for all of them. The library must not stay referenced
+        here: NLE refuses to restart a game whose library is still loaded.
+        """
+        library = ctypes.CDLL(self._nethack.dlpath, mode=os.RTLD_NOLOAD | os.RTLD_NOW)
+        ctypes.c_long.in_dll(library, "ubirthday").value = value
+        _ctypes.dlclose(library._handle)
+
+    def close(self) -> None:
+        """Free the game and its folder."""
+        self._nethack.close()

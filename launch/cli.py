@@ -1,0 +1,62 @@
+"""``yendor COMMAND ...``: finds the command, imports it, and turns the user's mistakes into one sentence.
+
+Only the standard library is imported before the command is known, so that help answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "train": "train an agent from a preset, or resume a run",
+    "eval": "play listed episodes with a run's policy, and summarise them",
+    "compare": "put the evaluations of several runs side by side",
+    "labels": "list or export the labels of captions",
+    "report": "write a run's report, one self-contained HTML file",
+    "bench": "measure speed against a reference in one run",
+    "study": "run, or go on with, a set of training runs and their evaluations",
+    "tasks": "list the task ids that can be played here",
+}
+_MODULES = {"eval": "evaluate"}
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
+    return (
+        "usage: yendor COMMAND ...\n\n"
+        "Train, label and evaluate agents for NetHack and MiniHack.\n\n"
+        f"{lines}\n\n'yendor COMMAND --help' says more about a command.\n"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the process's exit code.
+
+    0 = done, 1 = the run failed, 2 = bad input (one sentence on standard error), 128 + n = stopped by
+    signal n after saving.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.stdout.write(_help())
+        return 0
+    name, *rest = arguments
+    from launch.errors import RunFailed, UserError, unknown_name
+
+    try:
+        if name not in COMMANDS:
+            raise unknown_name("command", name, COMMANDS)
+        command = importlib.import_module(f"launch.commands.{_MODULES.get(name, name)}")
+        return command.run(rest)
+    except UserError as error:
+        sys.stderr.write(f"yendor: {error}\n")
+        return 2
+    except RunFailed as error:
+        sys.stderr.write(f"yendor: {error}\n")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

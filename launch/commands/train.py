@@ -1,0 +1,144 @@
+"""``yendor train PRESET [--flag value ...]`` and ``yendor train --resume RUN [--flag value ...]``."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from launch.arguments import parse, validate
+from launch.config import MAY_CHANGE_ON_RESUME, TrainConfig
+from launch.errors import UserError
+from launch.presets import PRESETS, preset
+from launch.run_folder import RunFolder, read_config
+
+
+def _help() -> str:
+    width = max(map(len, PRESETS))
+    lines = "\n".join(
+        f"  {name:<{width}}  {(build.__doc__ or '').splitlines()[0]}" for name, build in PRESETS.items()
+    )
+    return (
+        "usage: yendor train PRESET [--flag value ...] [--dry-run]\n"
+        "       yendor train --resume RUN [--flag value ...]\n\n"
+        f"presets:\n{lines}\n\n"
+        "'yendor train PRESET --help' lists every flag with the preset's values.\n"
+    )
+
+
+def run(argv: Sequence[str]) -> int:
+    """Parse, then train; see ``launch.cli.main`` for the exit code."""
+    arguments = list(argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.stdout.write(_help())
+        return 0
+    dry_run = "--dry-run" in arguments
+    if dry_run:
+        arguments.remove("--dry-run")
+    if arguments[0] == "--resume":
+        if len(arguments) < 2:
+            raise UserError("--resume needs the run folder to go on with")
+        return _resume(Path(arguments[1]), arguments[2:], dry_run)
+    if arguments[0].startswith("-"):
+        raise UserError(f"the preset comes first: yendor train PRESET {arguments[0]} ...; presets: {', '.join(PRESETS)}")
+    name, *flags = arguments
+    config = parse(preset(name), flags, f"yendor train {name}")
+    _check_games(config)
+    if dry_run:
+        return _show(config)
+    folder = RunFolder.create(config.runs, config.name, config.model_dump_json(), prefix=config.preset)
+    return _train(config, folder, resume=False)
+
+
+def _resume(path: Path, flags: Sequence[str], dry_run: bool) -> int:
+    saved = validate(TrainConfig, read_config(path))
+    config = parse(saved, flags, f"yendor train --resume {path}")
+    _check_games(config)
+    if dry_run:
+        return _show(config)
+    folder = RunFolder.open(path)
+    try:
+        folder.check_resume(config.model_dump_json(), MAY_CHANGE_ON_RESUME)
+        folder.accept_config(config.model_dump_json())
+    except UserError:
+        folder.close()
+        raise
+    return _train(config, folder, resume=True)
+
+
+def _check_games(config: TrainConfig) -> None:
+    """Unknown tasks and features are refused before a folder or a process exists."""
+    try:
+        config.env.specs()
+    except ValueError as error:
+        raise UserError(f"env.task: {error}") from None
+
+
+def _show(config: TrainConfig) -> int:
+    """Print the resolved configuration and the processes that would start."""
+    from rich.console import Console
+
+    console = Console()
+    console.print_json(config.model_dump_json())
+    for line in processes(config):
+        console.print(line, highlight=False)
+    return 0
+
+
+def processes(config: TrainConfig) -> list[str]:
+    """One line for each process that a run starts."""
+    rollout = config.rollout
+    where = f"at {config.ray_address}" if config.ray_address else "of its own on this machine"
+    games = f"{rollout.games_per_worker} games x {rollout.num_steps} steps of {config.env.task}"
+    lines = [f"driver and PPO learner (device {config.device}), batches of {config.batch_steps:,} steps"]
+    if rollout.num_workers == 0:
+        lines.append(f"  plays {games} itself; no Ray")
+        labeller = "a thread of the driver"
+    else:
+        lines.append(f"Ray session {where}")
+        lines.append(f"  {rollout.num_workers} rollout workers, 1 CPU each: {games}")
+        labeller = "an async Ray actor"
+    if config.uses_labels:
+        store = config.labels.path or "labels.sqlite in the run's folder"
+        lines.append(f"labeller ({config.labels.client.kind}) as {labeller}, storing in {store}")
+    return lines
+
+
+def _train(config: TrainConfig, folder: RunFolder, *, resume: bool) -> int:
+    from rich.console import Console
+
+    from launch.progress import progress
+    from launch.stopping import StopRequest
+    from launch.train import train
+
+    console = Console()
+    _log_to(folder.path / "logs" / "driver.log")
+    title = f"{folder.path.name}: {config.env.task}"
+    with folder, StopRequest() as stop:
+        with progress(console, config.logging.interval_s, total_steps=config.total_steps, title=title) as shown:
+            try:
+                summary = train(config, folder, shown, stop, resume=resume)
+            except UserError:
+                raise
+            except Exception as error:
+                # Told apart only to leave a trace in the run's folder; it goes on to whoever called.
+                logging.getLogger(__name__).exception("the run failed")
+                folder.event("failed", cause=f"{type(error).__name__}: {error}")
+                raise
+        console.print(
+            f"{'stopped by ' + summary.stopped_by if summary.stopped_by else 'finished'} after "
+            f"{summary.steps:,} steps in {summary.elapsed_s:.0f} s; run folder {folder.path}; "
+            f"weights {summary.weights_sha256[:12]}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return stop.exit_code
+
+
+def _log_to(path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger().addHandler(handler)
+

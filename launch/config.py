@@ -1,0 +1,135 @@
+"""The whole configuration of a run: composes what each room defines, and checks what spans rooms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from agents.config import ModelConfig, PPOConfig
+from envs.tasks import GamesConfig
+from envs.data import Config
+from rewards.config import RewardConfig
+from rewards.labels.config import LabelsConfig
+
+
+class RolloutConfig(Config):
+    """How experience is collected."""
+
+    num_workers: Annotated[int, Field(ge=0, le=1024)] = 2
+    """Ray rollout workers; 0 plays in the driver's own process, for debugging."""
+    games_per_worker: Annotated[int, Field(gt=0, le=4096)] = 8
+    """Games that each worker steps side by side."""
+    num_steps: Annotated[int, Field(gt=0)] = 128
+    """Steps of each game in a rollout."""
+    max_policy_lag: Annotated[int, Field(ge=0, le=64)] = 0
+    """Updates that a rollout may be older than the policy that learns from it; 0 = synchronous."""
+    max_worker_deaths: Annotated[int, Field(ge=0)] = 10
+    """Worker deaths within ten minutes after which the run ends."""
+
+
+class LoggingConfig(Config):
+    """What is written while a run goes on."""
+
+    interval_s: Annotated[float, Field(gt=0)] = 10.0
+    """Seconds between lines of metrics."""
+    tensorboard: bool = True
+    """Write TensorBoard files beside metrics.jsonl."""
+
+
+class CheckpointConfig(Config):
+    """When the run is saved."""
+
+    interval_s: Annotated[float, Field(gt=0)] = 300.0
+    """Seconds between checkpoints; one is always written at the end and on SIGTERM or Ctrl-C."""
+    interval_updates: Annotated[int, Field(gt=0)] | None = None
+    """Updates between checkpoints, instead of seconds."""
+    keep: Annotated[int, Field(ge=2)] = 3
+    """Newest checkpoints that are kept."""
+
+
+class TrainConfig(Config):
+    """A training run."""
+
+    preset: str
+    """Name of the preset that this configuration began as."""
+    name: str | None = None
+    """Name of the run's folder; none = the preset's name and the next free number."""
+    runs: Path = Path("runs")
+    """Folder that holds the runs."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
+    """Fixes games, noise, initial weights and minibatches."""
+    total_steps: Annotated[int, Field(gt=0)] = 500_000
+    """Steps of the environment, over all games."""
+    device: str = "auto"
+    """Where the learner computes: cpu, cuda, or auto."""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """Threads of the learner's arithmetic on a CPU; 0 = as many as cores."""
+    ray_address: str | None = None
+    """Ray cluster to join; none = start one on this machine for the run."""
+    env: GamesConfig = GamesConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    model: ModelConfig = ModelConfig()
+    ppo: PPOConfig = PPOConfig()
+    reward: RewardConfig = RewardConfig()
+    labels: LabelsConfig = LabelsConfig()
+    logging: LoggingConfig = LoggingConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+
+    @property
+    def num_rollouts(self) -> int:
+        """Rollouts in each batch: one a worker."""
+        return max(1, self.rollout.num_workers)
+
+    @property
+    def batch_steps(self) -> int:
+        """Environment steps in each update."""
+        return self.num_rollouts * self.rollout.games_per_worker * self.rollout.num_steps
+
+    @property
+    def uses_labels(self) -> bool:
+        """A reward needs captions labelled."""
+        return self.reward.oni.weight > 0
+
+    @model_validator(mode="after")
+    def _across_rooms(self) -> Self:
+        if self.rollout.num_workers == 0 and self.rollout.max_policy_lag > 0:
+            raise ValueError(
+                "rollout.max_policy_lag above 0 needs rollout.num_workers of at least 1: "
+                "the driver cannot collect while it learns"
+            )
+        if self.ppo.minibatch > self.batch_steps:
+            raise ValueError(
+                f"ppo.minibatch {self.ppo.minibatch} is larger than a batch of {self.batch_steps} steps "
+                "(workers x games_per_worker x num_steps)"
+            )
+        if self.model.core != "none" and self.ppo.minibatch < self.rollout.num_steps:
+            raise ValueError(
+                f"ppo.minibatch {self.ppo.minibatch} holds no whole sequence of rollout.num_steps "
+                f"{self.rollout.num_steps}, which a recurrent core needs"
+            )
+        if self.labels.mode == "barrier" and self.rollout.max_policy_lag > 0:
+            raise ValueError("labels.mode=barrier is for synchronous runs: set rollout.max_policy_lag to 0")
+        if self.reward.env.weight == 0 and self.reward.oni.weight == 0:
+            raise ValueError("every reward has weight 0: set reward.env.weight or reward.oni.weight above 0")
+        return self
+
+
+MAY_CHANGE_ON_RESUME = frozenset(
+    {
+        "total_steps",
+        "name",
+        "runs",
+        "device",
+        "threads",
+        "ray_address",
+        "logging.interval_s",
+        "logging.tensorboard",
+        "checkpoint.interval_s",
+        "checkpoint.interval_updates",
+        "checkpoint.keep",
+        "rollout.max_worker_deaths",
+    }
+)
+"""Fields that do not change what is learned, up to the step where the run now ends."""

@@ -1,0 +1,112 @@
+"""Files that survive a crash: written whole or not at all, and lines that are appended and repaired."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names in a folder (new files, renames) survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a new file and wait until the disk has it."""
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replace a file in one step: a reader, or a crash, sees the old text or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    try:
+        write_synced(temporary, text.encode())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    fsync_folder(path.parent)
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a JSONL file, in order; a last line that a crash cut short is left out.
+
+    Raises:
+        ValueError: a complete line is not a JSON object; names the file and the line.
+    """
+    if not path.exists():
+        return
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
+        if not line.endswith(b"\n"):
+            return
+        try:
+            found = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
+        if not isinstance(found, dict):
+            raise ValueError(f"{path}, line {number} is not a JSON object")
+        yield found
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _jsonable(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_jsonable(inner) for inner in value]
+    if isinstance(value, (np.generic, np.ndarray)):
+        return _jsonable(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, PurePath) else value
+
+
+class JsonLines:
+    """A JSONL file that one process appends to; every line is flushed as it is written.
+
+    Opening it cuts off a last line that a crash left unfinished.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._cut_unfinished()
+        self._file = path.open("a", encoding="utf-8")
+
+    def _cut_unfinished(self) -> None:
+        if not self.path.exists():
+            return
+        data = self.path.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):
+            os.truncate(self.path, whole)
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Write one line. Numbers that JSON has no word for (nan, inf) become null; paths become text."""
+        self._file.write(json.dumps(_jsonable(record), allow_nan=False, ensure_ascii=False) + "\n")
+        self._file.flush()
+
+    def keep(self, wanted: Callable[[Mapping[str, Any]], bool]) -> int:
+        """Drop the lines that are not wanted; returns how many went."""
+        lines = list(read_lines(self.path))
+        kept = [line for line in lines if wanted(line)]
+        if len(kept) < len(lines):
+            self._file.close()
+            write_atomic(self.path, "".join(json.dumps(k, ensure_ascii=False) + "\n" for k in kept))
+            self._file = self.path.open("a", encoding="utf-8")
+        return len(lines) - len(kept)
+
+    def close(self) -> None:
+        """Close the file; closing twice does no harm."""
+        self._file.close()

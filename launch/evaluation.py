@@ -1,0 +1,201 @@
+"""Evaluation of policies: listed episodes, in parallel, one JSON file an episode, resumable.
+
+    <eval folder>/<task>/<policy>-<sampled|greedy>/<core>-<disp>-<lgen>.json     one episode
+    <eval folder>/<task>--<policy>-<sampled|greedy>.json                         their summary
+
+An episode whose file exists is not played again: an evaluation that was cut goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agents.progression import progression
+from agents.statistics import bootstrap_interval, interquartile_mean, wilson_interval
+from envs.data import EndStatus, EpisodeResult, EpisodeSeeds
+from envs.tasks import GamesConfig
+from launch.durable import write_atomic
+from launch.policies import PolicySource
+from launch.run_folder import installed_versions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What is to be played."""
+
+    source: PolicySource
+    task: str
+    seeds: Sequence[EpisodeSeeds]
+    deterministic: bool = False
+    noise_seed: int = 0
+    num_workers: int = 2
+    """Ray tasks that play side by side; 0 plays in this process."""
+    games_per_worker: int = 16
+
+    @property
+    def games(self) -> GamesConfig:
+        """The games as the policy knows them, with this evaluation's task."""
+        return self.source.games.model_copy(update={"task": self.task})
+
+    @property
+    def label(self) -> str:
+        """Policy and mode."""
+        mode = "greedy" if self.deterministic else "sampled"
+        return f"{self.source.name}-{mode}" + (f"-noise{self.noise_seed}" if self.noise_seed else "")
+
+    @property
+    def episodes_folder(self) -> Path:
+        """Where the episodes' files are."""
+        return self.source.folder / self.task / self.label
+
+    @property
+    def summary_file(self) -> Path:
+        """Where the summary goes."""
+        return self.source.folder / f"{self.task}--{self.label}.json"
+
+    def episode_file(self, seeds: EpisodeSeeds) -> Path:
+        """The file of one episode."""
+        return self.episodes_folder / f"{seeds.core}-{seeds.disp}-{seeds.lgen}.json"
+
+
+def run_evaluation(
+    evaluation: Evaluation, on_episode: Callable[[int, int], None] = lambda done, total: None
+) -> dict[str, Any]:
+    """Play what is missing, then summarise everything.
+
+    Args:
+        evaluation: what is to be played.
+        on_episode: told after each episode how many of how many are done.
+
+    Returns:
+        ``{"provenance", "task", "episodes", "seeds", "mode", "versions", "summary", "results"}``, also
+        written to ``summary_file`` without the results.
+    """
+    evaluation.episodes_folder.mkdir(parents=True, exist_ok=True)
+    listed = dict.fromkeys(evaluation.seeds)
+    missing = [seeds for seeds in listed if not evaluation.episode_file(seeds).exists()]
+    done, total = len(listed) - len(missing), len(listed)
+    for result in _play(evaluation, missing):
+        assert result.seeds is not None
+        write_atomic(evaluation.episode_file(result.seeds), json.dumps(asdict(result)))
+        done += 1
+        on_episode(done, total)
+    results = [_read_result(evaluation.episode_file(seeds)) for seeds in listed]
+    answer = {
+        "provenance": evaluation.source.provenance(),
+        "task": evaluation.task,
+        "games": evaluation.games.model_dump(mode="json"),
+        "episodes": len(results),
+        "mode": "greedy" if evaluation.deterministic else "sampled",
+        "noise_seed": evaluation.noise_seed,
+        "seeds": [list(seeds) for seeds in listed],
+        "versions": installed_versions(),
+        "summary": summarise(results),
+    }
+    write_atomic(evaluation.summary_file, json.dumps(answer, indent=1))
+    return answer | {"results": [asdict(result) for result in results]}
+
+
+def _read_result(path: Path) -> EpisodeResult:
+    values = json.loads(path.read_text())
+    return EpisodeResult(**values | {"seeds": EpisodeSeeds(*values["seeds"])})
+
+
+def _play(evaluation: Evaluation, seeds: Sequence[EpisodeSeeds]) -> Iterator[EpisodeResult]:
+    if not seeds:
+        return
+    num_workers = min(evaluation.num_workers, len(seeds))
+    if num_workers == 0:
+        yield from play_here(evaluation, seeds)
+        return
+    import ray
+
+    from launch.ray_session import ray_session
+
+    with ray_session(None, num_workers):
+        play = ray.remote(num_cpus=1, max_retries=0, num_returns="streaming")(_play_in_worker)
+        running = [play.remote(evaluation, list(seeds[i::num_workers])) for i in range(num_workers)]
+        while running:
+            ready, _ = ray.wait(running, num_returns=1)
+            try:
+                yield ray.get(next(ready[0]))
+            except StopIteration:
+                running.remove(ready[0])
+
+
+def _play_in_worker(evaluation: Evaluation, seeds: Sequence[EpisodeSeeds]) -> Iterator[EpisodeResult]:
+    import torch
+
+    torch.set_num_threads(1)
+    yield from play_here(evaluation, seeds)
+
+
+def play_here(evaluation: Evaluation, seeds: Sequence[EpisodeSeeds]) -> Iterator[EpisodeResult]:
+    """Play listed episodes in this process."""
+    from agents.evaluate import evaluate
+    from envs.seeding import ListedSeeds
+    from envs.tasks import make
+
+    probe = make(evaluation.games, len(evaluation.games.task_ids), ListedSeeds(seeds[:1] * len(seeds)))
+    spec = probe.spec
+    probe.close()
+    yield from evaluate(
+        evaluation.source.build(spec),
+        lambda num_games, source: make(evaluation.games, num_games, source),
+        seeds,
+        num_games=evaluation.games_per_worker,
+        noise_seed=evaluation.noise_seed,
+        deterministic=evaluation.deterministic,
+    )
+
+
+def summarise(results: Sequence[EpisodeResult]) -> dict[str, Any]:
+    """Every figure that the results support; intervals are 95 %."""
+    n = len(results)
+    won = [r for r in results if r.success]
+    returns = [r.env_return for r in results]
+    summary: dict[str, Any] = {
+        "episodes": n,
+        "success": len(won) / n,
+        "success_interval": wilson_interval(len(won), n),
+        "death_rate": sum(r.end_status == EndStatus.DEATH for r in results) / n,
+        "truncated_rate": sum(r.end_status == EndStatus.ABORTED for r in results) / n,
+        "env_return": float(np.mean(returns)),
+        "env_return_interval": bootstrap_interval(returns),
+        "episode_steps": float(np.mean([r.num_steps for r in results])),
+        "steps_to_success": float(np.median([r.num_steps for r in won])) if won else None,
+    }
+    if all("score" in r.game for r in results):
+        summary |= _nethack_summary([r.game for r in results])
+    return summary
+
+
+def _nethack_summary(games: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    scores = [float(g["score"]) for g in games]
+    depths, levels = [int(g["max_depth"]) for g in games], [int(g["max_xp_level"]) for g in games]
+    progressions = [progression(depth, level) for depth, level in zip(depths, levels, strict=True)]
+    ends = Counter(str(g.get("end_reason", "")) for g in games)
+    causes = Counter(str(g["death_message"]) for g in games if g.get("death_message"))
+    return {
+        "score": float(np.mean(scores)),
+        "score_interval": bootstrap_interval(scores),
+        "score_median": float(np.median(scores)),
+        "score_iqm": interquartile_mean(scores),
+        "score_max": max(scores),
+        "max_depth": float(np.mean(depths)),
+        "max_depth_max": max(depths),
+        "max_xp_level": float(np.mean(levels)),
+        "turns": float(np.mean([float(g["turns"]) for g in games])),
+        "gold": float(np.mean([float(g["gold"]) for g in games])),
+        "progression": float(np.mean(progressions)),
+        "progression_interval": bootstrap_interval(progressions),
+        "end_reasons": dict(ends.most_common()),
+        "death_causes": dict(causes.most_common(10)),
+    }

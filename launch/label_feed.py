@@ -1,0 +1,170 @@
+"""The labeller beside a run: on a thread of the driver's process, or in an async Ray actor.
+
+The driver hands captions over and goes on; labels come back when they are there. Only ``drain`` waits,
+and only a run with ``labels.mode=barrier`` asks for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+import ray
+
+from launch.config import TrainConfig
+from rewards.labels.labeller import Labeller
+
+T = TypeVar("T")
+Labels = Sequence[tuple[int, float | None]]
+"""(caption id, value) pairs, in the order in which they were stored."""
+
+
+class LabelFeed(Protocol):
+    """Captions in, labels out."""
+
+    def submit(self, captions: Mapping[int, str]) -> None:
+        """Ask for labels; returns at once."""
+        ...
+
+    def poll(self) -> Labels:
+        """Labels that arrived since the last call; returns at once."""
+        ...
+
+    def drain(self, captions: Mapping[int, str]) -> Labels:
+        """Wait until each of these captions has its answer; sorted by caption id."""
+        ...
+
+    def metrics(self) -> Mapping[str, float]:
+        """The labeller's counters, possibly a moment old."""
+        ...
+
+    def close(self) -> None:
+        """End the labeller and close its store."""
+        ...
+
+
+class ThreadFeed:
+    """A labeller on an event loop of its own, in a thread."""
+
+    def __init__(self, labeller: Labeller) -> None:
+        self._labeller = labeller
+        self._cursor = 0
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="labeller", daemon=True)
+        self._thread.start()
+        self._run(_start(labeller))
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def submit(self, captions: Mapping[int, str]) -> None:
+        """Ask for labels; returns at once."""
+        if captions:
+            self._run(_submit(self._labeller, captions))
+
+    def poll(self) -> Labels:
+        """Labels that arrived since the last call."""
+        labels, self._cursor = self._run(_since(self._labeller, self._cursor))
+        return labels
+
+    def drain(self, captions: Mapping[int, str]) -> Labels:
+        """Wait until each of these captions has its answer."""
+        return sorted(self._run(self._labeller.drain(captions)).items())
+
+    def metrics(self) -> Mapping[str, float]:
+        """The labeller's counters."""
+        return self._run(_metrics(self._labeller))
+
+    def close(self) -> None:
+        """End the labeller, its loop and its thread."""
+        self._run(self._labeller.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+async def _start(labeller: Labeller) -> None:
+    await labeller.start()
+
+
+async def _submit(labeller: Labeller, captions: Mapping[int, str]) -> None:
+    labeller.submit(captions)
+
+
+async def _since(labeller: Labeller, cursor: int) -> tuple[Labels, int]:
+    return labeller.labels_since(cursor)
+
+
+async def _metrics(labeller: Labeller) -> Mapping[str, float]:
+    return labeller.metrics()
+
+
+@ray.remote(num_cpus=0, max_restarts=0)
+class LabellerActor:
+    """A thin async shell around ``Labeller``; owns the label store."""
+
+    def __init__(self, config_json: str, store_path: str) -> None:
+        from launch.wiring import build_labeller
+
+        self._labeller = build_labeller(TrainConfig.model_validate_json(config_json), store_path)
+
+    async def start(self) -> None:
+        """Begin to answer."""
+        await _start(self._labeller)
+
+    async def submit(self, captions: Mapping[int, str]) -> None:
+        """Ask for labels."""
+        self._labeller.submit(captions)
+
+    async def since(self, cursor: int) -> tuple[Labels, int, Mapping[str, float]]:
+        """Labels after ``cursor``, the new cursor, and the counters."""
+        labels, cursor = self._labeller.labels_since(cursor)
+        return labels, cursor, self._labeller.metrics()
+
+    async def drain(self, captions: Mapping[int, str]) -> Mapping[int, float | None]:
+        """Wait for the answers to these captions."""
+        return await self._labeller.drain(captions)
+
+    async def close(self) -> None:
+        """End the labeller and close its store."""
+        await self._labeller.close()
+
+
+class RayFeed:
+    """A labeller in a Ray actor; one question for news is always under way and never waited for."""
+
+    def __init__(self, config: TrainConfig, store_path: str) -> None:
+        self._actor = LabellerActor.remote(config.model_dump_json(), store_path)
+        ray.get(self._actor.start.remote())
+        self._cursor = 0
+        self._metrics: Mapping[str, float] = {}
+        self._news = self._actor.since.remote(0)
+
+    def submit(self, captions: Mapping[int, str]) -> None:
+        """Ask for labels; returns at once."""
+        if captions:
+            self._actor.submit.remote(dict(captions))
+
+    def poll(self) -> Labels:
+        """Labels that arrived since the last call; a labeller that died raises its cause here."""
+        ready, _ = ray.wait([self._news], timeout=0)
+        if not ready:
+            return []
+        labels, self._cursor, self._metrics = ray.get(self._news)
+        self._news = self._actor.since.remote(self._cursor)
+        return labels
+
+    def drain(self, captions: Mapping[int, str]) -> Labels:
+        """Wait until each of these captions has its answer."""
+        return sorted(ray.get(self._actor.drain.remote(dict(captions))).items())
+
+    def metrics(self) -> Mapping[str, float]:
+        """The counters as of the last news."""
+        return self._metrics
+
+    def close(self) -> None:
+        """End the labeller and its actor."""
+        ray.get(self._actor.close.remote())
+        ray.kill(self._actor)

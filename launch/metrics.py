@@ -1,0 +1,229 @@
+"""What a run measures: every metric defined once, written as JSONL always and for TensorBoard on request."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Self
+
+from launch.durable import JsonLines, read_lines
+from launch.errors import nearest
+
+if TYPE_CHECKING:
+    from envs.data import EpisodeResult
+    from envs.protocols import State
+
+_FILE = "metrics.jsonl"
+
+GLOSSARY: Mapping[str, str] = MappingProxyType(
+    {
+        "rollout/success": "Share of the last 100 episodes that solved their task.",
+        "rollout/env_return": "Mean undiscounted sum of the environment's own reward over the last 100 "
+        "episodes; never a shaped reward.",
+        "rollout/episode_steps": "Mean length of the last 100 episodes, in steps.",
+        "rollout/episodes": "Episodes finished since the run began.",
+        "rollout/truncated_share": "Share of the last 100 episodes that a time limit cut.",
+        "rollout/score": "Mean in-game score of the last 100 episodes (NetHack).",
+        "rollout/max_depth": "Mean deepest dungeon level reached in the last 100 episodes (NetHack).",
+        "rollout/max_xp_level": "Mean highest experience level reached in the last 100 episodes (NetHack).",
+        "rollout/dropped": "Rollouts thrown away since the run began, because their worker died or they were "
+        "too old.",
+        "rewards/*/mean": "Mean of this reward part over the valid steps of the last update, unweighted.",
+        "rewards/*/valid": "Share of the steps of the last update for which this reward part had a value.",
+        "rewards/*/episode_sum": "Mean sum of this reward part over the last 100 episodes, unweighted.",
+        "labels/queued": "Captions waiting to be sent to the annotator.",
+        "labels/in_flight": "Captions sent to the annotator and not answered yet.",
+        "labels/asked": "Captions that were handed to the labeller since the run began, repeats left out.",
+        "labels/labelled": "Captions that the annotator answered since the run began.",
+        "labels/failed": "Captions whose answer could not be understood, or never came, since the run began.",
+        "labels/uncovered": "Captions that the annotator said it has no answer for, since the run began.",
+        "labels/retries": "Requests that were sent again since the run began.",
+        "labels/over_budget": "Captions not sent because the run's labelling budget was spent.",
+        "labels/dropped": "Captions dropped from the full queue since the run began, oldest first.",
+        "labels/from_store": "Captions answered from the label store without asking, since the run began.",
+        "labels/known": "Distinct captions that have a label.",
+        "labels/coverage": "Share of the caption occurrences of the last update that had a label.",
+        "labels/labels_per_s": "Labels per second since the last line.",
+        "labels/latency_s": "Seconds from sending captions to the annotator to having its answer, smoothed.",
+        "policy/loss": "Mean loss of the last update: surrogate, entropy bonus and value loss, weighted.",
+        "policy/policy_loss": "Mean of the actor head's surrogate (PPO: clipped), without the entropy bonus.",
+        "policy/value_loss": "Mean squared value error of the last update, over reward streams.",
+        "policy/entropy": "Mean entropy of the action distribution, in nats.",
+        "policy/approx_kl": "Approximate KL divergence from the policy that collected to the updated one, in "
+        "nats: mean of (r - 1) - log r.",
+        "policy/clip_fraction": "Share of samples whose probability ratio was clipped.",
+        "policy/explained_variance": "1 - Var(return - value) / Var(return), before the update; 1 is "
+        "perfect, 0 no better than a constant.",
+        "policy/grad_norm": "Mean global gradient norm before clipping.",
+        "policy/lag_mean": "Mean age of the samples of the last update, in policy versions.",
+        "policy/lag_max": "Greatest age of a sample of the last update, in policy versions.",
+        "time/steps_per_s": "Environment steps per second since the last line.",
+        "time/collect_s": "Seconds spent collecting rollouts, per update.",
+        "time/score_s": "Seconds spent scoring rollouts with the reward models, per update.",
+        "time/learn_s": "Seconds spent in the learner, per update.",
+        "time/wait_s": "Seconds that the learner waited for rollouts, per update.",
+        "time/elapsed_s": "Seconds since the run began, without the pauses between resumes.",
+        "workers/deaths": "Rollout workers that died and were replaced since the run began.",
+    }
+)
+"""``{metric name: what it is}``; ``*`` stands for one name, such as that of a reward part."""
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    return re.compile(re.escape(name).replace(r"\*", "[^/]+"))
+
+
+def glossary_markdown(glossary: Mapping[str, str] = GLOSSARY) -> str:
+    """The glossary as Markdown: one table for each group of metrics, for the README."""
+    groups: dict[str, list[str]] = {}
+    for name, text in glossary.items():
+        shown = name.replace("*", "<name>")
+        groups.setdefault(name.partition("/")[0], []).append(f"| `{shown}` | {text} |")
+    head = "| metric | meaning |\n|---|---|\n"
+    return "\n\n".join(f"**{group}**\n\n{head}" + "\n".join(rows) for group, rows in groups.items()) + "\n"
+
+
+class MetricsWriter:
+    """Appends to ``metrics.jsonl`` and, if asked, to TensorBoard's files.
+
+    Args:
+        folder: the run folder.
+        tensorboard: also write TensorBoard scalars (imported here, without torch).
+        resume_step: lines of later steps are dropped: the run goes on from an earlier checkpoint.
+        glossary: the metrics that may be written.
+
+    Attributes:
+        num_dropped: how many lines of an abandoned future were dropped.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        tensorboard: bool = True,
+        resume_step: int | None = None,
+        glossary: Mapping[str, str] = GLOSSARY,
+    ) -> None:
+        self._patterns = {name: _pattern(name) for name in glossary}
+        self._allowed: set[str] = set()
+        self._lines = JsonLines(folder / _FILE)
+        self.num_dropped = 0
+        if resume_step is not None:
+            self.num_dropped = self._lines.keep(lambda line: line["step"] <= resume_step)
+        self._board = _TensorBoard(folder / "tensorboard", resume_step) if tensorboard else None
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Write one line and flush it. A value that is not finite is written as null.
+
+        Raises:
+            ValueError: a name has no definition in the glossary; the text has the nearest ones.
+        """
+        for name in metrics:
+            self._check(name)
+        values = {name: float(value) for name, value in metrics.items()}
+        self._lines.append({"step": step, "time": round(time.time(), 3), **values})
+        if self._board is not None:
+            self._board.write(step, {k: v for k, v in values.items() if math.isfinite(v)})
+
+    def _check(self, name: str) -> None:
+        if name in self._allowed:
+            return
+        if not any(pattern.fullmatch(name) for pattern in self._patterns.values()):
+            near = ", ".join(nearest(name, self._patterns)) or "nothing like it"
+            raise ValueError(f"metric '{name}' is not defined in the glossary (it has {near})")
+        self._allowed.add(name)
+
+    def close(self) -> None:
+        """Close the files."""
+        self._lines.close()
+        if self._board is not None:
+            self._board.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _TensorBoard:
+    """Scalars in TensorBoard's file format, by TensorBoard's own writer (torch's would import torch)."""
+
+    def __init__(self, folder: Path, resume_step: int | None) -> None:
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        # Generated modules, whose classes a type checker cannot see.
+        self._event: Any = event_pb2
+        self._summary: Any = summary_pb2
+        self._writer = EventFileWriter(str(folder))
+        if resume_step is not None:
+            # Tells TensorBoard to forget what an abandoned future wrote.
+            start = self._event.SessionLog(status=self._event.SessionLog.START)
+            self._writer.add_event(self._event.Event(step=resume_step + 1, session_log=start))
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        rows = [self._summary.Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+        summary = self._summary.Summary(value=rows)
+        self._writer.add_event(self._event.Event(wall_time=time.time(), step=step, summary=summary))
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's ``metrics.jsonl``, oldest first; null where a value was not finite."""
+    return list(read_lines(folder / _FILE))
+
+
+_GAME_FIELDS = ("score", "max_depth", "max_xp_level")
+
+
+class WindowedEpisodes:
+    """Means over the most recent episodes: the ``rollout/`` metrics.
+
+    Args:
+        window: how many episodes are remembered.
+    """
+
+    def __init__(self, window: int = 100) -> None:
+        self._rows: deque[dict[str, float]] = deque(maxlen=window)
+        self._num_episodes = 0
+
+    def add(self, results: Iterable[EpisodeResult]) -> None:
+        """Remember finished episodes, in the order in which they ended."""
+        from envs.data import EndStatus
+
+        for result in results:
+            row = {
+                "success": float(result.success),
+                "env_return": result.env_return,
+                "episode_steps": float(result.num_steps),
+                "truncated_share": float(result.end_status == EndStatus.ABORTED),
+            }
+            row |= {key: float(result.game[key]) for key in _GAME_FIELDS if key in result.game}
+            self._rows.append(row)
+            self._num_episodes += 1
+
+    def metrics(self) -> dict[str, float]:
+        """Means under their names; only ``rollout/episodes`` while no episode has ended."""
+        found = {"rollout/episodes": float(self._num_episodes)}
+        for key in dict.fromkeys(key for row in self._rows for key in row):
+            values = [row[key] for row in self._rows if key in row]
+            found[f"rollout/{key}"] = math.fsum(values) / len(values)
+        return found
+
+    def state_dict(self) -> State:
+        """The remembered episodes, for the checkpoint."""
+        return {"rows": [dict(row) for row in self._rows], "num_episodes": self._num_episodes}
+
+    def load_state_dict(self, state: State) -> None:
+        """Continue from ``state_dict``."""
+        self._rows = deque((dict(row) for row in state["rows"]), maxlen=self._rows.maxlen)
+        self._num_episodes = int(state["num_episodes"])

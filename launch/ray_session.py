@@ -1,0 +1,51 @@
+"""A Ray session of the run's own, or a place in a cluster: begun and ended with the run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+
+_OBJECT_STORE_BYTES = 512 * 1024**2
+
+
+@contextmanager
+def ray_session(address: str | None, num_cpus: int) -> Iterator[None]:
+    """Ray for the duration of the block; leaves no process, shared memory or temporary folder behind.
+
+    Args:
+        address: a cluster to join; None starts one on this machine, with a session folder of its own.
+        num_cpus: logical processors that the own session offers (actors take one each; more than there
+            are cores is allowed: they share).
+    """
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address is not None:
+        ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+        return
+    # Short, because Ray puts Unix sockets below it and their paths are limited to 107 bytes.
+    folder = Path(tempfile.mkdtemp(prefix="yendor-ray-"))
+    try:
+        ray.init(
+            num_cpus=num_cpus,
+            num_gpus=0,
+            include_dashboard=False,
+            log_to_driver=True,
+            logging_level=logging.WARNING,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            _temp_dir=str(folder),
+        )
+        yield
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)

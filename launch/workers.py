@@ -1,0 +1,246 @@
+"""Where rollouts come from: worker pools, in the driver's process or on Ray.
+
+A pool answers each ``batch()`` with one rollout from every worker, oldest first. How old they may be is
+decided by how early they are asked for:
+
+    max_policy_lag = 0    asked for after the newest weights were published; the learner waits
+    max_policy_lag = L    every worker has L rollouts on order; one is ordered anew, with the weights of
+                          that moment, whenever one is taken. While the learner learns, workers play.
+
+A rollout is thus at most L updates older than the policy that learns from it, by construction; the
+learner measures it all the same.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from agents.rollout import Collected, RolloutWorker
+from envs.protocols import State
+from launch.config import TrainConfig
+from launch.errors import RunFailed
+
+log = logging.getLogger(__name__)
+
+Weights = Mapping[str, np.ndarray]
+_DEATH_WINDOW_S = 600.0
+
+
+class WorkerPool(Protocol):
+    """Collects one rollout from each worker at a time."""
+
+    deaths: int
+    """Workers that died and were replaced."""
+    dropped_rollouts: int
+    """Rollouts lost with them."""
+
+    def publish(self, weights: Weights, version: int) -> None:
+        """Rollouts ordered from now on are played with these weights."""
+        ...
+
+    def batch(self) -> list[Collected]:
+        """One rollout from each worker."""
+        ...
+
+    def state_dict(self) -> State:
+        """Where the workers stand; rollouts on order are given up."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``state_dict``."""
+        ...
+
+    def close(self) -> None:
+        """End the workers."""
+        ...
+
+
+class LocalPool:
+    """One worker in this process: for debugging, and where a process more would cost more than it brings."""
+
+    def __init__(self, worker: RolloutWorker) -> None:
+        self._worker = worker
+        self.deaths = 0
+        self.dropped_rollouts = 0
+
+    def publish(self, weights: Weights, version: int) -> None:
+        """Play with these weights from the next rollout on."""
+        self._worker.load(weights, version)
+
+    def batch(self) -> list[Collected]:
+        """The worker's next rollout."""
+        return [self._worker.collect()]
+
+    def state_dict(self) -> State:
+        """The worker's state."""
+        return {"workers": [{"stream": self._worker.stream, "state": self._worker.state_dict()}]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``state_dict``."""
+        self._worker.load_state_dict(state["workers"][0]["state"])
+
+    def close(self) -> None:
+        """Close the games."""
+        self._worker.close()
+
+
+@ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)
+class RolloutActor:
+    """A thin shell around ``RolloutWorker`` in a process of its own."""
+
+    def __init__(self, config_json: str, stream: int, num_streams: int) -> None:
+        import torch
+
+        from launch.wiring import build_worker
+
+        torch.set_num_threads(1)
+        config = TrainConfig.model_validate_json(config_json)
+        self._worker = build_worker(config, stream, num_streams)
+
+    def collect(self, weights: Weights, version: int) -> Collected:
+        """One rollout with these weights."""
+        self._worker.load(weights, version)
+        return self._worker.collect()
+
+    def state_dict(self) -> State:
+        """The worker's state."""
+        return self._worker.state_dict()
+
+    def load_state_dict(self, state: State) -> None:
+        """Continue from ``state_dict``."""
+        self._worker.load_state_dict(state)
+
+    def close(self) -> None:
+        """Close the games and remove their temporary folders."""
+        self._worker.close()
+
+
+class _Seat:
+    """One worker's place in the pool: outlives the actors that take it."""
+
+    def __init__(self, stream: int) -> None:
+        self.stream = stream
+        self.actor: Any = None
+        self.orders: deque[Any] = deque()
+
+
+class RayPool:
+    """Rollout workers in Ray actors; a dead one is replaced by one with games of its own.
+
+    Args:
+        config: the run's; each actor builds its worker from it.
+        num_streams: S.
+        on_death: told which worker died of what.
+
+    Raises:
+        RunFailed: from ``batch``: workers died more often than ``rollout.max_worker_deaths`` allows, or a
+            worker raised an error (which its replacement would raise again).
+    """
+
+    def __init__(self, config: TrainConfig, num_streams: int, on_death: Callable[[int, str], None]) -> None:
+        self._config, self._num_streams, self._on_death = config, num_streams, on_death
+        self._config_json = config.model_dump_json()
+        self._depth = max(1, config.rollout.max_policy_lag)
+        self._synchronous = config.rollout.max_policy_lag == 0
+        self._weights: Any = None
+        self._version = 0
+        self._recent_deaths: deque[float] = deque()
+        self.deaths = 0
+        self.dropped_rollouts = 0
+        self._seats = [_Seat(stream) for stream in range(config.rollout.num_workers)]
+        for seat in self._seats:
+            self._start(seat)
+
+    def _start(self, seat: _Seat) -> None:
+        seat.actor = RolloutActor.remote(self._config_json, seat.stream, self._num_streams)
+
+    def publish(self, weights: Weights, version: int) -> None:
+        """Rollouts ordered from now on are played with these weights."""
+        self._weights, self._version = ray.put(dict(weights)), version
+
+    def batch(self) -> list[Collected]:
+        """One rollout from each worker, in the order of the workers."""
+        for seat in self._seats:
+            self._order(seat)
+        collected = [self._take(seat) for seat in self._seats]
+        if not self._synchronous:
+            for seat in self._seats:
+                self._order(seat)
+        return collected
+
+    def _order(self, seat: _Seat) -> None:
+        while len(seat.orders) < self._depth:
+            seat.orders.append(seat.actor.collect.remote(self._weights, self._version))
+
+    def _take(self, seat: _Seat) -> Collected:
+        while True:
+            try:
+                collected = ray.get(seat.orders[0])
+            except RayTaskError as error:
+                raise RunFailed(f"rollout worker {seat.stream} failed: {error.cause}") from error
+            except RayActorError as error:
+                self._replace(seat, error)
+                continue
+            seat.orders.popleft()
+            return collected
+
+    def _replace(self, seat: _Seat, error: RayActorError) -> None:
+        now = time.monotonic()
+        self.deaths += 1
+        self.dropped_rollouts += len(seat.orders)
+        self._recent_deaths.append(now)
+        while now - self._recent_deaths[0] > _DEATH_WINDOW_S:
+            self._recent_deaths.popleft()
+        cause = str(error).strip().splitlines()[0]
+        self._on_death(seat.stream, cause)
+        if len(self._recent_deaths) > self._config.rollout.max_worker_deaths:
+            raise RunFailed(
+                f"{len(self._recent_deaths)} rollout workers died within {_DEATH_WINDOW_S / 60:.0f} minutes "
+                f"(allowed: rollout.max_worker_deaths {self._config.rollout.max_worker_deaths}); "
+                f"the last one's cause: {cause}"
+            ) from error
+        # A stream of its own: the replacement plays other games under other episode ids.
+        seat.stream += self._config.rollout.num_workers
+        seat.orders.clear()
+        self._start(seat)
+        self._order(seat)
+
+    def state_dict(self) -> State:
+        """Where the workers stand once what is on order is played; those rollouts are given up."""
+        states = ray.get([seat.actor.state_dict.remote() for seat in self._seats])
+        return {
+            "workers": [
+                {"stream": seat.stream, "state": state}
+                for seat, state in zip(self._seats, states, strict=True)
+            ]
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``state_dict``."""
+        for seat, saved in zip(self._seats, state["workers"], strict=True):
+            if saved["stream"] != seat.stream:
+                ray.kill(seat.actor)
+                seat.stream = int(saved["stream"])
+                self._start(seat)
+        ray.get(
+            [
+                seat.actor.load_state_dict.remote(saved["state"])
+                for seat, saved in zip(self._seats, state["workers"], strict=True)
+            ]
+        )
+
+    def close(self) -> None:
+        """Let the workers close their games, then end them."""
+        closing = [seat.actor.close.remote() for seat in self._seats]
+        ray.wait(closing, num_returns=len(closing), timeout=10.0)
+        for seat in self._seats:
+            ray.kill(seat.actor)
+

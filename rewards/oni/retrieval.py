@@ -1,0 +1,61 @@
+"""ONI's first reward: look the caption's label up (Zheng et al. 2024, "Online intrinsic rewards")."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from envs.data import RewardPart, Rollout
+from envs.protocols import State
+from rewards.labels.table import LabelTable
+
+
+class RetrievalReward:
+    """Part ``oni``: ``label(caption) / count(caption in this episode) ** exponent``.
+
+    Unlike the public code, which reads the message before the action, the caption is that of the
+    observation which the action led to, so that the message that ends a game is paid too. A caption
+    without a label yet is invalid, not 0; a step without a message is worth 0.
+
+    Args:
+        table: labels known so far; whoever owns it adds to it between rollouts.
+        count_exponent: 3 in ONI.
+    """
+
+    part_names = ("oni",)
+
+    def __init__(self, table: LabelTable, count_exponent: float = 3.0) -> None:
+        self.table = table
+        self._exponent = count_exponent
+
+    @property
+    def version(self) -> int:
+        """That of the labels."""
+        return self.table.version
+
+    def initial_state(self, num_games: int) -> State:
+        """No memory of its own: the within-episode counts travel in the rollout."""
+        return {}
+
+    def score(self, rollout: Rollout, state: State) -> tuple[Mapping[str, RewardPart], State]:
+        """Labels of the resulting captions, decayed by their counts.
+
+        Raises:
+            ValueError: the rollout carries no captions.
+        """
+        if rollout.caption_id is None or rollout.caption_count is None:
+            raise ValueError("the ONI retrieval reward needs captions; these games give no messages")
+        label, valid = self.table.lookup(rollout.caption_id)
+        count = np.maximum(rollout.caption_count, 1).astype(np.float32)
+        value = (label / count**self._exponent).astype(np.float32)
+        return {"oni": RewardPart(value=np.where(valid, value, np.float32(0)), valid=valid)}, state
+
+    def state_dict(self) -> State:
+        """The labels that this reward knows."""
+        return self.table.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``state_dict``."""
+        self.table.load_state_dict(state)
