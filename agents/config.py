@@ -70,5 +70,5 @@ class PPOConfig(Config):
     """V-trace: clip of the ratio that weighs a step."""
     c_max: Annotated[float, Field(gt=0)] = 1.0
     """V-trace: clip of the ratio that carries the trace."""
-    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the network; auto takes bf16 where the processor has it."""

@@ -63,7 +63,8 @@ def evaluate(
         while games.active.any():
             acted = policy.act(obs, memory, games.action_mask, noise, deterministic=deterministic)
             played = games.step(acted.actions)
-            yield from played.finished.values()
+            for result in played.finished.values():  # noqa: UP028 - Ray drives generators by send()
+                yield result
             obs, memory = played.obs, acted.recurrent_state
             if memory is not None:
                 memory = np.where((played.terminated | played.truncated)[:, None], np.float32(0), memory)

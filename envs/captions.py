@@ -41,7 +41,10 @@ _TYPED_AT = (
 _Rule = tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]
 _RULES: tuple[_Rule, ...] = (
     (re.compile(r"--More--"), " "),
-    (re.compile(r"Unknown command '.*?'\."), "Unknown command '_'."),
+    (
+        re.compile(r"(Unknown (?:command|direction:)|Can't find dungeon feature) '[^\n]*?'(?=\.|\s|$)"),
+        r"\1 '_'",
+    ),
     # The letters that a prompt offers: "[- abf or ?*]", "[bf-zA-Z]".
     (re.compile(r"\[[^\]\n]*(?:\?\*|\w-\w)[^\]\n]*\]"), "[_]"),
     (re.compile(r"\blabeled [A-Z]+(?: [A-Z]+)*"), "labeled _"),
@@ -185,7 +188,9 @@ class CaptionTracker:
             )
         games = np.asarray(state["count_game"])
         if len(games) and games.max() >= len(self._counts):
-            raise ValueError(f"caption state counts game {games.max()}, but there are {len(self._counts)} games")
+            raise ValueError(
+                f"caption state counts game {games.max()}, but there are {len(self._counts)} games"
+            )
         self._counts = [{} for _ in self._counts]
         for game, ident, count in zip(games, state["count_id"], state["count"], strict=True):
             self._counts[int(game)][int(ident)] = int(count)

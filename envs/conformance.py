@@ -64,6 +64,12 @@ EXCEPTIONS = (
         "MiniHack pads the text axis too, so its array does not fit its own observation space; ours is [h, w, 80]",
     ),
     KnownException(
+        "*",
+        "dice after the first remembered object that is no longer there, unless screen_descriptions is asked for",
+        "to describe such a cell NetHack makes a temporary object, which draws from its random numbers; MiniHack and "
+        "most NLE tasks always have every cell described, ours only where obs_keys has screen_descriptions",
+    ),
+    KnownException(
         "NetHack*",
         "names of shopkeepers",
         "NetHack picks them by the wall clock; ours by the seed, so that a game replays on another day",

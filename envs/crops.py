@@ -28,13 +28,15 @@ class Crop:
         self._offsets = (np.arange(num_games) * row)[:, None, None]
         self._cells = cells.reshape(num_games * row, *cells.shape[2:])
         self._height, self._width = height, width
+        self._centre = np.empty(num_games, np.intp)
         self._index = np.empty((num_games, size, size), np.intp)
         self.out = np.zeros((num_games, size, size, *cells.shape[2:]), cells.dtype)
         """[B, size, size, ...], rewritten by each ``cut``."""
 
     def cut(self, x: np.ndarray, y: np.ndarray) -> None:
         """Cut the windows around cells (x [B], y [B])."""
-        centre = y.astype(np.intp) * self._width + x
-        np.take(self._table, centre, axis=0, out=self._index, mode="clip")
+        np.multiply(y, self._width, out=self._centre, dtype=np.intp)
+        np.add(self._centre, x, out=self._centre)
+        np.take(self._table, self._centre, axis=0, out=self._index, mode="clip")
         self._index += self._offsets
         np.take(self._cells, self._index, axis=0, out=self.out, mode="clip")

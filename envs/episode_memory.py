@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 from nle import nethack as _nethack
 
-from envs.glyphs import ABSENT, COLS, NEAREST_CLASSES, ROWS, MapSummary, item_class
+from envs.glyphs import (
+    ABSENT,
+    CLASS_OF_GLYPH,
+    COLS,
+    GLYPH_CLASSES,
+    NEAREST_CLASSES,
+    ROWS,
+    MapSummary,
+    item_class,
+)
 from envs.sources import MESSAGE_CHARS, Moment, Source
 
 nethack: Any = _nethack  # an extension module: type checkers cannot see its constants
@@ -21,7 +30,19 @@ INVENTORY_CLASSES: tuple[str, ...] = (
 
 _STONE = nethack.GLYPH_CMAP_OFF
 _LEVEL = [nethack.NLE_BL_DNUM, nethack.NLE_BL_DLEVEL]
+_POSITION = [nethack.NLE_BL_X, nethack.NLE_BL_Y]
 _PLACE_BITS = 11  # ROWS * COLS = 1659 < 2048
+
+
+def _underfoot() -> np.ndarray:
+    """int64 [glyphs]: the class of interest that the hero may stand on there, -1 for none."""
+    gives_way = ("closed_door", "boulder", "monster", "pet")
+    row = np.array([NEAREST_CLASSES.index(n) if n in NEAREST_CLASSES else -1 for n in GLYPH_CLASSES])
+    row[[GLYPH_CLASSES.index(name) for name in gives_way]] = -1
+    return row[CLASS_OF_GLYPH]
+
+
+_UNDERFOOT = _underfoot()
 
 
 class Messages(Source):
@@ -186,7 +207,10 @@ class Changes(Source):
 
 
 class Nearby(Source):
-    """The nearest cell of each class of interest."""
+    """The nearest cell of each class of interest, the one under the hero included.
+
+    The map shows the hero and not what lies under: that is what the map of the step before showed there.
+    """
 
     offers = frozenset(
         f"info.{name}_{what}" for name in NEAREST_CLASSES for what in ("distance", "count", "approach")
@@ -198,6 +222,8 @@ class Nearby(Source):
         self._summary = MapSummary(num_games)
         self._distance = np.full((num_games, len(NEAREST_CLASSES)), FAR, np.int64)
         self._count = np.zeros_like(self._distance)
+        self._glyphs = np.zeros((num_games, ROWS, COLS), np.int16)
+        self._under = np.full(num_games, -1)
         rows = {f"info.{name}_": k for k, name in enumerate(NEAREST_CLASSES)}
         self._wanted = [
             (name, what, rows[name.removesuffix(what)])
@@ -206,20 +232,29 @@ class Nearby(Source):
         ]
 
     def begin(self, now: Moment, games: np.ndarray) -> None:
-        """Distances from which the first step approaches."""
+        """Distances from which the first step approaches; what lies under the hero is not known."""
+        self._glyphs[games] = now.buffers["glyphs"][games]
+        self._under[games] = -1
         self._distance[games], self._count[games] = self._measure(now, games)
 
     def advance(self, now: Moment) -> Mapping[str, np.ndarray]:
         """Distances, counts, and how much nearer the nearest one is than a step before."""
         before, count_before = self._distance, self._count
         distance, count = self._measure(now, None)
-        # Once a game is over its map is blank, even under the hero: the last map that was shown counts.
         x, y = now.status[nethack.NLE_BL_X], now.status[nethack.NLE_BL_Y]
-        blank = now.buffers["glyphs"][np.arange(self.num_games), y, x] == _STONE
-        if blank.any():
-            distance[blank], count[blank] = before[blank], count_before[blank]
-        comparable = (now.status[_LEVEL] == now.status_before[_LEVEL]).all(0)[:, None]
-        approach = np.where(comparable & (before != FAR) & (distance != FAR), before - distance, 0)
+        games = np.arange(self.num_games)
+        same_level = (now.status[_LEVEL] == now.status_before[_LEVEL]).all(0)
+        stayed = same_level & (now.status[_POSITION] == now.status_before[_POSITION]).all(0)
+        stepped_on = np.where(same_level, _UNDERFOOT[self._glyphs[games, y, x]], -1)
+        self._under = np.where(stayed, self._under, stepped_on)
+        known = np.flatnonzero(self._under >= 0)
+        distance[known, self._under[known]] = 0
+        # Once a game is over its map is blank, even where the hero is: the last map that was shown counts.
+        blank = now.buffers["glyphs"][games, y, x] == _STONE
+        distance[blank], count[blank] = before[blank], count_before[blank]
+        known_twice = same_level[:, None] & (before != FAR) & (distance != FAR)
+        approach = np.where(known_twice, before - distance, 0)
+        self._glyphs[:] = now.buffers["glyphs"]
         self._distance, self._count = distance, count
         by_what = {"distance": distance.T.copy(), "count": count.T.copy(), "approach": approach.T.copy()}
         return {name: by_what[what][row] for name, what, row in self._wanted}

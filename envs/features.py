@@ -141,11 +141,11 @@ _EPISODE_FIELDS = (
 def _nearby_fields(name: str) -> tuple[Field, Field, Field]:
     what = CLASS_MEANINGS[name]
     return (
-        _info(f"{name}_distance", f"king's moves, 1 to 78; {FAR} if none on the map", f"nearest {what}"),
-        _info(f"{name}_count", "map cells, 0 and up", f"cells on the map with: {what}"),
+        _info(f"{name}_distance", f"king's moves, 0 to 78; {FAR} if none on the map", f"nearest {what}"),
+        _info(f"{name}_count", "map cells, 0 and up", f"cells not under the hero with: {what}"),
         _info(
             f"{name}_approach",
-            "king's moves, -77 to 77",
+            "king's moves, -78 to 78",
             f"{name}_distance before the step minus after it; 0 where either is unknown or the level changed",
         ),
     )

@@ -131,9 +131,9 @@ class Game:
         Shops are below the first level, so this comes in time for all of them. The library must not stay referenced
         here: NLE refuses to restart a game whose library is still loaded.
         """
-        library = ctypes.CDLL(self._nethack.dlpath, mode=os.RTLD_NOLOAD | os.RTLD_NOW)
-        ctypes.c_long.in_dll(library, "ubirthday").value = value
-        _ctypes.dlclose(library._handle)
+        library = _ctypes.dlopen(self._nethack.dlpath, os.RTLD_NOLOAD | os.RTLD_NOW)
+        ctypes.c_long.from_address(_ctypes.dlsym(library, "ubirthday")).value = value
+        _ctypes.dlclose(library)
 
     def close(self) -> None:
         """Free the game and its folder."""

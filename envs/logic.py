@@ -81,18 +81,23 @@ def _common_status(over: np.ndarray, out_of_time: np.ndarray) -> np.ndarray:
 class StairsLogic(_PenaltyLogic):
     """Success on stairs down: NLE's staircase task and every MiniHack task without a reward manager."""
 
+    def __init__(self, spec: TaskSpec, games: Sequence[Game], buffers: Mapping[str, np.ndarray]) -> None:
+        super().__init__(spec, games, buffers)
+        self._stairs = buffers["internal"][:, ON_STAIRS_DOWN]
+
     def judge(
         self, actions: np.ndarray, playing: np.ndarray, over: np.ndarray, out_of_time: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """See ``Logic``."""
-        status = np.zeros(len(over), np.int8)
-        status[self.buffers["internal"][:, ON_STAIRS_DOWN] != 0] = EndStatus.TASK_SUCCESSFUL
-        status[out_of_time] = EndStatus.ABORTED
-        status[over] = EndStatus.DEATH
         reward = self._penalty()
-        if status.any():
-            reward[status == EndStatus.TASK_SUCCESSFUL] += self.spec.reward_win
-            reward[(status == EndStatus.DEATH) | (status == EndStatus.ABORTED)] += self.spec.reward_lose
+        won = self._stairs != 0
+        if not np.count_nonzero(won | out_of_time | over):
+            return np.zeros(len(over), np.int8), reward
+        won &= ~(out_of_time | over)
+        status = _common_status(over, out_of_time)
+        status[won] = EndStatus.TASK_SUCCESSFUL
+        reward[won] += self.spec.reward_win
+        reward[out_of_time | over] += self.spec.reward_lose
         return status, reward
 
 
@@ -117,7 +122,7 @@ class ScoreLogic(_PenaltyLogic):
         gain = self._score - self._score_before
         self._score_before[:] = self._score
         ending = over | (self._game_over != 0)
-        if ending.any():  # blstats are zero before and after a game
+        if np.count_nonzero(ending):  # blstats are zero before and after a game
             for game in np.flatnonzero(ending & playing):
                 if not self.games[game].in_normal_game():
                     gain[game] = 0

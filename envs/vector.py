@@ -72,6 +72,8 @@ class NetHackVector:
         self._own_actions = [_own_actions(spec, names) for spec in specs]
         self.action_mask = _action_mask(self._specs, names)
         self.active = np.zeros(num_games, bool)
+        self._all_active = False
+        self._every = np.arange(num_games)
 
         self._features: Any = None
         if config.features:
@@ -151,7 +153,7 @@ class NetHackVector:
         if seeds is not None:
             self._begin(b, seeds)
             return
-        self.active[b] = False
+        self.active[b] = self._all_active = False
         self._plays[b] = self._log_actions[b] = _idle
 
     def _begin(self, b: int, seeds: EpisodeSeeds) -> None:
@@ -164,6 +166,7 @@ class NetHackVector:
         self._steps[b] = self._returns[b] = 0
         self._episodes[b] += 1
         self.active[b] = True
+        self._all_active = bool(self.active.all())
         if self._features is not None:
             self._features.reset(self._buffers.arrays, np.array([b]))
 
@@ -176,17 +179,18 @@ class NetHackVector:
             actions: int [B].
 
         Raises:
-            ValueError: an action that the game's task does not have.
+            ValueError: the wrong number of actions, or one that the game's task does not have.
         """
         actions = np.asarray(actions)
-        self._check(actions)
+        if actions.shape != (self.num_games,):
+            raise ValueError(f"actions have shape {actions.shape}, expected ({self.num_games},)")
         outcome = self._advance(actions)
         status = outcome.status
         self._observations.update()
         final_obs: dict[int, dict[str, np.ndarray]] = {}
         finished: dict[int, EpisodeResult] = {}
-        if status.any():
-            ended = np.flatnonzero(status).tolist()
+        ended = np.flatnonzero(status).tolist()
+        if ended:
             final_obs = {b: self._observations.row(b) for b in ended}
             finished = {b: self._result(b, outcome) for b in ended}
             for b in ended:
@@ -205,21 +209,20 @@ class NetHackVector:
             features=outcome.features,
         )
 
-    def _check(self, actions: np.ndarray) -> None:
-        if actions.shape != (self.num_games,):
-            raise ValueError(f"actions have shape {actions.shape}, expected ({self.num_games},)")
-        if actions.min() < 0 or actions.max() >= len(self.spec.action_names):
-            raise ValueError(f"actions must be in 0..{len(self.spec.action_names) - 1}, found {actions}")
+    def _check(self, actions: np.ndarray, chosen: list[int]) -> None:
+        if min(chosen) < 0 or max(chosen) >= self.spec.num_actions:
+            raise ValueError(f"actions must be in 0..{self.spec.num_actions - 1}, found {chosen}")
         if self.action_mask is not None:
-            allowed = self.action_mask[np.arange(self.num_games), actions] | ~self.active
+            allowed = self.action_mask[self._every, actions] | ~self.active
             if not allowed.all():
                 b = int(np.flatnonzero(~allowed)[0])
-                name = self.spec.action_names[actions[b]]
+                name = self.spec.action_names[chosen[b]]
                 raise ValueError(f"game {b} ({self.spec.tasks[b]}) has no action '{name}'; see action_mask")
 
     def _advance(self, actions: np.ndarray) -> _Outcome:
         """Play the actions in the active games, without restarts."""
         chosen = actions.tolist()
+        self._check(actions, chosen)
         over = [play(action) for play, action in zip(self._plays, chosen, strict=True)]
         for log, action in zip(self._log_actions, chosen, strict=True):
             log(action)
@@ -250,7 +253,7 @@ class NetHackVector:
                 status[rows], reward[rows] = group.logic.judge(
                     chosen, self.active[rows], over_B[rows], out_of_time[rows]
                 )
-        if not self.active.all():
+        if not self._all_active:
             status[~self.active] = 0
             reward[~self.active] = 0
         return status, reward
@@ -268,7 +271,7 @@ class NetHackVector:
                 message = b"\n".join(game.pages)
                 game.pages.clear()
             messages.append(message)
-        if not self.active.all():
+        if not self._all_active:
             messages = [m if on else b"" for m, on in zip(messages, self.active, strict=True)]
         return messages
 
@@ -311,7 +314,7 @@ class NetHackVector:
         if list(state["tasks"]) != list(self.spec.tasks):
             raise ValueError(f"the saved games are of {list(state['tasks'])}, these are of {list(self.spec.tasks)}")
         active = np.array(state["active"], bool)
-        self.active[:] = False
+        self.active[:] = self._all_active = False
         self._plays = [_idle] * self.num_games
         self._log_actions = [_idle] * self.num_games
         self._replay(np.flatnonzero(active).tolist(), state)

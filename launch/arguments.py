@@ -13,44 +13,18 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-import types
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 
+from launch import config_tree
 from launch.errors import UserError, nearest
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
 _WORDS = {"true": True, "false": False}
-_MANY = (tuple, list, set, frozenset, dict, Mapping, Sequence)
-
-
-@dataclass(frozen=True, slots=True)
-class _Flag:
-    """A leaf of the configuration."""
-
-    path: str
-    """Dotted, with underscores: ``ppo.learning_rate``."""
-    annotation: Any
-
-    @property
-    def is_switch(self) -> bool:
-        return self.annotation is bool
-
-    @property
-    def num_values(self) -> int | None:
-        """How many values follow the flag; None = any number."""
-        for alternative in _alternatives(self.annotation):
-            origin, inner = get_origin(alternative) or alternative, get_args(alternative)
-            if origin is tuple and inner and inner[-1] is not Ellipsis:
-                return len(inner)
-            if origin in _MANY:
-                return None
-        return 1
 
 
 def parse(default: ConfigT, argv: Sequence[str], prog: str, description: str | None = None) -> ConfigT:
@@ -87,50 +61,7 @@ def validate(model: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
 
 def overridable(default: BaseModel) -> list[str]:
     """Every flag of a configuration as it is typed: ``--ppo.learning-rate``."""
-    return [_typed(flag.path) for flag in _flags(default)]
-
-
-# -- what there is to set ---------------------------------------------------------------------------
-
-
-def _flags(value: Any, path: str = "", annotation: Any = None) -> Iterator[_Flag]:
-    if isinstance(value, BaseModel):
-        hints = get_type_hints(type(value))
-        for name in type(value).model_fields:
-            yield from _flags(getattr(value, name), f"{path}.{name}" if path else name, hints[name])
-    elif children := _children(value):
-        inner = get_args(_alternatives(annotation)[0])
-        for key, child in children.items():
-            yield from _flags(child, f"{path}.{key}", inner[-1] if inner else None)
-    else:
-        yield _Flag(path, annotation)
-
-
-def _children(value: Any) -> Mapping[Any, Any]:
-    """What is set one by one: the entries of a mapping, and the configurations in a sequence by index."""
-    if isinstance(value, Mapping):
-        return value
-    if isinstance(value, (tuple, list)) and all(isinstance(v, BaseModel) for v in value):
-        return dict(enumerate(value))
-    return {}
-
-
-def _alternatives(annotation: Any) -> tuple[Any, ...]:
-    """The members of a union, ``Annotated`` taken off; the annotation itself where it is none."""
-    while hasattr(annotation, "__metadata__"):
-        annotation = annotation.__origin__
-    if get_origin(annotation) in (Union, types.UnionType):
-        return tuple(inner for a in get_args(annotation) for inner in _alternatives(a))
-    return (annotation,)
-
-
-def _variants(annotation: Any) -> dict[str, type[BaseModel]]:
-    """``{value of the type field: class}`` of a union of configuration classes."""
-    found = {}
-    for member in _alternatives(annotation):
-        if isinstance(member, type) and issubclass(member, BaseModel) and "type" in member.model_fields:
-            found |= {str(name): member for name in get_args(member.model_fields["type"].annotation)}
-    return found
+    return [_typed(flag.path) for flag in config_tree.flags(default)]
 
 
 # -- before tyro: names, missing values, switches ---------------------------------------------------
@@ -164,7 +95,7 @@ def _switch_types(default: ConfigT, tokens: list[str]) -> tuple[ConfigT, list[st
         path = token.removeprefix("--").removesuffix(".type").replace("-", "_").split(".")
         owner = _walk(default, path[:-1])
         hints = get_type_hints(type(owner)) if isinstance(owner, BaseModel) else {}
-        variants = _variants(hints.get(path[-1]))
+        variants = config_tree.variants(hints.get(path[-1]))
         if not variants:
             continue
         name = tokens[at + 1] if at + 1 < len(tokens) else ""
@@ -190,7 +121,7 @@ def _with(model: ConfigT, path: Sequence[str], value: Any) -> ConfigT:
 
 def _checked(default: BaseModel, tokens: list[str]) -> list[str]:
     """Refuse unknown flags, missing and stray values; turn ``--x true`` into ``--x``."""
-    flags = {_typed(flag.path): flag for flag in _flags(default)}
+    flags = {_typed(flag.path): flag for flag in config_tree.flags(default)}
     checked: list[str] = []
     if tokens and not _is_flag(tokens[0]):
         raise UserError(f"unexpected argument '{tokens[0]}'; settings are given as --name value")
@@ -237,8 +168,8 @@ def _switch(name: str, positive: str, values: list[str]) -> str:
     return f"--{head}{dot}no-{last}"
 
 
-def _unknown(name: str, default: BaseModel, flags: Mapping[str, _Flag]) -> str:
-    for path, variants in _unions(default):
+def _unknown(name: str, default: BaseModel, flags: Mapping[str, config_tree.Flag]) -> str:
+    for path, variants in config_tree.unions(default):
         for kind, model in variants.items():
             if name in {_typed(f"{path}.{field}") for field in model.model_fields}:
                 return f"{name} belongs to {_typed(path)}.type {kind}; give that first"
@@ -250,17 +181,6 @@ def _unknown(name: str, default: BaseModel, flags: Mapping[str, _Flag]) -> str:
         return f"{name} is a group of settings; one of them is {inside[0]}"
     hint = f"did you mean {' or '.join(near)}?" if near else "--help lists all of them"
     return f"unknown flag {name}; {hint}"
-
-
-def _unions(value: Any, path: str = "") -> Iterator[tuple[str, dict[str, type[BaseModel]]]]:
-    if isinstance(value, BaseModel):
-        for name, annotation in get_type_hints(type(value)).items():
-            if name not in type(value).model_fields:
-                continue
-            inner = f"{path}.{name}" if path else name
-            if len(variants := _variants(annotation)) > 1:
-                yield inner, variants
-            yield from _unions(getattr(value, name), inner)
 
 
 # -- tyro -------------------------------------------------------------------------------------------
@@ -291,7 +211,9 @@ def _registry(default: BaseModel) -> Any:
     """Rules that make tyro hand over what was typed, so that pydantic alone judges it, all at once."""
     import tyro
 
-    types_of = {model: tuple(variants) for _, variants in _unions(default) for model in variants.values()}
+    types_of = {
+        model: tuple(variants) for _, variants in config_tree.unions(default) for model in variants.values()
+    }
     rules = tyro.constructors.ConstructorRegistry()
 
     @rules.struct_rule
@@ -304,7 +226,7 @@ def _registry(default: BaseModel) -> Any:
             hints["type"] = Literal[types_of[model]]
         fields = tuple(
             tyro.constructors.StructFieldSpec(
-                name=name,
+                name=field.alias or name,
                 type=hints[name],
                 default=getattr(info.default, name)
                 if isinstance(info.default, model)
@@ -395,3 +317,25 @@ def _sentence(error: Mapping[str, Any], values: Mapping[str, Any]) -> str:
         return f"{path}: {message}"
     allowed = message.replace("Input should", "it should")
     return f"{path} cannot be {error['input']!r}: {allowed[:1].lower()}{allowed[1:]}"
+
+
+def take_value(argv: Sequence[str], flag: str) -> tuple[str | None, list[str]]:
+    """A flag that cannot be a field's name (``--json``): its value, or None, and the other arguments.
+
+    Raises:
+        UserError: the flag stands without a value.
+    """
+    rest = list(argv)
+    for i, token in enumerate(rest):
+        name, equals, value = token.partition("=")
+        if name != flag:
+            continue
+        if equals:
+            del rest[i]
+            return value, rest
+        if i + 1 == len(rest) or rest[i + 1].startswith("--"):
+            raise UserError(f"{flag} needs a value")
+        value = rest[i + 1]
+        del rest[i : i + 2]
+        return value, rest
+    return None, rest

@@ -1,7 +1,7 @@
 """Evaluation of policies: listed episodes, in parallel, one JSON file an episode, resumable.
 
     <eval folder>/<task>/<policy>-<sampled|greedy>/<core>-<disp>-<lgen>.json     one episode
-    <eval folder>/<task>--<policy>-<sampled|greedy>.json                         their summary
+    <eval folder>/<policy>-<sampled|greedy>.json                                 a row of figures for each task
 
 An episode whose file exists is not played again: an evaluation that was cut goes on where it stopped.
 """
@@ -57,8 +57,8 @@ class Evaluation:
 
     @property
     def summary_file(self) -> Path:
-        """Where the summary goes."""
-        return self.source.folder / f"{self.task}--{self.label}.json"
+        """Where the row of each evaluated task is kept."""
+        return self.source.folder / f"{self.label}.json"
 
     def episode_file(self, seeds: EpisodeSeeds) -> Path:
         """The file of one episode."""
@@ -67,7 +67,7 @@ class Evaluation:
 
 def run_evaluation(
     evaluation: Evaluation, on_episode: Callable[[int, int], None] = lambda done, total: None
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], list[EpisodeResult]]:
     """Play what is missing, then summarise everything.
 
     Args:
@@ -75,8 +75,8 @@ def run_evaluation(
         on_episode: told after each episode how many of how many are done.
 
     Returns:
-        ``{"provenance", "task", "episodes", "seeds", "mode", "versions", "summary", "results"}``, also
-        written to ``summary_file`` without the results.
+        The task's row of figures (``summarise``) and every episode's result. The row is also kept in
+        ``summary_file``, beside those of other tasks.
     """
     evaluation.episodes_folder.mkdir(parents=True, exist_ok=True)
     listed = dict.fromkeys(evaluation.seeds)
@@ -88,19 +88,27 @@ def run_evaluation(
         done += 1
         on_episode(done, total)
     results = [_read_result(evaluation.episode_file(seeds)) for seeds in listed]
-    answer = {
+    row = {"task": evaluation.task, **summarise(results)}
+    _keep_row(evaluation, row)
+    return row, results
+
+
+def _keep_row(evaluation: Evaluation, row: Mapping[str, Any]) -> None:
+    path = evaluation.summary_file
+    others = json.loads(path.read_text())["tasks"] if path.exists() else []
+    rows = [other for other in others if other["task"] != row["task"]] + [dict(row)]
+    write_atomic(path, json.dumps(description(evaluation) | {"tasks": rows}, indent=1))
+
+
+def description(evaluation: Evaluation) -> dict[str, Any]:
+    """What a reader needs to repeat the figures, the seeds excepted."""
+    return {
         "provenance": evaluation.source.provenance(),
-        "task": evaluation.task,
-        "games": evaluation.games.model_dump(mode="json"),
-        "episodes": len(results),
-        "mode": "greedy" if evaluation.deterministic else "sampled",
+        "checkpoint_step": evaluation.source.step,
+        "sampled": not evaluation.deterministic,
         "noise_seed": evaluation.noise_seed,
-        "seeds": [list(seeds) for seeds in listed],
         "versions": installed_versions(),
-        "summary": summarise(results),
     }
-    write_atomic(evaluation.summary_file, json.dumps(answer, indent=1))
-    return answer | {"results": [asdict(result) for result in results]}
 
 
 def _read_result(path: Path) -> EpisodeResult:
@@ -161,31 +169,38 @@ def summarise(results: Sequence[EpisodeResult]) -> dict[str, Any]:
     n = len(results)
     won = [r for r in results if r.success]
     returns = [r.env_return for r in results]
+    success_low, success_high = wilson_interval(len(won), n)
+    return_low, return_high = bootstrap_interval(returns)
     summary: dict[str, Any] = {
         "episodes": n,
         "success": len(won) / n,
-        "success_interval": wilson_interval(len(won), n),
+        "success_low": success_low,
+        "success_high": success_high,
         "death_rate": sum(r.end_status == EndStatus.DEATH for r in results) / n,
         "truncated_rate": sum(r.end_status == EndStatus.ABORTED for r in results) / n,
         "env_return": float(np.mean(returns)),
-        "env_return_interval": bootstrap_interval(returns),
+        "env_return_low": return_low,
+        "env_return_high": return_high,
         "episode_steps": float(np.mean([r.num_steps for r in results])),
         "steps_to_success": float(np.median([r.num_steps for r in won])) if won else None,
     }
-    if all("score" in r.game for r in results):
-        summary |= _nethack_summary([r.game for r in results])
+    if all("score" in r.game and not r.task.startswith("MiniHack") for r in results):
+        ends = Counter(str(r.game.get("end_reason", "")) for r in results)
+        summary |= {"end_reasons": dict(ends.most_common())} | _nethack_summary([r.game for r in results])
     return summary
 
 
 def _nethack_summary(games: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     scores = [float(g["score"]) for g in games]
     depths, levels = [int(g["max_depth"]) for g in games], [int(g["max_xp_level"]) for g in games]
+    score_low, score_high = bootstrap_interval(scores)
     progressions = [progression(depth, level) for depth, level in zip(depths, levels, strict=True)]
-    ends = Counter(str(g.get("end_reason", "")) for g in games)
+    low, high = bootstrap_interval(progressions)
     causes = Counter(str(g["death_message"]) for g in games if g.get("death_message"))
     return {
         "score": float(np.mean(scores)),
-        "score_interval": bootstrap_interval(scores),
+        "score_low": score_low,
+        "score_high": score_high,
         "score_median": float(np.median(scores)),
         "score_iqm": interquartile_mean(scores),
         "score_max": max(scores),
@@ -195,7 +210,7 @@ def _nethack_summary(games: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "turns": float(np.mean([float(g["turns"]) for g in games])),
         "gold": float(np.mean([float(g["gold"]) for g in games])),
         "progression": float(np.mean(progressions)),
-        "progression_interval": bootstrap_interval(progressions),
-        "end_reasons": dict(ends.most_common()),
+        "progression_low": low,
+        "progression_high": high,
         "death_causes": dict(causes.most_common(10)),
     }

@@ -38,7 +38,7 @@ GLOSSARY: Mapping[str, str] = MappingProxyType(
         "rewards/*/episode_sum": "Mean sum of this reward part over the last 100 episodes, unweighted.",
         "labels/queued": "Captions waiting to be sent to the annotator.",
         "labels/in_flight": "Captions sent to the annotator and not answered yet.",
-        "labels/asked": "Captions that were handed to the labeller since the run began, repeats left out.",
+        "labels/asked": "Captions put to the annotator since the run began; what the budget counts.",
         "labels/labelled": "Captions that the annotator answered since the run began.",
         "labels/failed": "Captions whose answer could not be understood, or never came, since the run began.",
         "labels/uncovered": "Captions that the annotator said it has no answer for, since the run began.",
@@ -207,7 +207,8 @@ class WindowedEpisodes:
                 "episode_steps": float(result.num_steps),
                 "truncated_share": float(result.end_status == EndStatus.ABORTED),
             }
-            row |= {key: float(result.game[key]) for key in _GAME_FIELDS if key in result.game}
+            if not result.task.startswith("MiniHack"):  # whose levels have neither depth nor much of a score
+                row |= {key: float(result.game[key]) for key in _GAME_FIELDS if key in result.game}
             self._rows.append(row)
             self._num_episodes += 1
 

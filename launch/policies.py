@@ -25,6 +25,11 @@ class PolicySource(Protocol):
         ...
 
     @property
+    def step(self) -> int | None:
+        """Environment steps it was trained for; None where that is not known."""
+        ...
+
+    @property
     def folder(self) -> Path:
         """Where its evaluations are kept."""
         ...
@@ -50,6 +55,7 @@ class RandomSource:
     runs: Path = Path("runs")
     games: GamesConfig = field(default_factory=GamesConfig)
     name: str = "random"
+    step: int | None = None
 
     @property
     def folder(self) -> Path:

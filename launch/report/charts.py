@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -59,17 +59,26 @@ def draw(chart: Chart) -> str:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    settings = {"svg.fonttype": "none", "svg.hashsalt": chart.title, "font.size": 9, "font.family": "sans-serif"}
+    settings: dict[Any, Any] = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": chart.title,
+        "font.size": 10.5,
+        "font.family": "sans-serif",
+    }
     with mpl.rc_context(settings):
         figure = Figure(figsize=(_WIDTH_IN, _HEIGHT_IN), layout="constrained")
         axes = figure.add_subplot()
+        figure.patch.set_visible(False)
+        axes.patch.set_visible(False)
         _style(axes, chart)
         for mark in chart.marks:
             axes.axvline(mark, color=_INK, linewidth=0.8, dashes=(2, 3))
         for colour, (steps, values) in zip(_cycle(len(chart.series)), chart.series.values(), strict=True):
             x, y = _thinned(np.asarray(steps, float), np.asarray(values, float))
             alone = len(x) == 1
-            axes.plot(x, y, color=colour, linewidth=1.6, marker="o" if alone else None, solid_joinstyle="round")
+            axes.plot(
+                x, y, color=colour, linewidth=1.6, marker="o" if alone else None, solid_joinstyle="round"
+            )
         out = io.StringIO()
         FigureCanvasSVG(figure).print_svg(out, metadata={"Date": None, "Creator": None})
     return _for_page(out.getvalue(), chart)
@@ -85,7 +94,7 @@ def _cycle(count: int) -> list[str]:
 
 
 def _style(axes: Axes, chart: Chart) -> None:
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
+    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
@@ -96,11 +105,12 @@ def _style(axes: Axes, chart: Chart) -> None:
     axes.tick_params(axis="x", length=3)
     axes.set_xlabel("environment steps", color=_INK)
     axes.set_ylabel(chart.unit, color=_INK)
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: short_number(x)))
-    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(4))
     if chart.is_share:
         axes.set_ylim(-0.02, 1.02)
+        axes.yaxis.set_major_locator(FixedLocator([0, 0.25, 0.5, 0.75, 1]))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.0%}"))
     else:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: short_number(y)))
@@ -133,7 +143,10 @@ def _for_page(svg: str, chart: Chart) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
+    svg = re.sub(r" font-family: [^;\"]*;", "", svg)
+    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)  # it would style the whole page
+    svg = re.sub(r" xmlns:xlink=\"[^\"]*\"", "", svg).replace("xlink:href", "href")
+    svg = re.sub(r"\s*\n\s*", " ", svg)
     prefix = re.sub(r"\W+", "-", chart.title.lower())
     svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
     svg = svg.replace("url(#", f"url(#{prefix}-").replace('href="#', f'href="#{prefix}-')

@@ -1,0 +1,1 @@
+"""Labels of captions: the questions, who answers them, and where the answers are kept."""

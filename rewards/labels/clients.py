@@ -32,7 +32,7 @@ class LabelReply:
     probability: float | None = None
     """Probability that the value is 1, where the annotator gives one."""
     error: str | None = None
-    """Set where this request alone was refused (a prompt too long, for instance); asking again would not help."""
+    """Set where this request alone was refused (a prompt too long, for instance)."""
 
 
 class LabelClientError(RuntimeError):

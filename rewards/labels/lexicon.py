@@ -52,7 +52,8 @@ class Lexicon:
     @classmethod
     def packaged(cls) -> Lexicon:
         """The rules that come with Yendor."""
-        return cls.parse(resources.files("rewards.labels").joinpath("lexicon.toml").read_bytes(), "lexicon.toml")
+        file = resources.files("rewards.labels") / "lexicon.toml"
+        return cls.parse(file.read_bytes(), file.name)
 
     @classmethod
     def read(cls, path: Path) -> Lexicon:
@@ -140,7 +141,9 @@ def _rule(entry: dict[str, Any], category: dict[str, Any], name: str) -> Rule:
         verdicts[goal] = entry.get(goal, default)
     wrong = ({*verdicts.values()} - {*VALUES}) or ({*serves} - {*GOALS})
     if wrong:
-        raise LexiconError(f"{where} says '{min(wrong)}': verdicts are {', '.join(VALUES)}; goals {', '.join(GOALS)}")
+        raise LexiconError(
+            f"{where} says '{min(wrong)}': verdicts are {', '.join(VALUES)}; goals {', '.join(GOALS)}"
+        )
     try:
         pattern = re.compile(entry["match"])
     except re.error as error:

@@ -90,7 +90,7 @@ class PromptSpec:
         """The whole prompt as one text."""
         return f"{self.instructions}\n\n{self.question(caption)}\n\nVerdict:"
 
-    def parse(self, reply: str) -> float | None | ParseFailure:
+    def parse(self, reply: str) -> float | ParseFailure | None:
         """The value that a reply stands for.
 
         Strict: the reply, stripped of blanks, must be one of the choices, letter for letter.
@@ -120,7 +120,7 @@ def check_goal(goal: str) -> str:
         near = difflib.get_close_matches(goal, GOALS, n=1)
         hint = f" (did you mean '{near[0]}'?)" if near else ""
         raise ValueError(
-            f"unknown labelling goal '{goal}'{hint}: choose from {', '.join(GOALS)}, or write a sentence such as "
-            "'collect as many potions as possible'"
+            f"unknown labelling goal '{goal}'{hint}: choose from {', '.join(GOALS)}, or write a sentence "
+            "such as 'collect as many potions as possible'"
         )
     return goal

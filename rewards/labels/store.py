@@ -162,7 +162,8 @@ class LabelStore:
         labels = list(labels)
         texts: dict[int, str] = {}
         for label in labels:
-            _same_text(label.caption_id, label.text, texts.setdefault(label.caption_id, label.text), self.path)
+            known = texts.setdefault(label.caption_id, label.text)
+            _same_text(label.caption_id, label.text, known, self.path)
             if label.second_id:
                 known = texts.setdefault(label.second_id, label.second_text)
                 _same_text(label.second_id, label.second_text, known, self.path)
@@ -199,7 +200,8 @@ class LabelStore:
 
         An empty list means that there are none yet.
         """
-        rows = self._db.execute(f"{_SELECT} WHERE l.seq > ? ORDER BY l.seq LIMIT ?", (cursor, limit)).fetchall()
+        query = f"{_SELECT} WHERE l.seq > ? ORDER BY l.seq LIMIT ?"
+        rows = self._db.execute(query, (cursor, limit)).fetchall()
         return [_label(row) for row in rows], rows[-1][0] if rows else cursor
 
     def count(self) -> int:
@@ -278,4 +280,6 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
         )
     (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
-        raise LabelStoreError(f"label store {path} is damaged ({verdict}); restore a snapshot or use another path")
+        raise LabelStoreError(
+            f"label store {path} is damaged ({verdict}); restore a snapshot or use another path"
+        )

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from envs.captions import CaptionTracker, caption_id, canonical
+from envs.captions import CaptionTracker, canonical, caption_id
 
 NO_END = np.zeros(2, bool)
 
@@ -30,7 +30,12 @@ NO_END = np.zeros(2, bool)
         ("You hit the newt.\nYou hit the newt.\n\nIt dies.", "You hit the newt.\nIt dies."),
         ("Welcome to experience level 2.", "Welcome to experience level N."),
         ("There is a gold piece here.", "There is N gold piece here."),
-        ("What do you want to call this dungeon level? ,0./C", "What do you want to call this dungeon level? _"),
+        ("What do you want to call this? ,0./C", "What do you want to call this? _"),
+        ("What do you want to write with? [- ab or ?*]", "What do you want to write with? [_]"),
+        ("Adjust letter to what [cf-zA-Z]?", "Adjust letter to what [_]?"),
+        ("Unknown direction: '^D' (use 'h' or '.').", "Unknown direction: '_' (use 'h' or '.')."),
+        ("Can't find dungeon feature '^'.", "Can't find dungeon feature '_'."),
+        ("Search for: xyz", "Search for: _"),
         ("What do you want to write in the dust here?", "What do you want to write in the dust here?"),
         ("# ab xy: unknown extended", "# _"),
         ("Still climb? [yn] (n) n", "Still climb? [yn] (n)"),
@@ -44,12 +49,45 @@ def test_canonical_by_hand(message, expected):
 
 
 _WORDS = st.sampled_from(
-    ["a", "an", "The", "A", "N", "12", "f - ", "- ", "pieces", "gold", "Agent", "called", "named", "labeled",
-     "FOO", "[a ?*]", "]", "[", "--More--", "\n", "  ", "Unknown command '", "'.", "What do you want to call", "? ", "# ", "[yn] (n) ", "The ", ".", "_", "$ - ", "\x85"]
-)  # fmt: skip
+    [
+        "a",
+        "an",
+        "The",
+        "A",
+        "N",
+        "12",
+        "f - ",
+        "- ",
+        "pieces",
+        "gold",
+        "Agent",
+        "called",
+        "named",
+        "labeled",
+        "FOO",
+        "[a ?*]",
+        "[b-c]",
+        "]",
+        "[",
+        "--More--",
+        "\n",
+        "  ",
+        "Unknown command '",
+        "'.",
+        "What do you want to call",
+        "? ",
+        "# ",
+        "[yn] (n) ",
+        "The ",
+        ".",
+        "_",
+        "$ - ",
+        "\x85",
+    ]
+)
 
 
-@given(st.one_of(st.text(max_size=60), st.lists(_WORDS, max_size=12).map(" ".join), st.lists(_WORDS).map("".join)))
+@given(st.text(max_size=60) | st.lists(_WORDS, max_size=12).map(" ".join) | st.lists(_WORDS).map("".join))
 @example("1 - 2 - x")
 @example("--Mo--More--re--")
 def test_canonical_is_idempotent(text):

@@ -1,11 +1,12 @@
 """Same seeds, same actions: our games show and pay what ``gymnasium.make`` of the same id does."""
 
+import fnmatch
+
 import gymnasium
 import numpy as np
 import pytest
-from nle.env.base import NLE
 
-from envs.conformance import EXCEPTIONS, UNBUILDABLE
+from envs.conformance import EXCEPTIONS, UNBUILDABLE, why_unbuildable
 from envs.data import EndStatus, EpisodeSeeds
 from envs.registered import OWN_TASKS, registered_ids
 from envs.seeding import TrainingSeeds
@@ -68,11 +69,13 @@ class Reference:
         self.env.close()
 
 
-def shown_keys(task):
+def shown_and_filled_keys(task):
+    """Keys that the registered environment returns, and those that it has NetHack fill (EXCEPTIONS says why)."""
     env = gymnasium.make(task, fix_moon_phase=True).unwrapped
-    keys = tuple(key for key in env.observation_space.spaces if key in OBS_KEYS)
+    shown = tuple(key for key in env.observation_space.spaces if key in OBS_KEYS)
+    filled = ("screen_descriptions",) if "screen_descriptions" in env._observation_keys else ()
     env.close()
-    return keys
+    return shown, tuple(dict.fromkeys(shown + filled))
 
 
 def assert_same_obs(where, ours, theirs, keys, lost=False):
@@ -84,8 +87,8 @@ def assert_same_obs(where, ours, theirs, keys, lost=False):
 
 
 def assert_conforms(task, num_games, num_steps, min_episodes, run_seed=3, max_steps=None):
-    keys = shown_keys(task)
-    games = make(GamesConfig(task=task, obs_keys=keys), num_games, TrainingSeeds(run_seed, 0, num_games))
+    keys, filled = shown_and_filled_keys(task)
+    games = make(GamesConfig(task=task, obs_keys=filled), num_games, TrainingSeeds(run_seed, 0, num_games))
     seeds = TrainingSeeds(run_seed, 0, num_games)
     references = [Reference(task, seeds, b) for b in range(num_games)]
     rng = np.random.default_rng(run_seed)
@@ -126,3 +129,17 @@ def test_conforms(task):
 def test_every_buildable_id_conforms(task):
     max_steps = None if task.startswith("MiniHack") else 6000
     assert_conforms(task, num_games=3, num_steps=300, min_episodes=2, max_steps=max_steps)
+
+
+def test_every_registered_id_is_buildable_or_has_a_reason():
+    buildable = set(task_ids()) - set(OWN_TASKS)
+    reasons = {id_ for id_ in registered_ids() if why_unbuildable(id_)}
+    assert buildable | reasons == registered_ids()
+    assert not buildable & reasons
+    assert len(buildable) == 155
+
+
+def test_the_tables_name_tasks_and_reasons():
+    for entry in (*EXCEPTIONS, *UNBUILDABLE):
+        assert any(fnmatch.fnmatchcase(id_, entry.tasks) for id_ in registered_ids()), entry
+        assert entry.what and entry.reason

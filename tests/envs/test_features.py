@@ -212,8 +212,29 @@ def test_nearby():
     put(buffers, "x", 12)
     put(buffers, "dungeon_level", [1, 2])
     assert list(step(table, buffers).values()) == [[2, 8], [1, 1], [2, 0]]
+    buffers["glyphs"][:, 5, 10:13] = FLOOR, 330, FLOOR
+    put(buffers, "x", 11)
+    step(table, buffers)
     buffers["glyphs"][:] = STONE  # the blank map at the end of a game tells nothing
-    assert list(step(table, buffers).values()) == [[2, 8], [1, 1], [0, 0]]
+    assert list(step(table, buffers).values()) == [[3, 9], [1, 1], [0, 0]]
+
+
+def test_what_the_hero_stepped_on_is_at_distance_0():
+    buffers = blank()
+    buffers["glyphs"][0, 5, 11], buffers["glyphs"][1, 5, 11] = STAIRS_DOWN, 3
+    names = ["info.stairs_down_distance", "info.stairs_down_approach", "info.monster_distance"]
+    table = begun(names, buffers)
+    put(buffers, "x", 11)
+    buffers["glyphs"][:, 5, 10:12] = FLOOR, 330
+    assert list(step(table, buffers).values()) == [[0, FAR], [1, 0], [FAR, FAR]]
+    assert list(step(table, buffers).values()) == [[0, FAR], [0, 0], [FAR, FAR]]
+    put(buffers, "x", 12)
+    buffers["glyphs"][:, 5, 11:13] = STAIRS_DOWN, 330
+    assert list(step(table, buffers).values()) == [[1, 1], [-1, 0], [FAR, FAR]]
+    put(buffers, "dungeon_level", 2)
+    put(buffers, "x", 11)  # what lies there on another level is not known
+    buffers["glyphs"][:, 5, 11:13] = 330, FLOOR
+    assert list(step(table, buffers).values()) == [[FAR, FAR], [0, 0], [FAR, FAR]]
 
 
 def test_inventory():
@@ -303,7 +324,7 @@ def test_real_game():
         assert now["info.tiles_seen"][0] == seen
         assert now["obs.x"][0] == obs["blstats"][0]
         assert now["info.step_in_episode"][0] == t
-        assert 1 <= now["info.tool_distance"][0] <= FAR
+        assert 0 <= now["info.tool_distance"][0] <= FAR
         assert now["obs.hunger_word"][0] == "not hungry"
     env.close()
 

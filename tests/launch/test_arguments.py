@@ -46,6 +46,7 @@ class Whole(Config):
     lr: Annotated[float, Field(gt=0, le=1)] = 0.1
     verbose: bool = False
     out: Path = Path("runs")
+    json_: Annotated[Path | None, Field(alias="json")] = None
     tasks: tuple[str, ...] = ()
     crop: tuple[int, int] = (9, 9)
     weights: dict[str, float] = {"env": 1.0, "oni": 0.1}  # noqa: RUF012
@@ -79,6 +80,7 @@ def go(*argv, default=None):
         (["--verbose", "--no-verbose"], {}),
         (["--no-verbose", "false"], {"verbose": True}),
         (["--out", "/x/y_z"], {"out": Path("/x/y_z")}),
+        (["--json", "x.json"], {"json_": Path("x.json")}),
         (["--tasks", "A", "B"], {"tasks": ("A", "B")}),
         (["--crop", "3", "5"], {"crop": (3, 5)}),
         (["--weights.oni", "0.5"], {"weights": {"env": 1.0, "oni": 0.5}}),

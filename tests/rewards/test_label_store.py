@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,9 @@ ROOT = Path(__file__).parents[2]
 
 def label(text: str, value: float | None = 1.0, **fields) -> Label:
     asked = {"prompt_version": "p1", "model": "m", "model_revision": "r", "goal": "score"}
-    given_ = {"probability": None, "raw_reply": str(value), "failed": False, "time_s": 0.5} | fields
-    return Label(key=label_key(text, **asked), caption_id=caption_id(text), text=text, value=value, **asked, **given_)
+    fields = {"probability": None, "raw_reply": str(value), "failed": False, "time_s": 0.5} | fields
+    key, ident = label_key(text, **asked), caption_id(text)
+    return Label(key=key, caption_id=ident, text=text, value=value, **asked, **fields)
 
 
 def test_append_get_count_and_first_wins(tmp_path):
@@ -69,9 +71,9 @@ def test_nothing_can_be_changed_or_deleted(tmp_path):
 def test_a_collision_is_an_error_and_stores_nothing(tmp_path):
     with LabelStore(tmp_path / "l.sqlite") as store:
         store.append([label("Ouch!")])
-        collide = Label(**{f: getattr(label("other"), f) for f in Label.__slots__} | {"caption_id": caption_id("Ouch!")})
+        collide = replace(label("other"), caption_id=caption_id("Ouch!"))
         for batch in ([label("new"), collide], [collide, label("Ouch!")]):
-            with pytest.raises(CaptionCollisionError, match="cannot also stand for 'other'|cannot also stand"):
+            with pytest.raises(CaptionCollisionError, match="cannot also stand for"):
                 store.append(batch)
         assert store.count() == 1
 
@@ -92,7 +94,7 @@ def test_one_writer_many_readers(tmp_path):
 
 
 def test_unusable_files_are_named(tmp_path):
-    with pytest.raises(LabelStoreError, match="no label store at .*absent"):
+    with pytest.raises(LabelStoreError, match=r"no label store at .*absent"):
         LabelStore(tmp_path / "absent", read_only=True)
     (tmp_path / "text").write_text("not a database, and long enough to be looked at " * 10)
     with pytest.raises(LabelStoreError, match="text cannot be opened"):
@@ -139,8 +141,16 @@ def test_kill_loses_no_acknowledged_label(tmp_path):
     program = textwrap.dedent(
         """
         import sys
-        from tests_label import label
-        from rewards.labels.store import LabelStore
+        from envs.captions import caption_id
+        from rewards.labels.store import Label, LabelStore
+
+        def label(text):
+            return Label(
+                key=text, caption_id=caption_id(text), text=text, prompt_version="p1", model="m",
+                model_revision="r", goal="score", value=1.0, probability=None, raw_reply="helpful",
+                failed=False, time_s=0.0,
+            )
+
         store = LabelStore(sys.argv[1])
         i = 0
         while True:
@@ -149,10 +159,9 @@ def test_kill_loses_no_acknowledged_label(tmp_path):
             print(i, flush=True)
         """
     )
-    (tmp_path / "tests_label.py").write_text(Path(__file__).read_text())
     process = subprocess.Popen(
         [sys.executable, "-c", program, str(path)],
-        stdout=subprocess.PIPE, text=True, cwd=ROOT, env={"PYTHONPATH": f"{ROOT}:{tmp_path}"},
+        stdout=subprocess.PIPE, text=True, cwd=ROOT, env={"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert process.stdout is not None
     acknowledged = 0
@@ -167,9 +176,12 @@ def test_kill_loses_no_acknowledged_label(tmp_path):
         assert {x.text for x in store.since()[0]} >= {f"caption {i}" for i in range(acknowledged)}
 
 
+_ANSWERS = st.tuples(st.integers(0, 9), st.sampled_from([0.0, 1.0, None]))
+
+
 @settings(max_examples=25, deadline=None)
 @given(
-    batches=st.lists(st.lists(st.tuples(st.integers(0, 9), st.sampled_from([0.0, 1.0, None])), max_size=6), max_size=6),
+    batches=st.lists(st.lists(_ANSWERS, max_size=6), max_size=6),
     page=st.integers(1, 4),
 )
 def test_first_wins_and_pages_are_complete(batches, page):

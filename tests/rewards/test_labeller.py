@@ -332,7 +332,10 @@ def test_table_by_hand():
     assert again.version == 2 and again.lookup(np.array([5]))[0].tolist() == [1.0]
 
 
-@given(st.dictionaries(st.integers(1, 2**63 - 1), st.one_of(st.none(), st.sampled_from([0.0, 1.0]))), st.integers(0, 5))
+@given(
+    labels=st.dictionaries(st.integers(1, 2**63 - 1), st.sampled_from([None, 0.0, 1.0])),
+    cut=st.integers(0, 5),
+)
 def test_table_is_a_dictionary(labels, cut):
     table = LabelTable()
     items = list(labels.items())

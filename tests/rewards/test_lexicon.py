@@ -156,10 +156,10 @@ def test_coverage_counts_occurrences():
     [
         ("x = ", "not valid TOML"),
         ("", "has no rules"),
-        ("[[category]]\nname='c'\nrules=[{match='a', verdict='good', why='w'}]", "says 'good'"),
-        ("[[category]]\nname='c'\nrules=[{match='(', verdict='neutral', why='w'}]", "not a regular expression"),
-        ("[[category]]\nname='c'\nrules=[{match='a', verdict='neutral'}]", "lacks 'why'"),
-        ("[[category]]\nname='c'\nrules=[{match='a', verdict='neutral', why='w', golld='x'}]", "unknown key 'golld'"),
+        ("[[category]]\nrules=[{match='a', verdict='good', why='w'}]", "says 'good'"),
+        ("[[category]]\nrules=[{match='(', verdict='neutral', why='w'}]", "not a regular expression"),
+        ("[[category]]\nrules=[{match='a', verdict='neutral'}]", "lacks 'why'"),
+        ("[[category]]\nrules=[{match='a', verdict='neutral', why='w', golld='x'}]", "unknown key 'golld'"),
     ],
 )
 def test_malformed_files_are_named(tmp_path, text, message):

@@ -37,7 +37,8 @@ def test_anything_else_is_a_failure_and_never_a_value(reply):
 @given(st.text())
 def test_only_the_choices_have_values(reply):
     value = PromptSpec().parse(reply)
-    assert isinstance(value, ParseFailure) == (reply.strip() not in {"helpful", "neutral", "unhelpful", "unknown"})
+    known = {"helpful", "neutral", "unhelpful", "unknown"}
+    assert isinstance(value, ParseFailure) == (reply.strip() not in known)
 
 
 def test_unknown_versions_and_goals_are_refused():

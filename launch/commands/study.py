@@ -1,0 +1,44 @@
+"""``yendor study NAME``: run, or go on with, the runs behind the README's figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from envs.data import Config
+from launch.arguments import parse
+from launch.errors import unknown_name
+
+
+class StudyFlags(Config):
+    """Where a study's results and run folders go."""
+
+    out: Path = Path("tests/benchmarks/results")
+    """Folder of the results: <out>/<study>/<job>.json."""
+    runs: Path = Path("runs/studies")
+    """Folder of the run folders."""
+    parallel: Annotated[int, Field(gt=0)] = 2
+    """Jobs side by side, one process with one thread each."""
+    only: str = ""
+    """Only jobs whose name contains this text."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run the jobs that are not done yet; exit code 1 if some failed."""
+    from launch.studies import STUDIES
+    from launch.study import Study
+
+    if not argv or argv[0] in ("-h", "--help"):
+        names = "\n".join(f"  {name}: {len(jobs)} runs" for name, jobs in STUDIES.items())
+        print(f"usage: yendor study NAME [--out DIR] [--runs DIR] [--parallel N] [--only TEXT]\n\nstudies:\n{names}")
+        return 0
+    name, *flags = argv
+    if name not in STUDIES:
+        raise unknown_name("study", name, STUDIES)
+    chosen = parse(StudyFlags(), flags, f"yendor study {name}")
+    jobs = [job for job in STUDIES[name] if chosen.only in job.name]
+    study = Study(jobs, chosen.out / name, chosen.runs, chosen.parallel)
+    return 0 if study.run() else 1

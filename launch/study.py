@@ -1,0 +1,174 @@
+"""Runs a study: its jobs side by side, one process each; resumable at any point.
+
+    <out>/<job>.json          a finished job: curve, evaluation at each milestone, command, versions
+    <runs>/<job>/             its run folder, as ``yendor train`` leaves it
+
+A job whose JSON exists is done. A job whose run folder exists goes on from its newest checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from launch.checkpoint import steps_of
+from launch.durable import write_atomic
+from launch.metrics import read_metrics
+from launch.run_folder import installed_versions
+from launch.studies import Job
+
+_CURVE = ("rollout/success", "rollout/env_return", "rollout/score", "rollout/max_depth", "rewards/oni/episode_sum")
+_SINGLE_PROCESS = (
+    "--rollout.num-workers 0 --rollout.games-per-worker 16 --threads 1 --logging.interval-s 5 --no-logging.tensorboard"
+)
+
+
+@dataclass
+class Study:
+    """Some jobs, where they run and where their results go.
+
+    Args:
+        jobs: what is to be run.
+        out: folder of the results.
+        runs: folder of the run folders.
+        parallel: jobs side by side; each is one process with one thread.
+        say: told of starts and ends.
+    """
+
+    jobs: Sequence[Job]
+    out: Path
+    runs: Path
+    parallel: int = 2
+    say: Callable[[str], None] = print
+    _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def run(self) -> bool:
+        """Run what is not done yet; True if everything is done at the end."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.runs.mkdir(parents=True, exist_ok=True)
+        waiting = [job for job in self.jobs if not self._result(job).exists()]
+        self.say(f"{len(self.jobs) - len(waiting)} of {len(self.jobs)} jobs are done")
+        previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        try:
+            while waiting or self._running:
+                while waiting and len(self._running) < self.parallel:
+                    job = waiting.pop(0)
+                    self._running[job.name] = self._start(job)
+                self._reap()
+                time.sleep(0.5)
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+            self._stop()
+        return all(self._result(job).exists() for job in self.jobs)
+
+    def _start(self, job: Job) -> subprocess.Popen[bytes]:
+        log = (self.runs / f"{job.name}.log").open("ab")
+        command = [sys.executable, "-m", "launch.study", json.dumps(asdict(job)), str(self.out), str(self.runs)]
+        self.say(f"{job.name} starts")
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+
+    def _reap(self) -> None:
+        for name, process in list(self._running.items()):
+            if process.poll() is not None:
+                del self._running[name]
+                log = self.runs / f"{name}.log"
+                self.say(f"{name} is done" if process.returncode == 0 else f"{name} failed: see {log}")
+
+    def _stop(self) -> None:
+        for process in self._running.values():
+            process.terminate()
+        for process in self._running.values():
+            process.wait()
+
+    def _result(self, job: Job) -> Path:
+        return self.out / f"{job.name}.json"
+
+
+def run_job(job: Job, out: Path, runs: Path) -> None:
+    """Train to each milestone, evaluate there, write the job's JSON.
+
+    Raises:
+        SystemExit: a command failed or was stopped; with its exit code.
+    """
+    from launch.cli import main
+
+    began, folder = time.time(), runs / job.name
+    evaluations, commands = {}, []
+    for steps in job.milestones:
+        evaluation = folder / f"evaluation-{steps}.json"
+        if not evaluation.exists():
+            if not steps_of(folder) or steps_of(folder)[0] < steps:
+                train = _training(job, steps, runs)
+                commands.append(_shown(train))
+                _checked(main(train))
+            play = ["eval", str(folder), "--episodes", str(job.episodes), "--workers", "0"]
+            commands.append(_shown(play))
+            _checked(main([*play, "--json", str(evaluation)]))
+        evaluations[str(steps)] = _figures(json.loads(evaluation.read_text()))
+    lines = read_metrics(folder)
+    result = {
+        "job": asdict(job),
+        "commands": commands,
+        "versions": installed_versions(),
+        "curve": {
+            "step": [line["step"] for line in lines],
+            **{name: [line.get(name) for line in lines] for name in _CURVE if any(name in x for x in lines)},
+        },
+        "train_s": lines[-1].get("time/elapsed_s"),
+        "finished_at": time.time(),
+        "session_s": time.time() - began,
+        "evaluations": evaluations,
+        "captions": _captions(folder),
+    }
+    write_atomic(out / f"{job.name}.json", json.dumps(result, indent=1))
+
+
+def _training(job: Job, steps: int, runs: Path) -> list[str]:
+    if steps_of(runs / job.name):
+        return [job.command, "--resume", str(runs / job.name), "--total-steps", str(steps)]
+    flags = [*_SINGLE_PROCESS.split(), *job.flags, "--seed", str(job.seed)]
+    return [
+        *(job.command, job.preset, *flags),
+        *("--total-steps", str(steps), "--runs", str(runs), "--name", job.name),
+    ]
+
+
+def _shown(argv: Sequence[str]) -> str:
+    return shlex.join(["yendor", *argv])
+
+
+def _checked(code: int) -> None:
+    if code != 0:
+        sys.exit(code)
+
+
+def _figures(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """The one task's figures, without its episodes."""
+    (only,) = evaluation["evaluations"]
+    return {key: value for key, value in only.items() if key != "episodes"}
+
+
+def _captions(folder: Path) -> list[dict[str, Any]]:
+    """The best paid captions of the run."""
+    path = folder / "captions.json"
+    if not path.exists():
+        return []
+    rows = json.loads(path.read_text())
+    return sorted(rows, key=lambda row: row["paid"], reverse=True)[:15]
+
+
+if __name__ == "__main__":
+    _job = json.loads(sys.argv[1])
+    run_job(
+        Job(**_job | {"milestones": tuple(_job["milestones"]), "flags": tuple(_job["flags"])}),
+        Path(sys.argv[2]),
+        Path(sys.argv[3]),
+    )
