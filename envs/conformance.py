@@ -1,4 +1,4 @@
-"""How our games differ from the registered gymnasium environments, as data for the documentation and the tests."""
+"""How our games differ from the registered gymnasium environments, as data for documentation and tests."""
 
 from __future__ import annotations
 
@@ -39,13 +39,15 @@ UNBUILDABLE = (
 
 EXCEPTIONS = (
     KnownException(
-        "*", "time limit", "a task's own time limit is truncated=True, terminated=False; gymnasium has it the other way"
+        "*",
+        "time limit",
+        "a task's own time limit is truncated=True, terminated=False; gymnasium has it the other way",
     ),
     KnownException(
         "*",
         "last observation of an episode cut by success or a time limit",
-        "NLE quits the game before it returns, so its observation shows the quitting; ours is the one before that, "
-        "which is what a bootstrapped value needs",
+        "NLE quits the game before it returns, so its observation shows the quitting; ours is the one before "
+        "that, which is what a bootstrapped value needs",
     ),
     KnownException(
         "*",
@@ -61,13 +63,14 @@ EXCEPTIONS = (
     KnownException(
         "*",
         "screen_descriptions_crop",
-        "MiniHack pads the text axis too, so its array does not fit its own observation space; ours is [h, w, 80]",
+        "MiniHack pads the text axis too, so that its array does not fit its own space; ours is [h, w, 80]",
     ),
     KnownException(
         "*",
-        "dice after the first remembered object that is no longer there, unless screen_descriptions is asked for",
-        "to describe such a cell NetHack makes a temporary object, which draws from its random numbers; MiniHack and "
-        "most NLE tasks always have every cell described, ours only where obs_keys has screen_descriptions",
+        "dice after the first remembered object that is no longer there, without screen_descriptions",
+        "to describe such a cell NetHack makes a temporary object, which draws from its random numbers; "
+        "MiniHack and most NLE tasks always have every cell described, ours only where obs_keys has "
+        "screen_descriptions",
     ),
     KnownException(
         "NetHack*",
@@ -77,8 +80,8 @@ EXCEPTIONS = (
     KnownException(
         "MiniHack-*",
         "memory across episodes",
-        "MiniHack shows its reward manager the last action of the previous episode at a reset; ours starts with none, "
-        "so that an episode is a function of its seeds",
+        "MiniHack shows its reward manager the last action of the previous episode at a reset; ours starts "
+        "with none, so that an episode is a function of its seeds",
     ),
     KnownException(
         "MiniHack-KeyRoom-*",
@@ -86,7 +89,11 @@ EXCEPTIONS = (
         "MiniHack pushes the unlocked door until it opens, for ever if the hero dies or the lock holds; "
         "ours stops at the end of the game and after 100 pushes",
     ),
-    KnownException("NetHackChallenge-v0", "seeding", "NLE forbids it for the competition; our games are always seeded"),
+    KnownException(
+        "NetHackChallenge-v0",
+        "seeding",
+        "NLE forbids it for the competition; our games are always seeded",
+    ),
 )
 """Differences between our games and ``gymnasium.make`` of the same id."""
 

@@ -8,8 +8,8 @@ import numpy as np
 class Crop:
     """Windows of side ``size`` around a position, padded with 0.
 
-    Each game's cells lie in one flat row, followed by at least one cell that is always 0, which everything outside
-    the map points at.
+    Each game's cells lie in one flat row, followed by at least one cell that is always 0, which everything
+    outside the map points at.
 
     Args:
         cells: [B, height * width + 1 or more, ...], the last entries 0.

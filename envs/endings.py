@@ -13,8 +13,10 @@ _LOG_TAIL_BYTES = 2048
 
 
 def end_reason(game: Game, end_status: int) -> str:
-    """NetHack's own word for the end of a lost game (``DIED``, ``STARVING``, ...), else that of ``EndStatus``."""
-    return game.how_done().name if end_status == EndStatus.DEATH and game.is_over() else EndStatus(end_status).name
+    """NetHack's own word for how a game ended (``DIED``, ``STARVING``, ...), else that of ``EndStatus``."""
+    if end_status == EndStatus.DEATH and game.is_over():
+        return game.how_done().name
+    return EndStatus(end_status).name
 
 
 def death_message(game: Game) -> str:
@@ -26,7 +28,10 @@ def death_message(game: Game) -> str:
         log.seek(0, os.SEEK_END)
         log.seek(max(0, log.tell() - _LOG_TAIL_BYTES))
         lines = log.read().decode("latin-1").splitlines()
-    fields = dict(field.partition("=")[::2] for field in lines[-1].split("\t")) if lines else {}
+    fields: dict[str, str] = {}
+    for field in lines[-1].split("\t") if lines else ():
+        name, _, value = field.partition("=")
+        fields[name] = value
     return fields.get("death", "") + (f", while {fields['while']}" if "while" in fields else "")
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import _ctypes
 import ctypes
 import os
+import shutil
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from nle.nethack import nethack as nle_nethack
@@ -52,7 +54,8 @@ class Game:
     ) -> None:
         self.spec, self.level, self.rows = spec, level, rows
         with tempdirs.inside(folder):
-            self._nethack = nle_nethack.Nethack(
+            make_nethack: Any = nle_nethack.Nethack
+            nle = make_nethack(
                 observation_keys=(),
                 playername=f"Agent-{spec.character}",
                 ttyrec=None,
@@ -60,7 +63,7 @@ class Game:
                 spawn_monsters=spec.spawn_monsters,
                 fix_moon_phase=True,
             )
-        low = self._nethack._pynethack
+        low = nle._pynethack
         low.set_buffers(**rows)
         self.press = low.step
         """Press one key."""
@@ -69,13 +72,18 @@ class Game:
         self.how_done = low.how_done
         self.in_normal_game = low.in_normal_game
         self._low = low
-        self.internal = memoryview(rows["internal"])
-        self.program_state = memoryview(rows["program_state"])
+        self.internal = rows["internal"].data
+        self.program_state = rows["program_state"].data
         self.blstats, self._last_blstats = rows["blstats"], last_blstats
-        self._message = memoryview(rows["message"])
+        self._message = rows["message"]
         self.pages: list[bytes] = []
         """Messages that were shown and dismissed since the last ``take_pages``."""
-        self.folder = Path(self._nethack._vardir)
+        self.folder = Path(nle._vardir)
+        self._library_path = nle.dlpath
+        # NLE would also close in a forked child, and so remove the parent's folder.
+        nle._finalizer.detach()
+        nle._tempdir._finalizer.detach()
+        self._finalizer = weakref.finalize(self, _close_in_owner, os.getpid(), low, nle._dl, self.folder)
 
     def message(self) -> bytes:
         """The message on show."""
@@ -105,12 +113,14 @@ class Game:
         for attempt in range(200):
             if self.program_state[IN_MOVELOOP]:
                 break
-            # NLE presses SPACE for ever; ESC gets out of the rare question at turn 0 that SPACE cannot answer.
+            # NLE presses SPACE for ever; ESC gets out of the rare question that SPACE cannot answer.
             self.press(SPACE if attempt < 100 else ESC)
             if self.is_over():
-                raise RuntimeError(f"{self.spec.id} with {seeds} ended before its first move: {self.message()!r}")
+                raise RuntimeError(
+                    f"{self.spec.id}, {seeds}, ended before its first move: {self.message()!r}"
+                )
         else:
-            raise RuntimeError(f"{self.spec.id} with {seeds} does not come to its first move: {self.message()!r}")
+            raise RuntimeError(f"{self.spec.id}, {seeds}, comes to no first move: {self.message()!r}")
         self.pages.clear()
         self._check_hero(seeds)
         self._set_birthday(seeds.core)
@@ -122,19 +132,26 @@ class Game:
         inside = 0 <= y < glyphs.shape[0] and 0 <= x < glyphs.shape[1]
         if not inside or not nle_nethack._pynethack.nethack.glyph_is_monster(int(glyphs[y, x])):
             raise RuntimeError(
-                f"{self.spec.id} with {seeds} shows no hero at x={x}, y={y}: its level was not loaded"
+                f"{self.spec.id}, {seeds}, shows no hero at x={x}, y={y}: its level was not loaded"
             )
 
     def _set_birthday(self, value: int) -> None:
         """NetHack names its shopkeepers by the wall-clock time at which a game began; ours by its seed.
 
-        Shops are below the first level, so this comes in time for all of them. The library must not stay referenced
-        here: NLE refuses to restart a game whose library is still loaded.
+        Shops are below the first level, so this comes in time for all of them. The library must not stay
+        referenced here: NLE refuses to restart a game whose library is still loaded.
         """
-        library = _ctypes.dlopen(self._nethack.dlpath, os.RTLD_NOLOAD | os.RTLD_NOW)
+        library = _ctypes.dlopen(self._library_path, os.RTLD_NOLOAD | os.RTLD_NOW)
         ctypes.c_long.from_address(_ctypes.dlsym(library, "ubirthday")).value = value
         _ctypes.dlclose(library)
 
     def close(self) -> None:
         """Free the game and its folder."""
-        self._nethack.close()
+        self._finalizer()
+
+
+def _close_in_owner(owner: int, low: Any, library: Any, folder: Path) -> None:
+    if owner == os.getpid():
+        low.close()
+        library.close()
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Levels that MiniHack describes in des-files: compiled once for each source, shared by all games of a process."""
+"""Levels that MiniHack describes in des-files: compiled once for each source, shared by a process's games."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import hashlib
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from envs.data import EpisodeSeeds
+
+if TYPE_CHECKING:
+    from envs.tasks import TaskSpec
 
 
 class Level(Protocol):
@@ -69,6 +72,24 @@ class MinigridLevel:
         shutil.move(archive, target)
 
 
+def level_of(spec: TaskSpec, workshop: Path) -> Level:
+    """Where a task's level comes from.
+
+    Args:
+        spec: the task.
+        workshop: folder for compiled levels.
+    """
+    if spec.level_drawn_each_episode:
+        from envs.registered import without_game
+
+        workshop.mkdir(exist_ok=True)
+        return MinigridLevel(without_game(spec.id), workshop)
+    if spec.des is None:
+        return Dungeon()
+    workshop.mkdir(exist_ok=True)
+    return CompiledLevel(spec.des, workshop)
+
+
 def compile_level(des: str, lib: Path) -> Path:
     """Compile a des-file into a NetHack data archive.
 
@@ -94,8 +115,8 @@ def compile_level(des: str, lib: Path) -> Path:
     )
     source.unlink()
     if done.returncode or not level.exists():
-        complaint = (done.stderr or done.stdout).strip().splitlines()
-        raise RuntimeError(f"the level does not compile: {complaint[0] if complaint else 'no level was written'}")
+        complaint = (done.stderr or done.stdout).strip().splitlines() or ["no level was written"]
+        raise RuntimeError(f"the level does not compile: {complaint[0]}")
     files = sorted(f.name for f in lib.iterdir() if f.name != "nhdat")
     subprocess.run([f"{HACKDIR}/dlb", "cf", "nhdat", *files], cwd=lib, capture_output=True, check=True)
     return lib / "nhdat"

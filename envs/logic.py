@@ -123,7 +123,7 @@ class ScoreLogic(_PenaltyLogic):
         self._score_before[:] = self._score
         ending = over | (self._game_over != 0)
         if np.count_nonzero(ending):  # blstats are zero before and after a game
-            for game in np.flatnonzero(ending & playing):
+            for game in np.flatnonzero(ending & playing).tolist():
                 if not self.games[game].in_normal_game():
                     gain[game] = 0
         return _common_status(over, out_of_time), gain + self._penalty()
@@ -190,8 +190,7 @@ class AskedLogic:
             env._max_episode_steps = spec.max_episode_steps
             observation = tuple(game.rows.get(key) for key in env._observation_keys)
             env.nethack = _OurGame(game, observation)
-            # What these methods are handed is ours to choose: they are the only ones that shape observations.
-            env._get_observation = lambda observation: {}
+            env._get_observation = lambda observation: {}  # what is shown is not its business
             env._previous_action = env._previous_obs = None
             self._envs.append((env, observation))
 
@@ -225,7 +224,7 @@ class AskedLogic:
         """See ``Logic``."""
         status = np.zeros(len(over), np.int8)
         reward = np.zeros(len(over))
-        for game in np.flatnonzero(playing):
+        for game in np.flatnonzero(playing).tolist():
             env, observation = self._envs[game]
             action = int(actions[game])
             env._previous_action = action
@@ -234,7 +233,7 @@ class AskedLogic:
             end = env.StepStatus(bool(over[game]) or end)
             reward[game] = env._reward_fn(env._previous_obs, action, observation, end)
             status[game] = int(end)
-            self._remember(int(game))
+            self._remember(game)
         return status, reward
 
 

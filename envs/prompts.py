@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
-from nle import nethack
+from nle import nethack as _nethack
 
 from envs.game import ESC, GAME_OVER, IN_GETLIN, IN_YN, SPACE, WAITS_FOR_SPACE, Game
 from envs.tasks import TaskSpec
+
+nethack: Any = _nethack  # an extension module: type checkers cannot see its constants
 
 LEFT_TO_PLAYER = (b"eat", b"attack", b"direction?", b"pray")
 """Yes/no questions and item prompts with one of these in them are the player's to answer (NLE)."""
@@ -156,14 +158,15 @@ _HORIZONTAL_CLOSED_DOOR = nethack.GLYPH_CMAP_OFF + 16
 _ITEM_PROMPT = re.compile(rb"What do you want to (?:eat|drink)\? \[(.)")
 _YES_NO = re.compile(rb"(?:eat|drink).*\[yn")
 _ENHANCE_HINT = b"You feel more confident in"
-_WEST_NORTH = ord("y")
+_NORTHWEST = ord("y")
 
 
 class ExtendedControls(PlainControls):
-    """ONI's controls for the score task (Klissarov et al. 2024; facts of its released code).
+    """ONI's controls for the score task (arXiv 2410.23022 and its released code).
 
-    CAST picks the first spell; a skill that can be enhanced is enhanced at once; at an eat or drink prompt NW (the
-    ``y`` key) takes the first item listed, and says yes to a yes/no question; any other action leaves the prompt.
+    CAST picks the first spell; a skill that can be enhanced is enhanced at once; at an eat or drink prompt
+    NW (the ``y`` key) takes the first item listed, and says yes to a yes/no question; any other action leaves
+    the prompt.
     """
 
     left_to_player = LEFT_TO_PLAYER_EXTENDED
@@ -186,16 +189,17 @@ class ExtendedControls(PlainControls):
         message = self._game.message()
         item = _ITEM_PROMPT.search(message)
         if item:
-            return item[1][0] if key == _WEST_NORTH else ESC
+            return item[1][0] if key == _NORTHWEST else ESC
         if _YES_NO.search(message):
-            return key if key == _WEST_NORTH else ESC
+            return key if key == _NORTHWEST else ESC
         return key
 
     def _may_enhance(self, start: int) -> bool:
         internal = self._internal
         if internal[IN_YN] or internal[IN_GETLIN] or internal[WAITS_FOR_SPACE]:
             return False
-        return _ENHANCE_HINT in self._game.message() or any(_ENHANCE_HINT in p for p in self._game.pages[start:])
+        messages = (*self._game.pages[start:], self._game.message())
+        return any(_ENHANCE_HINT in message for message in messages)
 
     def _enhance(self) -> bool:
         self._game.keep_page()

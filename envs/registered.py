@@ -74,7 +74,8 @@ def without_game(task_id: str) -> Any:
         methods["screen_contains"] = logic.screen_contains
     gameless = type(cls.__name__, (cls,), methods)
     with _building:  # NLE's constructor takes the class from its module
-        original, nle.nethack.Nethack = nle.nethack.Nethack, _NoGame
+        original = nle.nethack.Nethack
+        nle.nethack.Nethack = _NoGame  # type: ignore[assignment]
         try:
             return gameless(**gym_registry[task_id].kwargs, fix_moon_phase=True)
         finally:
@@ -85,7 +86,11 @@ def _action_names(actions: Any) -> tuple[str, ...]:
     prefix = {"CompassDirectionLonger": "far_"}
     compass = {"N": "north", "E": "east", "S": "south", "W": "west"}
     compass |= {"NE": "northeast", "SE": "southeast", "SW": "southwest", "NW": "northwest"}
-    return tuple(prefix.get(type(a).__name__, "") + compass.get(a.name, a.name.lower()) for a in actions)
+    names = []
+    for action in actions:
+        name: str = action.name
+        names.append(prefix.get(type(action).__name__, "") + compass.get(name, name.lower()))
+    return tuple(names)
 
 
 def _source(level: str | None) -> str | None:

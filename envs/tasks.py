@@ -20,14 +20,18 @@ from envs.protocols import SeedSource
 if TYPE_CHECKING:
     from envs.vector import NetHackVector
 
+# fmt: off
 NLE_KEYS = (
-    "glyphs chars colors specials blstats message program_state internal inv_glyphs inv_letters inv_oclasses "
-    "inv_strs screen_descriptions tty_chars tty_colors tty_cursor misc"
-).split()
-"""Observation keys that NetHack itself fills."""
-CROP_KEYS = tuple(
-    f"{key}_crop" for key in "glyphs chars colors specials tty_chars tty_colors screen_descriptions".split()
+    "glyphs", "chars", "colors", "specials", "blstats", "message", "program_state", "internal", "inv_glyphs",
+    "inv_letters", "inv_oclasses", "inv_strs", "screen_descriptions", "tty_chars", "tty_colors", "tty_cursor",
+    "misc",
 )
+"""Observation keys that NetHack itself fills."""
+CROP_KEYS = (
+    "glyphs_crop", "chars_crop", "colors_crop", "specials_crop", "tty_chars_crop", "tty_colors_crop",
+    "screen_descriptions_crop",
+)
+# fmt: on
 """Egocentric windows of those, centred on the hero (``tty_*``: on the cursor)."""
 MAP_SUMMARY = "map_summary"
 OBS_KEYS = (*NLE_KEYS, *CROP_KEYS, MAP_SUMMARY)
@@ -96,7 +100,8 @@ def _odd(value: int) -> int:
 def _character(value: str | None) -> str | None:
     if value is not None and not _CHARACTER.fullmatch(value):
         raise ValueError(
-            f"unknown character '{value}'; expected '@' (random) or role-race-alignment-gender, as in mon-hum-neu-mal"
+            f"unknown character '{value}'; expected '@' (random) or role-race-alignment-gender, such as "
+            "mon-hum-neu-mal"
         )
     return value
 
@@ -149,11 +154,8 @@ def task_ids() -> tuple[str, ...]:
     from envs import registered
     from envs.conformance import why_unbuildable
 
-    return tuple(
-        sorted(
-            [id_ for id_ in registered.registered_ids() if why_unbuildable(id_) is None] + list(registered.OWN_TASKS)
-        )
-    )
+    buildable = (id_ for id_ in registered.registered_ids() if why_unbuildable(id_) is None)
+    return tuple(sorted((*buildable, *registered.OWN_TASKS)))
 
 
 def task(id_: str) -> TaskSpec:

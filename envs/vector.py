@@ -1,7 +1,11 @@
 """B games of NetHack in one process, stepped side by side on preallocated arrays.
 
 What replays exactly: an episode is a function of its ``EpisodeSeeds`` and its actions, in any process, after
-any number of earlier episodes in the same game object (``tests/envs/test_vector.py``).
+any number of earlier episodes in the same game object (``tests/envs/test_vector.py``). NLE alone leaks the
+wall clock in two places: the moon phase (fixed by ``fix_moon_phase``) and ``ubirthday``, which names
+shopkeepers (fixed in ``envs.game``). One condition is left: NetHack draws random numbers when it describes
+certain cells, so that games with and without ``screen_descriptions`` sometimes part ways
+(``envs.conformance.EXCEPTIONS``).
 """
 
 from __future__ import annotations
@@ -16,17 +20,18 @@ from typing import Any
 import numpy as np
 
 from envs import tempdirs
+from envs.actions import action_mask, own_actions, translated, union_of_names
 from envs.data import EpisodeResult, EpisodeSeeds, GamesStep
 from envs.endings import episode_result
 from envs.game import Game
-from envs.levels import CompiledLevel, Dungeon, Level, MinigridLevel
+from envs.levels import level_of
 from envs.logic import AskedLogic, Logic
 from envs.observing import Buffers, Observations, nle_keys_of
 from envs.protocols import GamesSpec, SeedSource, State
 from envs.tasks import GamesConfig, TaskSpec
 
 
-def _idle(_action: int) -> bool:
+def _idle(action: int, /) -> bool:
     return False
 
 
@@ -68,9 +73,9 @@ class NetHackVector:
             raise ValueError(f"num_games is {num_games}, but {len(specs)} tasks need at least one game each")
         self.num_games, self._seed_source = num_games, seeds
         self._specs = [specs[b % len(specs)] for b in range(num_games)]
-        names = tuple(dict.fromkeys(name for spec in specs for name in spec.action_names))
-        self._own_actions = [_own_actions(spec, names) for spec in specs]
-        self.action_mask = _action_mask(self._specs, names)
+        names = union_of_names(specs)
+        self._own_actions = [own_actions(spec, names) for spec in specs]
+        self.action_mask = action_mask(self._specs, names)
         self.active = np.zeros(num_games, bool)
         self._all_active = False
         self._every = np.arange(num_games)
@@ -79,7 +84,7 @@ class NetHackVector:
         if config.features:
             from envs.features import FeatureTable
 
-            self._features = FeatureTable(config.features, num_games)
+            self._features = FeatureTable(config.features, num_games, names)
         self._buffers = Buffers(sorted(self._nle_keys(config, specs)), num_games)
         self._observations = Observations(config, self._buffers, num_games)
         self.spec = GamesSpec(
@@ -116,7 +121,7 @@ class NetHackVector:
     def _build(self, specs: Sequence[TaskSpec]) -> None:
         self._folder = tempdirs.hold()
         self._closed = False
-        levels = [_level(spec, self._folder / "levels") for spec in specs]
+        levels = [level_of(spec, self._folder / "levels") for spec in specs]
         self._games = [
             Game(spec, levels[b % len(specs)], self._buffers.rows(b), self._last_blstats[b], self._folder)
             for b, spec in enumerate(self._specs)
@@ -135,7 +140,7 @@ class NetHackVector:
                 if hasattr(controls, "on_macro"):
                     controls.on_macro = partial(logic.between, g)
                 play = controls.play
-                self._controls[k + g * len(specs)] = play if own is None else _translated(play, own.tolist())
+                self._controls[k + g * len(specs)] = play if own is None else translated(play, own.tolist())
         self._plays = [_idle] * self.num_games
         self._log_actions: list[Callable[[int], Any]] = [_idle] * self.num_games
 
@@ -301,7 +306,7 @@ class NetHackVector:
             "seeds": [None if s is None else list(s) for s in self._seeds],
             "actions": [np.array(log, np.uint16) for log in self._logs],
             "checksums": [self._checksum(b) for b in range(self.num_games)],
-            "idle": {str(b): _copies(self._buffers.rows(b)) for b in np.flatnonzero(~self.active)},
+            "idle": {str(b): _copies(self._buffers.rows(b)) for b in np.flatnonzero(~self.active).tolist()},
         }
 
     def load_state_dict(self, state: State) -> Mapping[str, np.ndarray]:
@@ -312,7 +317,7 @@ class NetHackVector:
             RuntimeError: a replayed game does not show what it showed when the state was taken.
         """
         if list(state["tasks"]) != list(self.spec.tasks):
-            raise ValueError(f"the saved games are of {list(state['tasks'])}, these are of {list(self.spec.tasks)}")
+            raise ValueError(f"the saved games are of {state['tasks']}, these are of {list(self.spec.tasks)}")
         active = np.array(state["active"], bool)
         self.active[:] = self._all_active = False
         self._plays = [_idle] * self.num_games
@@ -345,13 +350,14 @@ class NetHackVector:
             outcome = self._advance(actions)
             self._last_blstats[:] = self._blstats
             if outcome.status.any():
-                raise RuntimeError(f"the replay ended games {np.flatnonzero(outcome.status)} before their last action")
+                early = np.flatnonzero(outcome.status).tolist()
+                raise RuntimeError(f"games {early} ended in the replay before their last action")
 
     def _verify(self, state: State) -> None:
         wrong = [b for b in range(self.num_games) if self._checksum(b) != state["checksums"][b]]
         if wrong:
             raise RuntimeError(
-                f"games {wrong} did not replay to the state that was saved; were NLE, MiniHack or minigrid changed?"
+                f"games {wrong} did not replay to the saved state; were NLE, MiniHack or minigrid changed?"
             )
 
     def _checksum(self, b: int) -> int:
@@ -365,34 +371,6 @@ class NetHackVector:
             for game in self._games:
                 game.close()
             tempdirs.release()
-
-
-def _level(spec: TaskSpec, workshop: Any) -> Level:
-    if spec.level_drawn_each_episode:
-        from envs.registered import without_game
-
-        workshop.mkdir(exist_ok=True)
-        return MinigridLevel(without_game(spec.id), workshop)
-    if spec.des is None:
-        return Dungeon()
-    workshop.mkdir(exist_ok=True)
-    return CompiledLevel(spec.des, workshop)
-
-
-def _own_actions(spec: TaskSpec, names: Sequence[str]) -> np.ndarray:
-    """int64 [A]: index of each of the union's actions within the task; -1 where it has none."""
-    own = {name: i for i, name in enumerate(spec.action_names)}
-    return np.array([own.get(name, -1) for name in names])
-
-
-def _action_mask(specs: Sequence[TaskSpec], names: Sequence[str]) -> np.ndarray | None:
-    mask = np.stack([_own_actions(spec, names) >= 0 for spec in specs])
-    same_order = all(spec.action_names == tuple(names) for spec in specs)
-    return None if same_order else mask
-
-
-def _translated(play: Callable[[int], bool], own: list[int]) -> Callable[[int], bool]:
-    return lambda action: play(own[action])
 
 
 def _copies(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

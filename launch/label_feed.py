@@ -15,6 +15,7 @@ import ray
 
 from launch.config import TrainConfig
 from rewards.labels.labeller import Labeller
+from rewards.labels.store import LabelStore
 
 T = TypeVar("T")
 Labels = Sequence[tuple[int, float | None]]
@@ -46,10 +47,10 @@ class LabelFeed(Protocol):
 
 
 class ThreadFeed:
-    """A labeller on an event loop of its own, in a thread."""
+    """A labeller on an event loop of its own, in a thread; closes the store with it."""
 
-    def __init__(self, labeller: Labeller) -> None:
-        self._labeller = labeller
+    def __init__(self, store: LabelStore, labeller: Labeller) -> None:
+        self._store, self._labeller = store, labeller
         self._cursor = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="labeller", daemon=True)
@@ -80,6 +81,7 @@ class ThreadFeed:
     def close(self) -> None:
         """End the labeller, its loop and its thread."""
         self._run(self._labeller.close())
+        self._store.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -108,7 +110,7 @@ class LabellerActor:
     def __init__(self, config_json: str, store_path: str) -> None:
         from launch.wiring import build_labeller
 
-        self._labeller = build_labeller(TrainConfig.model_validate_json(config_json), store_path)
+        self._store, self._labeller = build_labeller(TrainConfig.model_validate_json(config_json), store_path)
 
     async def start(self) -> None:
         """Begin to answer."""
@@ -130,6 +132,7 @@ class LabellerActor:
     async def close(self) -> None:
         """End the labeller and close its store."""
         await self._labeller.close()
+        self._store.close()
 
 
 class RayFeed:

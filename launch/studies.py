@@ -24,38 +24,37 @@ class Job:
     command: str = "train"
     """``train`` for Yendor's PPO, ``reference`` for Stable-Baselines3's."""
     flags: tuple[str, ...] = ()
+    """Flags beyond those that every job has."""
     episodes: int = EVALUATION_EPISODES
 
 
-def _jobs(
-    label: str, preset: str, *milestones: int, command: str = "train", flags: tuple[str, ...] = ()
-) -> Iterator[Job]:
+def _seeds(preset: str, *milestones: int, command: str = "train") -> Iterator[Job]:
+    """The same run with each seed."""
+    label = preset if command == "train" else f"{preset}_{command}"
     for seed in SEEDS:
         yield Job(
-            name=f"{label}-seed{seed}",
-            preset=preset,
-            seed=seed,
-            milestones=milestones,
-            command=command,
-            flags=flags,
+            name=f"{label}-seed{seed}", preset=preset, seed=seed, milestones=milestones, command=command
         )
 
 
+def _seed_by_seed(*runs: Iterator[Job]) -> tuple[Job, ...]:
+    """Every run's first seed, then every second: a study that was cut has seeds of everything."""
+    return tuple(job for same_seed in zip(*runs, strict=True) for job in same_seed)
+
+
 STUDIES: dict[str, tuple[Job, ...]] = {
-    # Interleaved so that a study that was cut has as many seeds of everything as possible.
     "soundness": (
-        *_jobs("room", "room", 200_000),
-        *_jobs("keyroom", "keyroom", 500_000, 1_000_000),
-        *_jobs("river_narrow", "river_narrow", 1_000_000),
+        *_seed_by_seed(_seeds("keyroom", 500_000, 1_000_000), _seeds("river_narrow", 1_000_000)),
+        *_seeds("room", 200_000),
     ),
-    "oni": (
-        *_jobs("keyroom_oni", "keyroom_oni", 500_000, 1_000_000),
-        *_jobs("locked_door", "locked_door", 1_000_000),
-        *_jobs("locked_door_oni", "locked_door_oni", 1_000_000),
-        *_jobs("corridor", "corridor", 1_000_000),
-        *_jobs("corridor_oni", "corridor_oni", 1_000_000),
+    "oni": _seed_by_seed(
+        _seeds("keyroom_oni", 500_000, 1_000_000),
+        _seeds("locked_door", 1_000_000),
+        _seeds("locked_door_oni", 1_000_000),
+        _seeds("corridor", 1_000_000),
+        _seeds("corridor_oni", 1_000_000),
     ),
-    "reference": tuple(_jobs("keyroom_sb3", "keyroom", 500_000, command="reference")),
+    "reference": tuple(_seeds("keyroom", 500_000, command="reference")),
     "nethack": (
         Job(name="nethack_score-seed1", preset="nethack_score", seed=1, milestones=(1_000_000,)),
         Job(name="nethack_score_oni-seed1", preset="nethack_score_oni", seed=1, milestones=(1_000_000,)),

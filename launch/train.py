@@ -124,7 +124,7 @@ def _feed(config: TrainConfig, path: Path) -> Iterator[LabelFeed]:
     if config.rollout.num_workers > 0:
         feed: LabelFeed = RayFeed(config, store_path)
     else:
-        feed = ThreadFeed(build_labeller(config, store_path))
+        feed = ThreadFeed(*build_labeller(config, store_path))
     try:
         yield feed
     finally:

@@ -61,11 +61,12 @@ def build_mix(config: TrainConfig, table: LabelTable) -> RewardMix:
     return RewardMix(ingredients, {"extrinsic": reward.extrinsic, "intrinsic": reward.intrinsic})
 
 
-def build_labeller(config: TrainConfig, store_path: str) -> Labeller:
-    """The labeller over the run's label store.
+def build_labeller(config: TrainConfig, store_path: str) -> tuple[LabelStore, Labeller]:
+    """The run's label store, and the labeller that writes it; whoever asked closes both.
 
     Raises:
         LabelStoreError: the store is damaged, or another run writes it.
     """
     labels = config.labels
-    return Labeller(LabelStore(store_path), labels.client.build(), labels.spec, labels.labeller)
+    store = LabelStore(store_path)
+    return store, Labeller(store, labels.client.build(), labels.spec, labels.labeller)

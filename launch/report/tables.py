@@ -17,7 +17,7 @@ Rows = Sequence[Mapping[str, Any]]
 _SOLVED_COLUMNS = (
     ("env_return", "return", formats.figure),
     ("episode_steps", "steps", formats.figure),
-    ("steps_to_success", "median steps to success", formats.figure),
+    ("steps_to_success", "steps where solved", formats.figure),
     ("death_rate", "died", formats.share),
     ("truncated_rate", "out of time", formats.share),
 )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from envs.conformance import EXCEPTIONS, UNBUILDABLE, why_unbuildable
-from envs.data import EndStatus, EpisodeSeeds
+from envs.data import EndStatus
 from envs.registered import OWN_TASKS, registered_ids
 from envs.seeding import TrainingSeeds
 from envs.tasks import OBS_KEYS, GamesConfig, make, task_ids
@@ -16,7 +16,7 @@ FAST_IDS = (
     "MiniHack-Room-Ultimate-5x5-v0",
     "MiniHack-KeyRoom-S5-v0",
     "MiniHack-River-Narrow-v0",
-    "MiniHack-MultiRoom-N2-Lava-v0",
+    "MiniHack-MultiRoom-N2-v0",
     "MiniHack-Sokoban1a-v1",
     "MiniHack-WoD-Easy-Restricted-v0",
     "MiniHack-Sink-v0",
@@ -70,7 +70,7 @@ class Reference:
 
 
 def shown_and_filled_keys(task):
-    """Keys that the registered environment returns, and those that it has NetHack fill (EXCEPTIONS says why)."""
+    """Keys that the registered environment returns, and all that we need NetHack to fill (see EXCEPTIONS)."""
     env = gymnasium.make(task, fix_moon_phase=True).unwrapped
     shown = tuple(key for key in env.observation_space.spaces if key in OBS_KEYS)
     filled = ("screen_descriptions",) if "screen_descriptions" in env._observation_keys else ()

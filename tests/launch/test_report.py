@@ -77,7 +77,11 @@ def synthetic_run(folder, num_lines=180):
     run = {"policy": "run", "step": 500_000}
     for task, summary, source in (
         ("MiniHack-KeyRoom-S5-v0", keyroom, run),
-        ("MiniHack-KeyRoom-S5-v0", keyroom | {"success": 0.01}, {"policy": "random"}),
+        (
+            "MiniHack-KeyRoom-S5-v0",
+            keyroom | {"success": 0.01, "success_interval": [0.003, 0.036]},
+            {"policy": "random"},
+        ),
         ("NetHackScore-v0", nethack, run),
     ):
         answer = {"task": task, "mode": "sampled", "provenance": source, "summary": summary}
@@ -133,8 +137,9 @@ def test_the_page_tells_what_the_folder_holds(html):
     for piece in (
         "keyroom_oni-001", "MiniHack-KeyRoom-S5-v0", "500,000", "3 min 36 s", "94.5 %", "(90.4 % to 96.9 %)",
         "killed by a newt", "others", "812", "1.3 %", "You unlock the door.", "none", "resumed",
-        "SIGSEGV in <nle>", "ppo.learning_rate", "0.0002", "torch 2.13.0", "yendor train keyroom_oni --seed 1", "died",
-        "out of time",        "(700 to 950)", "step 500,000, sampled", "random, sampled", "task successful",
+        "SIGSEGV in <nle>", "ppo.learning_rate", "0.0002", "torch 2.13.0",
+        "yendor train keyroom_oni --seed 1", "died", "out of time",
+        "(700 to 950)", "step 500,000, sampled", "random, sampled", "task successful",
         "g - a key named <The Master Key>.", "label error", "oni per step", "Entropy", "KL divergence",
     ):  # fmt: skip
         assert piece in text, piece

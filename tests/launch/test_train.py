@@ -1,0 +1,178 @@
+"""The whole path: games, labels, rewards, PPO, checkpoints; in this process and on Ray."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from rich.console import Console
+
+from launch.config import TrainConfig
+from launch.errors import RunFailed, UserError
+from launch.presets import preset
+from launch.progress import progress
+from launch.run_folder import RunFolder, read_events
+from launch.stopping import StopRequest
+from launch.train import train
+
+UPDATE = 4 * 32
+"""Environment steps of one update below."""
+
+
+def _config(tmp_path, **changes):
+    """A small run with every part in it: labels, two streams, checkpoints."""
+    config = {
+        "runs": str(tmp_path),
+        "name": "run",
+        "threads": 1,
+        "total_steps": 4 * UPDATE,
+        "rollout": {"num_workers": 0, "games_per_worker": 4, "num_steps": 32},
+        "ppo": {"minibatch": 64, "epochs": 2, "precision": "fp32"},
+        "labels": {"mode": "barrier"},
+        "logging": {"interval_s": 0.01, "tensorboard": False},
+    }
+    values = preset("keyroom_oni").model_dump(mode="json")
+    for key, value in (config | changes).items():
+        values[key] = values[key] | value if isinstance(value, dict) else value
+    return TrainConfig.model_validate(values)
+
+
+def _train(config, *, resume=False):
+    path = config.runs / config.name
+    folder = (
+        RunFolder.open(path)
+        if resume
+        else RunFolder.create(config.runs, config.name, config.model_dump_json(), prefix="x")
+    )
+    shown = progress(Console(quiet=True), 1.0, total_steps=config.total_steps)
+    with folder, StopRequest() as stop, shown:
+        return train(config, folder, shown, stop, resume=resume)
+
+
+@pytest.mark.parametrize("core", ["none", "gru"])
+def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, core):
+    model = {"model": {"core": core, "core_hidden": 16}}
+    whole = _train(_config(tmp_path / "whole", **model))
+    _train(_config(tmp_path / "cut", total_steps=2 * UPDATE, **model))
+    resumed = _train(_config(tmp_path / "cut", **model), resume=True)
+    assert whole.steps == resumed.steps == 4 * UPDATE
+    assert whole.weights_sha256 == resumed.weights_sha256
+
+
+def test_a_run_leaves_its_folder_complete(tmp_path):
+    _train(_config(tmp_path))
+    run = tmp_path / "run"
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == 4 * UPDATE
+    assert 0 < lines[-1]["labels/known"]
+    assert {"rewards/env/mean", "rewards/oni/mean", "policy/entropy", "time/steps_per_s"} <= lines[-1].keys()
+    captions = json.loads((run / "captions.json").read_text())
+    assert captions and all(row["text"] for row in captions)
+    assert any(row["label"] is not None for row in captions)
+    kinds = [event["kind"] for event in read_events(run)]
+    assert kinds[-2:] == ["checkpoint", "finished"]
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path):
+    config = _config(tmp_path, checkpoint={"interval_updates": 1})
+    _train(config)
+    newest = tmp_path / "run" / "checkpoints" / f"{4 * UPDATE:012d}" / "model.safetensors"
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes(data)
+    longer = _config(tmp_path, checkpoint={"interval_updates": 1}, total_steps=5 * UPDATE)
+    _train(longer, resume=True)
+    events = read_events(tmp_path / "run")
+    (damaged,) = [event for event in events if event["kind"] == "checkpoint_damaged"]
+    assert "model.safetensors" in damaged["text"]
+    (resumed,) = [event for event in events if event["kind"] == "resumed"]
+    assert resumed["step"] == 3 * UPDATE
+
+
+def test_one_ray_worker_gives_the_same_run_as_none(tmp_path):
+    here = _train(_config(tmp_path / "here"))
+    on_ray = _train(_config(tmp_path / "ray", rollout={"num_workers": 1}))
+    assert here.weights_sha256 == on_ray.weights_sha256
+
+
+def _ray_worker_pids():
+    """Rollout actors below this process."""
+    below = psutil.Process().children(recursive=True)
+    return [p.pid for p in below if p.is_running() and "RolloutActor" in " ".join(p.cmdline())]
+
+
+class _Killer:
+    """A progress display that kills rollout workers when told of an update."""
+
+    def __init__(self, times):
+        self.times, self.killed, self.notes = times, [], []
+
+    def update(self, step, metrics):
+        for pid in _ray_worker_pids():
+            if len(self.killed) < self.times and pid not in self.killed:
+                os.kill(pid, signal.SIGKILL)
+                self.killed.append(pid)
+                return
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+def _train_with(killer, config):
+    folder = RunFolder.create(config.runs, config.name, config.model_dump_json(), prefix="x")
+    with folder, StopRequest() as stop:
+        return train(config, folder, killer, stop)
+
+
+def test_a_dead_worker_is_replaced_and_one_that_keeps_dying_ends_the_run(tmp_path):
+    rollout = {"num_workers": 2, "max_policy_lag": 1}
+    asynchronous = {"labels": {"mode": "async"}, "ppo": {"minibatch": 64}, "total_steps": 12 * 2 * UPDATE}
+    once = _Killer(1)
+    summary = _train_with(once, _config(tmp_path / "once", rollout=rollout, **asynchronous))
+    assert len(once.killed) == 1
+    assert summary.metrics["workers/deaths"] == 1
+    assert summary.metrics["rollout/dropped"] == 1
+    assert summary.metrics["policy/lag_max"] == 1
+    assert [e["kind"] for e in read_events(tmp_path / "once" / "run")].count("worker_died") == 1
+
+    often = _Killer(5)
+    config = _config(
+        tmp_path / "often", rollout=rollout | {"max_worker_deaths": 1}, **(asynchronous | {"total_steps": 10**6})
+    )
+    with pytest.raises(RunFailed, match="max_worker_deaths 1"):
+        _train_with(often, config)
+
+
+def test_sigterm_saves_and_leaves_nothing_behind(tmp_path):
+    before = set(Path("/dev/shm").iterdir()), set(Path("/tmp").glob("yendor-*")), set(Path("/tmp").glob("nle*"))
+    command = (
+        f"train keyroom_oni --name run --runs {tmp_path} --rollout.num-workers 1 --rollout.games-per-worker 4 "
+        "--rollout.num-steps 32 --ppo.minibatch 64 --logging.interval-s 0.2"
+    )
+    process = subprocess.Popen([sys.executable, "-m", "launch.cli", *command.split()], start_new_session=True)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (metrics.exists() and metrics.stat().st_size):
+        time.sleep(0.2)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert children
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    assert time.monotonic() - began < 30
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert alive == []
+    assert (tmp_path / "run" / "latest").exists()
+    after = set(Path("/dev/shm").iterdir()), set(Path("/tmp").glob("yendor-*")), set(Path("/tmp").glob("nle*"))
+    assert [new - old for new, old in zip(after, before, strict=True)] == [set(), set(), set()]
+
+
+def test_a_run_folder_in_use_is_refused(tmp_path):
+    config = _config(tmp_path)
+    with RunFolder.create(config.runs, "run", config.model_dump_json()), pytest.raises(UserError, match="in use by"):
+        RunFolder.open(tmp_path / "run")
