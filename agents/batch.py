@@ -63,9 +63,9 @@ def train_batch(
     def joined(arrays: Iterator[np.ndarray], axis: int = 1) -> Tensor:
         found = list(arrays)
         whole = found[0] if len(found) == 1 else np.concatenate(found, axis)
-        # Arrays from shared memory or a broadcast are read-only, which torch cannot express.
-        writable = whole if whole.flags.writeable and whole.flags.c_contiguous else whole.copy()
-        return torch.from_numpy(writable).to(device)
+        # Copied into torch's own memory, which is aligned: the last bits of a matrix product depend on
+        # where its operands lie, and equal runs must have equal weights.
+        return torch.tensor(whole, device=device)
 
     def optional(name: str, axis: int = 1) -> Tensor | None:
         if getattr(first, name) is None:

@@ -47,6 +47,10 @@ class TorchPolicy:
         """Observations on this policy's device."""
         return {key: torch.from_numpy(x).to(self.device) for key, x in obs.items()}
 
+    def _memory(self, recurrent_state: np.ndarray | None) -> Tensor | None:
+        # In torch's own, aligned memory: see agents.batch.
+        return None if recurrent_state is None else torch.tensor(recurrent_state, device=self.device)
+
     @torch.inference_mode()
     def act(
         self,
@@ -58,7 +62,7 @@ class TorchPolicy:
         deterministic: bool = False,
     ) -> PolicyStep:
         """Choose actions for observations ``{key: [B, ...]}``."""
-        state = None if recurrent_state is None else torch.from_numpy(recurrent_state).to(self.device)
+        state = self._memory(recurrent_state)
         mask = None if action_mask is None else torch.from_numpy(action_mask).to(self.device)
         with autocast(self.precision, self.device):
             features, state = self.model.step(self.tensors(obs), state)
@@ -75,7 +79,7 @@ class TorchPolicy:
     @torch.inference_mode()
     def evaluate(self, obs: Mapping[str, np.ndarray], recurrent_state: np.ndarray | None) -> np.ndarray:
         """Values float32 [N, S] of observations ``{key: [N, ...]}``, without acting."""
-        state = None if recurrent_state is None else torch.from_numpy(recurrent_state).to(self.device)
+        state = self._memory(recurrent_state)
         with autocast(self.precision, self.device):
             features, _ = self.model.step(self.tensors(obs), state)
             return self.model.values(features).cpu().numpy()

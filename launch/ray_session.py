@@ -35,6 +35,9 @@ def ray_session(address: str | None, num_cpus: int) -> Iterator[None]:
         return
     # Short, because Ray puts Unix sockets below it and their paths are limited to 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix="yendor-ray-"))
+    # The games of a worker that is killed cannot clean up after themselves: they go with the session.
+    outer = os.environ.get("YENDOR_TMPDIR")
+    os.environ["YENDOR_TMPDIR"] = str(folder)
     try:
         ray.init(
             num_cpus=num_cpus,
@@ -48,4 +51,8 @@ def ray_session(address: str | None, num_cpus: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+        if outer is None:
+            del os.environ["YENDOR_TMPDIR"]
+        else:
+            os.environ["YENDOR_TMPDIR"] = outer
         shutil.rmtree(folder, ignore_errors=True)

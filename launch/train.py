@@ -93,12 +93,13 @@ def train(
     with ExitStack() as stack:
         if config.rollout.num_workers > 0:
             stack.enter_context(ray_session(config.ray_address, config.rollout.num_workers + 1))
-            stop.install()
         table = LabelTable()
         mix = build_mix(config, table)
         feed = stack.enter_context(_feed(config, folder.path)) if config.uses_labels else None
         pool, spec = _pool(config, folder, progress, mix)
         stack.callback(pool.close)
+        # Ray and the games put handlers of their own in place when they start; this run ends them itself.
+        stop.install()
         learner = build_learner(config, spec, mix)
         writer = MetricsWriter(
             folder.path, tensorboard=config.logging.tensorboard, resume_step=saved.step if saved else None
