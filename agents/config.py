@@ -15,10 +15,12 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 class EncoderConfig(Config):
     """How observations become features; keys that the games do not give are left out."""
 
-    glyph_embedding: Positive = 32
+    glyph_embedding: Positive = 16
     """Channels of a glyph's embedding on the egocentric crop."""
     crop_channels: Positive = 32
     """Channels of both 3x3 convolutions on the crop."""
+    crop_stride: Annotated[int, Field(ge=1, le=3)] = 2
+    """Stride of the second one: 2 halves the cost of learning; 1 is the reference network."""
     blstats_hidden: Positive = 64
     """Width of the bottom line statistics' layer."""
     map_hidden: Positive = 64
@@ -66,6 +68,9 @@ class PPOConfig(Config):
     """Gradients are scaled down to this norm."""
     normalise_advantage: bool = True
     """Normalise advantages in each minibatch."""
+    advantage_std_floor: Annotated[float, Field(ge=0)] = 0.05
+    """Smallest standard deviation that advantages are divided by: where there is no reward yet, noise of the
+    value heads is not blown up into a reason to act."""
     rho_max: Annotated[float, Field(gt=0)] = 1.0
     """V-trace: clip of the ratio that weighs a step."""
     c_max: Annotated[float, Field(gt=0)] = 1.0

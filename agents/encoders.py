@@ -35,14 +35,15 @@ class CropEncoder(nn.Module):
         self.convolutions = nn.Sequential(
             nn.Conv2d(config.glyph_embedding, channels, 3, padding=1),
             nn.ReLU(),
-            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.Conv2d(channels, channels, 3, stride=config.crop_stride, padding=1),
             nn.ReLU(),
             nn.Flatten(),
         )
-        self.width = channels * shape[0] * shape[1]
+        rows, columns = (1 + (side - 1) // config.crop_stride for side in shape)
+        self.width = channels * rows * columns
 
     def forward(self, glyphs: Tensor) -> Tensor:
-        """int [N, H, W] to [N, channels * H * W]."""
+        """int [N, H, W] to [N, width]."""
         return self.convolutions(self.embedding(glyphs.int()).permute(0, 3, 1, 2))
 
 

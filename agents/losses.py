@@ -30,8 +30,14 @@ def explained_variance(value: Tensor, target: Tensor) -> Tensor:
     return torch.where(variance > 1e-12, explained, torch.zeros_like(explained))
 
 
-def normalised(advantage: Tensor) -> Tensor:
-    """Zero mean, unit (sample) standard deviation; a single sample is left alone."""
+def normalised(advantage: Tensor, std_floor: float = 0.0) -> Tensor:
+    """Zero mean, unit (sample) standard deviation; a single sample is left alone.
+
+    Args:
+        advantage: [N].
+        std_floor: smallest standard deviation that is divided by. Without a floor, a batch that saw no reward
+            is driven by the value heads' noise, at full strength, until the policy has collapsed.
+    """
     if advantage.numel() < 2:
         return advantage
-    return (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+    return (advantage - advantage.mean()) / (advantage.std().clamp(min=std_floor) + 1e-8)

@@ -177,9 +177,11 @@ class PPOLearner:
             else:
                 features = self.model.encoder({key: chosen(x[:-1]) for key, x in batch.obs.items()})
             advantage = chosen(targets.advantage)
+            if self.config.normalise_advantage:
+                advantage = normalised(advantage, self.config.advantage_std_floor)
             head_batch = HeadBatch(
                 actions=chosen(batch.actions),
-                advantage=normalised(advantage) if self.config.normalise_advantage else advantage,
+                advantage=advantage,
                 old_log_prob=None if targets.old_log_prob is None else chosen(targets.old_log_prob),
                 action_mask=None if batch.action_mask is None else chosen(batch.action_mask),
                 record={key: chosen(x) for key, x in batch.head_record.items()},

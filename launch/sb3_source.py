@@ -16,29 +16,38 @@ from launch.config import TrainConfig
 from launch.errors import UserError
 from launch.run_folder import read_config
 
+_TELLTALES = {
+    "clip_range": "ppo",
+    "exploration_rate": "dqn",
+    "target_entropy": "sac",
+    "policy_delay": "td3",
+    "gae_lambda": "a2c",
+}
+"""Fields that tell which algorithm saved a model, the most telling first. (DDPG is a TD3.)"""
+
 
 @dataclass(frozen=True)
 class Sb3Source:
     """An SB3 zip and the algorithm that wrote it; use ``of`` to find out the rest.
 
     The zip holds pickled objects: building the policy runs what its maker put in. It is loaded only because
-    the user named both the file and the algorithm.
+    the user named the file.
     """
 
     path: Path
     algorithm: str
-    steps: int
+    step: int
     """Environment steps that the model was trained for."""
     games: GamesConfig
     """The games as the model knows them."""
 
     @classmethod
-    def of(cls, path: Path, algorithm: str, games: GamesConfig | None = None) -> Sb3Source:
+    def of(cls, path: Path, algorithm: str | None = None, games: GamesConfig | None = None) -> Sb3Source:
         """Read what can be read without unpickling anything.
 
         Args:
             path: the zip.
-            algorithm: ``ppo``, ``dqn``, ...: a class of SB3.
+            algorithm: ``ppo``, ``dqn``, ...: a class of SB3; None = what the model's fields tell.
             games: what the model was trained on; None = what the ``config.json`` beside the zip says, else
                 the default games.
 
@@ -47,20 +56,24 @@ class Sb3Source:
         """
         try:
             with zipfile.ZipFile(path) as archive:
-                steps = int(json.loads(archive.read("data"))["num_timesteps"])
+                saved = json.loads(archive.read("data"))
+                step = int(saved["num_timesteps"])
         except FileNotFoundError:
             raise UserError(f"there is no Stable-Baselines3 model at {path}") from None
         except (zipfile.BadZipFile, KeyError, ValueError, IsADirectoryError) as error:
             raise UserError(f"{path} is not a model that Stable-Baselines3 saved ({error})") from None
+        known = [name for field, name in _TELLTALES.items() if field in saved]
+        if algorithm is None and not known:
+            raise UserError(f"{path}: cannot tell which Stable-Baselines3 algorithm saved it; name it")
         if games is None:
             beside = path.parent / "config.json"
             games = validate(TrainConfig, read_config(path.parent)).env if beside.is_file() else GamesConfig()
-        return cls(path, algorithm, steps, games)
+        return cls(path, algorithm or known[0], step, games)
 
     @property
     def name(self) -> str:
         """File, algorithm and step."""
-        return f"{self.path.stem}-{self.algorithm}-step-{self.steps:012d}"
+        return f"{self.path.stem}-{self.algorithm}-step-{self.step:012d}"
 
     @property
     def folder(self) -> Path:
@@ -87,6 +100,6 @@ class Sb3Source:
             "file": self.path.name,
             "sha256": hashlib.sha256(self.path.read_bytes()).hexdigest(),
             "algorithm": self.algorithm,
-            "step": self.steps,
+            "step": self.step,
             "train_task": self.games.task,
         }
