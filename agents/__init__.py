@@ -1,0 +1,1 @@
+"""How to act and how to learn."""

@@ -48,9 +48,7 @@ class TrainBatch:
         return self.done.shape[1]
 
 
-def train_batch(
-    rollouts: Sequence[Rollout], rewards: Sequence[RewardOutput], device: torch.device
-) -> TrainBatch:
+def train_batch(rollouts: Sequence[Rollout], rewards: Sequence[RewardOutput], device: torch.device) -> TrainBatch:
     """Join rollouts of equal T side by side.
 
     Raises:
@@ -80,7 +78,7 @@ def train_batch(
         values=joined(r.values for r in rollouts),  # pyright: ignore[reportArgumentType]
         terminated=joined(r.terminated for r in rollouts),
         done=joined(r.done for r in rollouts),
-        final_at=joined((r.final_obs.at + [0, offset] for r, offset in zip(rollouts, offsets, strict=True)), 0),
+        final_at=joined((_shifted(r, offset) for r, offset in zip(rollouts, offsets, strict=True)), 0),
         final_obs={key: joined((r.final_obs.obs[key] for r in rollouts), 0) for key in first.final_obs.obs},
         final_values=joined((r.final_obs.values for r in rollouts), 0),  # pyright: ignore[reportArgumentType]
         log_prob=optional("log_prob"),
@@ -89,3 +87,8 @@ def train_batch(
         recurrent_state=optional("recurrent_state", 0),
         policy_version=np.concatenate([r.policy_version for r in rollouts], axis=1),
     )
+
+
+def _shifted(rollout: Rollout, offset: int) -> np.ndarray:
+    """(t, b) of the rollout's ended episodes, with b counted over all rollouts."""
+    return rollout.final_obs.at + np.array([0, offset])

@@ -43,7 +43,7 @@ class CropEncoder(nn.Module):
         self.width = channels * rows * columns
 
     def forward(self, glyphs: Tensor) -> Tensor:
-        """int [N, H, W] to [N, width]."""
+        """Int [N, H, W] to [N, width]."""
         return self.convolutions(self.embedding(glyphs.int()).permute(0, 3, 1, 2))
 
 

@@ -47,8 +47,8 @@ class ActorCritic(nn.Module):
         features = self.encoder(obs)
         if self.core is None:
             return features, None
-        state = self.core(features, state)
-        return state, state
+        after = self.core(features, state)
+        return after, after
 
     def unroll(self, obs: Mapping[str, Tensor], state: Tensor | None, done: Tensor) -> Tensor:
         """Features [T, B, F] of observations ``{key: [T, B, ...]}``.
@@ -62,6 +62,7 @@ class ActorCritic(nn.Module):
         features = self.encoder({key: x.flatten(0, 1) for key, x in obs.items()}).unflatten(0, (T, B))
         if self.core is None:
             return features
+        assert state is not None, "a recurrent core starts from initial_state"
         states = []
         for t in range(T):
             state = self.core(features[t], state)

@@ -47,4 +47,3 @@ class EpisodeNoise:
     def uniform(self, num: int) -> np.ndarray:
         """float32 [B, num] in [0, 1)."""
         return np.stack([generator.random(num, dtype=np.float32) for generator in self._generators])
-

@@ -23,9 +23,7 @@ class TorchPolicy:
         version: policy version, written beside every sample.
     """
 
-    def __init__(
-        self, model: ActorCritic, device: torch.device, precision: str = "fp32", version: int = 0
-    ) -> None:
+    def __init__(self, model: ActorCritic, device: torch.device, precision: str = "fp32", version: int = 0) -> None:
         self.model = model.to(device).eval()
         self.device = device
         self.precision = precision

@@ -105,9 +105,7 @@ class PPOLearner:
                 group["lr"] = self.config.learning_rate * (1.0 - progress)
 
     def _on_policy(self, batch: TrainBatch) -> _Targets:
-        following = bootstrap_values(
-            batch.values, batch.terminated, batch.done, batch.final_at, batch.final_values
-        )
+        following = bootstrap_values(batch.values, batch.terminated, batch.done, batch.final_at, batch.final_values)
         advantage, value = gae(
             batch.rewards, batch.values[:-1], following, batch.done, self._gamma, self.config.gae_lambda
         )

@@ -90,7 +90,7 @@ class RolloutWorker:
         recurrent = acted.recurrent_state
         if done.any():
             ended = np.flatnonzero(done)
-            final = {key: np.stack([played.final_obs[b][key] for b in ended]) for key in self._obs}
+            final = {key: np.stack([played.final_obs[int(b)][key] for b in ended]) for key in self._obs}
             memory = None if recurrent is None else recurrent[ended]
             columns.write_finals(t, ended, final, self.policy.evaluate(final, memory))
             self._step_in_episode[ended] = 0
@@ -135,9 +135,7 @@ class _Columns:
         T, B = num_steps, games.num_games
         self._shape = (T, B)
         self._policy_version = policy_version
-        self._obs = {
-            key: np.empty((T + 1, B, *spec.shape), spec.dtype) for key, spec in games.spec.obs.items()
-        }
+        self._obs = {key: np.empty((T + 1, B, *spec.shape), spec.dtype) for key, spec in games.spec.obs.items()}
         self._rows: dict[str, np.ndarray] = {}
         self._head_rows: dict[str, np.ndarray] = {}
         self._feature_rows: dict[str, np.ndarray] = {}
@@ -153,7 +151,12 @@ class _Columns:
         return {key: rows[t] for key, rows in self._obs.items()}
 
     def write(
-        self, t: int, acted: PolicyStep, played: GamesStep, episode_id: np.ndarray, step_in_episode: np.ndarray
+        self,
+        t: int,
+        acted: PolicyStep,
+        played: GamesStep,
+        episode_id: np.ndarray,
+        step_in_episode: np.ndarray,
     ) -> None:
         self._put(self._rows, t, actions=acted.actions, values=acted.values, log_prob=acted.log_prob)
         self._put(
@@ -172,9 +175,7 @@ class _Columns:
     def write_captions(self, t: int, ids: np.ndarray, counts: np.ndarray) -> None:
         self._put(self._rows, t, caption_id=ids, caption_count=counts)
 
-    def write_finals(
-        self, t: int, ended: np.ndarray, obs: Mapping[str, np.ndarray], values: np.ndarray
-    ) -> None:
+    def write_finals(self, t: int, ended: np.ndarray, obs: Mapping[str, np.ndarray], values: np.ndarray) -> None:
         self._final_at.extend((t, int(b)) for b in ended)
         self._final_obs.append(obs)
         self._final_values.append(values)

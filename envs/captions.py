@@ -188,9 +188,7 @@ class CaptionTracker:
             )
         games = np.asarray(state["count_game"])
         if len(games) and games.max() >= len(self._counts):
-            raise ValueError(
-                f"caption state counts game {games.max()}, but there are {len(self._counts)} games"
-            )
+            raise ValueError(f"caption state counts game {games.max()}, but there are {len(self._counts)} games")
         self._counts = [{} for _ in self._counts]
         for game, ident, count in zip(games, state["count_id"], state["count"], strict=True):
             self._counts[int(game)][int(ident)] = int(count)

@@ -151,10 +151,19 @@ class Rollout:
         T, B = self.env_reward.shape
         per_step: dict[str, np.ndarray | None] = {
             name: getattr(self, name)
-            for name in (
-                "actions terminated truncated end_status policy_version episode_id step_in_episode "
-                "log_prob action_mask caption_id caption_count"
-            ).split()
+            for name in [
+                "actions",
+                "terminated",
+                "truncated",
+                "end_status",
+                "policy_version",
+                "episode_id",
+                "step_in_episode",
+                "log_prob",
+                "action_mask",
+                "caption_id",
+                "caption_count",
+            ]
         }
         per_step |= {f"head_record[{k}]": v for k, v in self.head_record.items()}
         per_step |= {f"features[{k}]": v for k, v in self.features.items()}
@@ -174,7 +183,7 @@ class Rollout:
 
     @property
     def done(self) -> np.ndarray:
-        """bool [T, B]: the episode ended with this step, by either cause."""
+        """Bool [T, B]: the episode ended with this step, by either cause."""
         return self.terminated | self.truncated
 
     @property

@@ -212,9 +212,7 @@ class Nearby(Source):
     The map shows the hero and not what lies under: that is what the map of the step before showed there.
     """
 
-    offers = frozenset(
-        f"info.{name}_{what}" for name in NEAREST_CLASSES for what in ("distance", "count", "approach")
-    )
+    offers = frozenset(f"info.{name}_{what}" for name in NEAREST_CLASSES for what in ("distance", "count", "approach"))
     nle_keys = ("glyphs", "blstats")
 
     def __init__(self, asked: Sequence[str], num_games: int, action_names: Sequence[str]) -> None:
@@ -226,9 +224,7 @@ class Nearby(Source):
         self._under = np.full(num_games, -1)
         rows = {f"info.{name}_": k for k, name in enumerate(NEAREST_CLASSES)}
         self._wanted = [
-            (name, what, rows[name.removesuffix(what)])
-            for name in self.asked
-            for what in (name.rpartition("_")[2],)
+            (name, what, rows[name.removesuffix(what)]) for name in self.asked for what in (name.rpartition("_")[2],)
         ]
 
     def begin(self, now: Moment, games: np.ndarray) -> None:

@@ -66,9 +66,7 @@ def _obs(name: str, unit: str, description: str, dtype: Kind = "int") -> Field:
     return Field(name, "obs", dtype, unit, description)
 
 
-def _info(
-    name: str, unit: str, description: str, dtype: Kind = "int", *, from_rollout: bool = False
-) -> Field:
+def _info(name: str, unit: str, description: str, dtype: Kind = "int", *, from_rollout: bool = False) -> Field:
     return Field(name, "info", dtype, unit, description, from_rollout)
 
 
@@ -214,9 +212,7 @@ class FeatureTable:
         check_names(names)
         self.names = tuple(dict.fromkeys(name for name in names if not COLUMNS[name].from_rollout))
         self._sources = [
-            source(self.names, num_games, action_names)
-            for source in SOURCES
-            if source.offers.intersection(self.names)
+            source(self.names, num_games, action_names) for source in SOURCES if source.offers.intersection(self.names)
         ]
         keys = dict.fromkeys(key for source in self._sources for key in source.nle_keys)
         self.nle_keys: tuple[str, ...] = tuple(keys)

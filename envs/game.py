@@ -116,9 +116,7 @@ class Game:
             # NLE presses SPACE for ever; ESC gets out of the rare question that SPACE cannot answer.
             self.press(SPACE if attempt < 100 else ESC)
             if self.is_over():
-                raise RuntimeError(
-                    f"{self.spec.id}, {seeds}, ended before its first move: {self.message()!r}"
-                )
+                raise RuntimeError(f"{self.spec.id}, {seeds}, ended before its first move: {self.message()!r}")
         else:
             raise RuntimeError(f"{self.spec.id}, {seeds}, comes to no first move: {self.message()!r}")
         self.pages.clear()
@@ -131,9 +129,7 @@ class Game:
         glyphs = self.rows["glyphs"]
         inside = 0 <= y < glyphs.shape[0] and 0 <= x < glyphs.shape[1]
         if not inside or not nle_nethack._pynethack.nethack.glyph_is_monster(int(glyphs[y, x])):
-            raise RuntimeError(
-                f"{self.spec.id}, {seeds}, shows no hero at x={x}, y={y}: its level was not loaded"
-            )
+            raise RuntimeError(f"{self.spec.id}, {seeds}, shows no hero at x={x}, y={y}: its level was not loaded")
 
     def _set_birthday(self, value: int) -> None:
         """NetHack names its shopkeepers by the wall-clock time at which a game began; ours by its seed.

@@ -224,9 +224,7 @@ class MapSummary:
     def _interesting(self, glyphs: np.ndarray) -> np.ndarray:
         """Flat indices [N] into [B, 21, 79] of the cells that are not stone, wall or plain floor."""
         B = len(glyphs)
-        offset, floor, kept, kept_too = (
-            a[:B] for a in (self._offset, self._floor, self._kept, self._kept_too)
-        )
+        offset, floor, kept, kept_too = (a[:B] for a in (self._offset, self._floor, self._kept, self._kept_too))
         # Unsigned and wrapping: what lies below a range's start becomes large, so one compare tells.
         np.subtract(glyphs.view(np.uint16), _STONE, out=offset)
         np.greater_equal(offset, _NUM_STONE_AND_WALLS, out=kept)

@@ -39,9 +39,7 @@ class GymnasiumGames:
 
     action_mask: np.ndarray | None = None
 
-    def __init__(
-        self, envs: str | EnvFactory | Sequence[str | EnvFactory], num_games: int, seeds: SeedSource
-    ) -> None:
+    def __init__(self, envs: str | EnvFactory | Sequence[str | EnvFactory], num_games: int, seeds: SeedSource) -> None:
         makers = [envs] if isinstance(envs, str) or callable(envs) else list(envs)
         if not makers or num_games < 1:
             raise ValueError(f"{num_games} games of {len(makers)} environments: there must be some")
@@ -53,9 +51,7 @@ class GymnasiumGames:
         self._playing: list[EpisodeSeeds | None] = [None] * num_games
         self._log: list[list[np.ndarray]] = [[] for _ in range(num_games)]
         self._return = np.zeros(num_games, np.float64)
-        self._obs: _Obs = {
-            key: np.zeros((num_games, *spec.shape), spec.dtype) for key, spec in self.spec.obs.items()
-        }
+        self._obs: _Obs = {key: np.zeros((num_games, *spec.shape), spec.dtype) for key, spec in self.spec.obs.items()}
         first = self._envs[0].action_space
         self._first_action = int(first.start) if isinstance(first, spaces.Discrete) else 0
 

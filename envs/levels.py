@@ -110,9 +110,7 @@ def compile_level(des: str, lib: Path) -> Path:
     level, source = lib / "mylevel.lev", lib / "mylevel.des"
     level.unlink(missing_ok=True)
     source.write_text(des)
-    done = subprocess.run(
-        [f"{HACKDIR}/lev_comp", source.name], cwd=lib, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([f"{HACKDIR}/lev_comp", source.name], cwd=lib, capture_output=True, text=True, check=False)
     source.unlink()
     if done.returncode or not level.exists():
         complaint = (done.stderr or done.stdout).strip().splitlines() or ["no level was written"]

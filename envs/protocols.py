@@ -145,9 +145,15 @@ class RewardModel(Protocol):
     that the action reached; memory resets at episode ends; results do not depend on batch order.
     """
 
-    version: int
-    """Rises whenever the same rollout would score differently."""
-    part_names: Sequence[str]
+    @property
+    def version(self) -> int:
+        """Rises whenever the same rollout would score differently."""
+        ...
+
+    @property
+    def part_names(self) -> Sequence[str]:
+        """Names of the parts that ``score`` gives, the same at every call."""
+        ...
 
     def initial_state(self, num_games: int) -> State:
         """Memory of the running episodes before their first step; every array is [B, ...]."""

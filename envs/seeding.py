@@ -72,9 +72,7 @@ class ListedSeeds:
 
 def evaluation_seeds(num_episodes: int, seed: int = 0) -> list[EpisodeSeeds]:
     """A fixed list of episodes that no training run ever plays (core, disp, lgen >= 2**30)."""
-    return [
-        EpisodeSeeds(*(x + _HALF for x in _triple(seed, episode))) for episode in range(num_episodes)
-    ]
+    return [EpisodeSeeds(*(x + _HALF for x in _triple(seed, episode))) for episode in range(num_episodes)]
 
 
 def read_seeds(path: Path) -> list[EpisodeSeeds]:

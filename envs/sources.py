@@ -78,6 +78,7 @@ CONDITIONS: Mapping[str, int] = {
 }
 """Flags of the status line: name to its bit in the condition mask."""
 
+
 @dataclass(slots=True)
 class Moment:
     """What B games show after a step, and what they showed before it."""
@@ -141,9 +142,7 @@ class Texts:
 class Status(Source):
     """The status line, now and one step before."""
 
-    offers = frozenset(
-        f"{when}.{name}" for when in ("obs", "prev_obs") for name in (*STATUS, *WORDS, *CONDITIONS)
-    )
+    offers = frozenset(f"{when}.{name}" for when in ("obs", "prev_obs") for name in (*STATUS, *WORDS, *CONDITIONS))
     nle_keys = ("blstats",)
 
     def __init__(self, asked: Sequence[str], num_games: int, action_names: Sequence[str]) -> None:

@@ -100,8 +100,7 @@ def _odd(value: int) -> int:
 def _character(value: str | None) -> str | None:
     if value is not None and not _CHARACTER.fullmatch(value):
         raise ValueError(
-            f"unknown character '{value}'; expected '@' (random) or role-race-alignment-gender, such as "
-            "mon-hum-neu-mal"
+            f"unknown character '{value}'; expected '@' (random) or role-race-alignment-gender, such as mon-hum-neu-mal"
         )
     return value
 

@@ -191,9 +191,7 @@ class CorridorGames(ToyGames):
     ) -> None:
         if length < 3:
             raise ValueError(f"length is {length}, a corridor needs at least 3 cells")
-        spec = _vector_spec(
-            self._tasks(num_games), length + 1, tuple(self.moves), has_messages=with_messages
-        )
+        spec = _vector_spec(self._tasks(num_games), length + 1, tuple(self.moves), has_messages=with_messages)
         super().__init__(spec, seeds, limit)
         self._length = length
         self._shift = np.array(list(self.moves.values()))

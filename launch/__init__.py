@@ -1,0 +1,1 @@
+"""Processes, clusters, commands: the only place that wires things."""

@@ -138,9 +138,7 @@ def _checked(default: BaseModel, tokens: list[str]) -> list[str]:
             raise UserError(f"{name} needs a value")
         if expected not in (None, len(values)) and values != ["None"]:
             many = "value" if expected == 1 else "values"
-            raise UserError(
-                f"{name} takes {expected} {many}, but was given {len(values)}: {' '.join(values)}"
-            )
+            raise UserError(f"{name} takes {expected} {many}, but was given {len(values)}: {' '.join(values)}")
         checked += [name, *values]
     return checked
 
@@ -211,9 +209,7 @@ def _registry(default: BaseModel) -> Any:
     """Rules that make tyro hand over what was typed, so that pydantic alone judges it, all at once."""
     import tyro
 
-    types_of = {
-        model: tuple(variants) for _, variants in config_tree.unions(default) for model in variants.values()
-    }
+    types_of = {model: tuple(variants) for _, variants in config_tree.unions(default) for model in variants.values()}
     rules = tyro.constructors.ConstructorRegistry()
 
     @rules.struct_rule

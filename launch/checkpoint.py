@@ -131,9 +131,7 @@ def load(path: Path) -> Checkpoint:
         if name.endswith(_SUFFIX)
     }
     state = decode_state(json.loads(data["state.json"]), arrays.pop(_STATE))
-    return Checkpoint(
-        step=manifest["step"], path=path, tensors=arrays, state=state, versions=manifest["versions"]
-    )
+    return Checkpoint(step=manifest["step"], path=path, tensors=arrays, state=state, versions=manifest["versions"])
 
 
 def load_latest(folder: Path, report: Callable[[str], None]) -> Checkpoint | None:
@@ -203,9 +201,7 @@ def _as_files(
     tree, arrays = encode_state(state)
     files[_STATE + _SUFFIX] = to_safetensors(arrays)
     files["state.json"] = json.dumps(tree, allow_nan=False).encode()
-    entries = {
-        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()
-    }
+    entries = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
     manifest = {"format": FORMAT, "step": step, "files": entries, "versions": dict(versions)}
     files[_MANIFEST] = _signed(manifest)  # written last
     return files
@@ -253,9 +249,7 @@ def _read_verified(path: Path, entry: Mapping[str, Any]) -> bytes:
     except FileNotFoundError:
         raise CheckpointError(f"checkpoint {path.parent}: {path.name} is missing") from None
     if len(data) != entry["bytes"]:
-        raise CheckpointError(
-            f"checkpoint {path.parent}: {path.name} has {len(data)} bytes, expected {entry['bytes']}"
-        )
+        raise CheckpointError(f"checkpoint {path.parent}: {path.name} has {len(data)} bytes, expected {entry['bytes']}")
     if hashlib.sha256(data).hexdigest() != entry["sha256"]:
         raise CheckpointError(f"checkpoint {path.parent}: the SHA-256 of {path.name} differs")
     return data

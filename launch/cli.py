@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(_help())
         return 0
     name, *rest = arguments
-    from launch.errors import RunFailed, UserError, unknown_name
+    from launch.errors import RunError, UserError, unknown_name
 
     try:
         if name not in COMMANDS:
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         sys.stderr.write(f"yendor: {error}\n")
         return 2
-    except RunFailed as error:
+    except RunError as error:
         sys.stderr.write(f"yendor: {error}\n")
         return 1
 

@@ -8,8 +8,8 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from agents.config import ModelConfig, PPOConfig
-from envs.tasks import GamesConfig
 from envs.data import Config
+from envs.tasks import GamesConfig
 from rewards.config import RewardConfig
 from rewards.labels.config import LabelsConfig
 

@@ -30,5 +30,5 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     return UserError(f"unknown {kind} '{name}'; it is like none of the {len(names)} known ones")
 
 
-class RunFailed(RuntimeError):
+class RunError(RuntimeError):
     """A run cannot go on; its text says why. Exit code 1, the traceback in the log."""

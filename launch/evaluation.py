@@ -129,7 +129,7 @@ def _play(evaluation: Evaluation, seeds: Sequence[EpisodeSeeds]) -> Iterator[Epi
 
     with ray_session(None, num_workers):
         play = ray.remote(num_cpus=1, max_retries=0, num_returns="streaming")(_play_in_worker)
-        running = [play.remote(evaluation, list(seeds[i::num_workers])) for i in range(num_workers)]
+        running: list[Any] = [play.remote(evaluation, list(seeds[i::num_workers])) for i in range(num_workers)]
         while running:
             ready, _ = ray.wait(running, num_returns=1)
             try:
@@ -151,7 +151,7 @@ def play_here(evaluation: Evaluation, seeds: Sequence[EpisodeSeeds]) -> Iterator
     from envs.seeding import ListedSeeds
     from envs.tasks import make
 
-    probe = make(evaluation.games, len(evaluation.games.task_ids), ListedSeeds(seeds[:1] * len(seeds)))
+    probe = make(evaluation.games, len(evaluation.games.task_ids), ListedSeeds([seeds[0]] * len(evaluation.games.task_ids)))
     spec = probe.spec
     probe.close()
     yield from evaluate(

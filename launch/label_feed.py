@@ -139,7 +139,7 @@ class RayFeed:
     """A labeller in a Ray actor; one question for news is always under way and never waited for."""
 
     def __init__(self, config: TrainConfig, store_path: str) -> None:
-        self._actor = LabellerActor.remote(config.model_dump_json(), store_path)
+        self._actor: Any = LabellerActor.remote(config.model_dump_json(), store_path)
         ray.get(self._actor.start.remote())
         self._cursor = 0
         self._metrics: Mapping[str, float] = {}
@@ -161,7 +161,8 @@ class RayFeed:
 
     def drain(self, captions: Mapping[int, str]) -> Labels:
         """Wait until each of these captions has its answer."""
-        return sorted(ray.get(self._actor.drain.remote(dict(captions))).items())
+        answers: Any = ray.get(self._actor.drain.remote(dict(captions)))
+        return sorted(answers.items())
 
     def metrics(self) -> Mapping[str, float]:
         """The counters as of the last news."""

@@ -91,9 +91,7 @@ class EpisodeSums:
     def state_dict(self) -> State:
         """Sums of running and of recent episodes."""
         return {
-            "running": {
-                name: {str(w): sums for w, sums in workers.items()} for name, workers in self._running.items()
-            },
+            "running": {name: {str(w): sums for w, sums in workers.items()} for name, workers in self._running.items()},
             "ended": {name: list(ended) for name, ended in self._ended.items()},
         }
 

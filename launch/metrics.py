@@ -31,8 +31,7 @@ GLOSSARY: Mapping[str, str] = MappingProxyType(
         "rollout/score": "Mean in-game score of the last 100 episodes (NetHack).",
         "rollout/max_depth": "Mean deepest dungeon level reached in the last 100 episodes (NetHack).",
         "rollout/max_xp_level": "Mean highest experience level reached in the last 100 episodes (NetHack).",
-        "rollout/dropped": "Rollouts thrown away since the run began, because their worker died or they were "
-        "too old.",
+        "rollout/dropped": "Rollouts thrown away since the run began, because their worker died or they were too old.",
         "rewards/*/mean": "Mean of this reward part over the valid steps of the last update, unweighted.",
         "rewards/*/valid": "Share of the steps of the last update for which this reward part had a value.",
         "rewards/*/episode_sum": "Mean sum of this reward part over the last 100 episodes, unweighted.",

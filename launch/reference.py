@@ -2,8 +2,8 @@
 
 SB3's code is left as it is. What is the same by construction: network and its initial distribution, Adam's
 epsilon, advantages normalised in each minibatch, no clipping of values, gradient norm, the games and the
-seeds of their episodes (each worker's, in one process). What differs: SB3's fp32 arithmetic and its own
-random numbers for weights, actions and minibatches.
+seeds of their episodes (each worker's, in one process). What differs: SB3's fp32 arithmetic, its own random
+numbers for weights, actions and minibatches, and that it has no ``ppo.advantage_std_floor``.
 
 The run folder is that of a training run: ``metrics.jsonl`` under the same names and a checkpoint of the
 weights as ours (no pickle), so that ``yendor eval`` and ``yendor report`` take it; SB3's own ``model.zip`` is
@@ -145,9 +145,7 @@ def reference_ppo(config: TrainConfig, venv: VecEnv) -> PPO:
     )
 
 
-def train_reference(
-    config: TrainConfig, folder: RunFolder, progress: Progress, stop: StopRequest
-) -> TrainSummary:
+def train_reference(config: TrainConfig, folder: RunFolder, progress: Progress, stop: StopRequest) -> TrainSummary:
     """Train SB3's PPO until ``config.total_steps`` or until asked to stop, and save it.
 
     Raises:
@@ -177,9 +175,7 @@ class ReferenceMetrics(BaseCallback):
         stop: checked at each step.
     """
 
-    def __init__(
-        self, interval_s: float, writer: MetricsWriter, progress: Progress, stop: StopRequest
-    ) -> None:
+    def __init__(self, interval_s: float, writer: MetricsWriter, progress: Progress, stop: StopRequest) -> None:
         super().__init__()
         self._interval_s, self._writer, self._shown, self._stop = interval_s, writer, progress, stop
         self._episodes = WindowedEpisodes()
@@ -229,9 +225,7 @@ class ReferenceMetrics(BaseCallback):
     def _write_line(self) -> None:
         now, updates, steps = time.monotonic(), self.updates - self._line_updates, self.model.num_timesteps
         theirs = self.model.logger.name_to_value
-        metrics = {
-            ours: sign * float(theirs[name]) for name, (ours, sign) in _METRICS.items() if name in theirs
-        }
+        metrics = {ours: sign * float(theirs[name]) for name, (ours, sign) in _METRICS.items() if name in theirs}
         metrics |= self._episodes.metrics()
         metrics |= {f"time/{name}": seconds / max(1, updates) for name, seconds in self._times.items()}
         metrics["time/steps_per_s"] = (steps - self._line_steps) / max(1e-9, now - self._line_s)

@@ -203,9 +203,7 @@ def _refuse_existing(path: Path) -> None:
     if not (path / _CONFIG).exists():
         raise _TakenError(f"{path} exists and is not a run folder; choose another --name")
     _Lock(path, path).release()  # says so where the run is still going on
-    raise _TakenError(
-        f"run folder {path} exists already; continue it with --resume {path} or choose another --name"
-    )
+    raise _TakenError(f"run folder {path} exists already; continue it with --resume {path} or choose another --name")
 
 
 def _checked_name(name: str) -> str:

@@ -32,9 +32,7 @@ def _seeds(preset: str, *milestones: int, command: str = "train") -> Iterator[Jo
     """The same run with each seed."""
     label = preset if command == "train" else f"{preset}_{command}"
     for seed in SEEDS:
-        yield Job(
-            name=f"{label}-seed{seed}", preset=preset, seed=seed, milestones=milestones, command=command
-        )
+        yield Job(name=f"{label}-seed{seed}", preset=preset, seed=seed, milestones=milestones, command=command)
 
 
 def _seed_by_seed(*runs: Iterator[Job]) -> tuple[Job, ...]:

@@ -25,9 +25,16 @@ from launch.metrics import read_metrics
 from launch.run_folder import installed_versions
 from launch.studies import Job
 
-_CURVE = ("rollout/success", "rollout/env_return", "rollout/score", "rollout/max_depth", "rewards/oni/episode_sum")
+_CURVE = (
+    "rollout/success",
+    "rollout/env_return",
+    "rollout/score",
+    "rollout/max_depth",
+    "rewards/oni/episode_sum",
+)
 _SINGLE_PROCESS = (
-    "--rollout.num-workers 0 --rollout.games-per-worker 16 --threads 1 --logging.interval-s 5 --no-logging.tensorboard"
+    "--rollout.num-workers 0 --rollout.games-per-worker 16 --threads 1 "
+    "--logging.interval-s 5 --no-logging.tensorboard"
 )
 
 
@@ -71,7 +78,14 @@ class Study:
 
     def _start(self, job: Job) -> subprocess.Popen[bytes]:
         log = (self.runs / f"{job.name}.log").open("ab")
-        command = [sys.executable, "-m", "launch.study", json.dumps(asdict(job)), str(self.out), str(self.runs)]
+        command = [
+            sys.executable,
+            "-m",
+            "launch.study",
+            json.dumps(asdict(job)),
+            str(self.out),
+            str(self.runs),
+        ]
         self.say(f"{job.name} starts")
         return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
 

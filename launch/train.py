@@ -86,7 +86,7 @@ def train(
 
     Raises:
         CheckpointError: ``resume`` was asked for and no checkpoint is valid.
-        RunFailed: rollout workers keep dying, or failed.
+        RunError: rollout workers keep dying, or failed.
     """
     torch.set_num_threads(config.threads or torch.get_num_threads())
     saved = checkpoints.load_latest(folder.path, _reporter(folder, progress)) if resume else None
@@ -132,9 +132,7 @@ def _feed(config: TrainConfig, path: Path) -> Iterator[LabelFeed]:
         feed.close()
 
 
-def _pool(
-    config: TrainConfig, folder: RunFolder, progress: Progress, mix: RewardMix
-) -> tuple[WorkerPool, GamesSpec]:
+def _pool(config: TrainConfig, folder: RunFolder, progress: Progress, mix: RewardMix) -> tuple[WorkerPool, GamesSpec]:
     num_streams = len(mix.streams)
     if config.rollout.num_workers == 0:
         worker = build_worker(config, 0, num_streams)

@@ -36,12 +36,8 @@ def build_model(config: TrainConfig, spec: GamesSpec, num_streams: int) -> Actor
 def build_worker(config: TrainConfig, stream: int, num_streams: int) -> RolloutWorker:
     """A rollout worker, its games and its network on this process's CPU."""
     rollout = config.rollout
-    games = build_games(
-        config, rollout.games_per_worker, TrainingSeeds(config.seed, stream, rollout.games_per_worker)
-    )
-    policy = TorchPolicy(
-        build_model(config, games.spec, num_streams), torch.device("cpu"), config.ppo.precision
-    )
+    games = build_games(config, rollout.games_per_worker, TrainingSeeds(config.seed, stream, rollout.games_per_worker))
+    policy = TorchPolicy(build_model(config, games.spec, num_streams), torch.device("cpu"), config.ppo.precision)
     return RolloutWorker(games, policy, rollout.num_steps, config.seed, stream)
 
 

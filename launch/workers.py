@@ -26,7 +26,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from agents.rollout import Collected, RolloutWorker
 from envs.protocols import State
 from launch.config import TrainConfig
-from launch.errors import RunFailed
+from launch.errors import RunError
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ class RayPool:
         on_death: told which worker died of what.
 
     Raises:
-        RunFailed: from ``batch``: workers died more often than ``rollout.max_worker_deaths`` allows, or a
+        RunError: from ``batch``: workers died more often than ``rollout.max_worker_deaths`` allows, or a
             worker raised an error (which its replacement would raise again).
     """
 
@@ -183,9 +183,9 @@ class RayPool:
     def _take(self, seat: _Seat) -> Collected:
         while True:
             try:
-                collected = ray.get(seat.orders[0])
+                collected: Any = ray.get(seat.orders[0])
             except RayTaskError as error:
-                raise RunFailed(f"rollout worker {seat.stream} failed: {error.cause}") from error
+                raise RunError(f"rollout worker {seat.stream} failed: {error.cause}") from error
             except RayActorError as error:
                 self._replace(seat, error)
                 continue
@@ -202,7 +202,7 @@ class RayPool:
         cause = str(error).strip().splitlines()[0]
         self._on_death(seat.stream, cause)
         if len(self._recent_deaths) > self._config.rollout.max_worker_deaths:
-            raise RunFailed(
+            raise RunError(
                 f"{len(self._recent_deaths)} rollout workers died within {_DEATH_WINDOW_S / 60:.0f} minutes "
                 f"(allowed: rollout.max_worker_deaths {self._config.rollout.max_worker_deaths}); "
                 f"the last one's cause: {cause}"
@@ -218,8 +218,7 @@ class RayPool:
         states = ray.get([seat.actor.state_dict.remote() for seat in self._seats])
         return {
             "workers": [
-                {"stream": seat.stream, "state": state}
-                for seat, state in zip(self._seats, states, strict=True)
+                {"stream": seat.stream, "state": state} for seat, state in zip(self._seats, states, strict=True)
             ]
         }
 
@@ -243,4 +242,3 @@ class RayPool:
         ray.wait(closing, num_returns=len(closing), timeout=10.0)
         for seat in self._seats:
             ray.kill(seat.actor)
-

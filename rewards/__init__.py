@@ -1,0 +1,1 @@
+"""Rewards: what an experience is worth."""

@@ -106,6 +106,7 @@ class RewardMix:
 
 
 def _combine(terms: Sequence[np.ndarray], config: StreamConfig) -> np.ndarray:
+    stacked = np.stack(terms)
     if config.combine == "product":
-        return np.prod(terms, axis=0, dtype=np.float32)
-    return np.sum(terms, axis=0, dtype=np.float32)
+        return stacked.prod(axis=0)
+    return stacked.sum(axis=0)

@@ -1,0 +1,1 @@
+"""Actor heads: features to actions, advantages to a loss."""

@@ -107,9 +107,7 @@ def _check(tasks: Sequence[str]) -> None:
             raise UserError(f"--tasks: {error}") from None
 
 
-def _evaluate(
-    source: PolicySource, task: str, seeds: Sequence[EpisodeSeeds], flags: EvaluateFlags
-) -> dict[str, Any]:
+def _evaluate(source: PolicySource, task: str, seeds: Sequence[EpisodeSeeds], flags: EvaluateFlags) -> dict[str, Any]:
     from rich.console import Console
     from rich.progress import Progress
 

@@ -17,7 +17,8 @@ from envs.data import Config
 from launch.arguments import parse
 from launch.errors import UserError, unknown_name
 
-_USAGE = """usage: yendor labels list RUN|STORE [--match TEXT] [--value 0|1|none] [--sort time|text|value|count] [--limit N]
+_USAGE = """usage: yendor labels list RUN|STORE [--match TEXT] [--value 0|1|none]
+              [--sort time|text|value|count] [--limit N]
        yendor labels export RUN|STORE OUT.csv|OUT.jsonl
 
 RUN is a run folder (its labels.sqlite, or the store that its configuration names); STORE is an SQLite file.
@@ -95,7 +96,12 @@ def _list(path: Path, argv: Sequence[str]) -> int:
 
     flags = parse(ListFlags(), argv, f"yendor labels list {path}")
     labels, counts = _labels(path), _counts(path)
-    wanted = {"any": lambda v: True, "none": lambda v: v is None, "0": lambda v: v == 0, "1": lambda v: v == 1}
+    wanted = {
+        "any": lambda v: True,
+        "none": lambda v: v is None,
+        "0": lambda v: v == 0,
+        "1": lambda v: v == 1,
+    }
     shown = [x for x in labels if flags.match.lower() in x.text.lower() and wanted[flags.value](x.value)]
     order = {
         "time": lambda x: -x.time_s,

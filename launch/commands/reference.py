@@ -55,9 +55,7 @@ def _train(config: TrainConfig, folder: RunFolder) -> int:
     console = Console()
     title = f"{folder.path.name}: Stable-Baselines3 PPO on {config.env.task}"
     with folder, StopRequest() as stop:
-        with progress(
-            console, config.logging.interval_s, total_steps=config.total_steps, title=title
-        ) as shown:
+        with progress(console, config.logging.interval_s, total_steps=config.total_steps, title=title) as shown:
             summary = train_reference(config, folder, shown, stop)
         console.print(
             f"{'stopped by ' + summary.stopped_by if summary.stopped_by else 'finished'} after "

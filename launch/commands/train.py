@@ -16,9 +16,7 @@ from launch.run_folder import RunFolder, read_config
 
 def _help() -> str:
     width = max(map(len, PRESETS))
-    lines = "\n".join(
-        f"  {name:<{width}}  {(build.__doc__ or '').splitlines()[0]}" for name, build in PRESETS.items()
-    )
+    lines = "\n".join(f"  {name:<{width}}  {(build.__doc__ or '').splitlines()[0]}" for name, build in PRESETS.items())
     return (
         "usage: yendor train PRESET [--flag value ...] [--dry-run]\n"
         "       yendor train --resume RUN [--flag value ...]\n\n"
@@ -41,7 +39,9 @@ def run(argv: Sequence[str]) -> int:
             raise UserError("--resume needs the run folder to go on with")
         return _resume(Path(arguments[1]), arguments[2:], dry_run)
     if arguments[0].startswith("-"):
-        raise UserError(f"the preset comes first: yendor train PRESET {arguments[0]} ...; presets: {', '.join(PRESETS)}")
+        raise UserError(
+            f"the preset comes first: yendor train PRESET {arguments[0]} ...; presets: {', '.join(PRESETS)}"
+        )
     name, *flags = arguments
     config = parse(preset(name), flags, f"yendor train {name}")
     _check_games(config)
@@ -141,4 +141,3 @@ def _log_to(path: Path) -> None:
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)
-

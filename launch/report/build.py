@@ -50,9 +50,7 @@ _LEARNING = (
 _POLICY = (
     _Curve(title="Entropy", unit="nats", metrics={"entropy": "policy/entropy"}),
     _Curve(title="KL divergence", unit="nats", metrics={"KL": "policy/approx_kl"}),
-    _Curve(
-        title="Explained variance", unit="1 is perfect", metrics={"explained": "policy/explained_variance"}
-    ),
+    _Curve(title="Explained variance", unit="1 is perfect", metrics={"explained": "policy/explained_variance"}),
     _Curve(title="Speed", unit="steps per second", metrics={"speed": "time/steps_per_s"}),
 )
 _LABELS = (
@@ -132,9 +130,7 @@ def _reward_curves(lines: Rows) -> list[_Curve]:
     parts = [n.removeprefix("rewards/").removesuffix("/mean") for n in names if _is_part_mean(n)]
     curves = []
     for part in parts:
-        curves.append(
-            _Curve(title=f"{part} per step", unit="mean reward", metrics={part: f"rewards/{part}/mean"})
-        )
+        curves.append(_Curve(title=f"{part} per step", unit="mean reward", metrics={part: f"rewards/{part}/mean"}))
         curves.append(
             _Curve(
                 title=f"{part} per episode",
@@ -159,9 +155,7 @@ def _drawn(curves: Iterable[_Curve], lines: Rows, marks: Sequence[float]) -> lis
             title=curve.title,
             unit=curve.unit,
             series={
-                n: s
-                for n, metric in curve.metrics.items()
-                if any(map(math.isfinite, (s := _series(lines, metric))[1]))
+                n: s for n, metric in curve.metrics.items() if any(map(math.isfinite, (s := _series(lines, metric))[1]))
             },
             is_share=curve.is_share,
             marks=marks,
@@ -187,9 +181,7 @@ def _card(chart: Chart) -> dict[str, Any]:
         "svg": Markup(draw(chart)),  # our own drawing; its text was escaped by matplotlib
         "last": form(next(iter(last.values()))) if len(last) == 1 else None,
         "legend": [
-            (name, series_colour(i), form(value))
-            for i, (name, value) in enumerate(last.items())
-            if len(last) > 1
+            (name, series_colour(i), form(value)) for i, (name, value) in enumerate(last.items()) if len(last) > 1
         ],
         "described": f"{chart.title} over environment steps; at the end {described}",
     }
@@ -223,9 +215,7 @@ def _tiles(lines: Rows, config: Mapping[str, Any]) -> list[tuple[str, str, str]]
     for metric, name, of in _TILES:
         if metric in last:
             is_share = metric in ("rollout/success", "labels/coverage")
-            tiles.append(
-                (formats.share(last[metric]) if is_share else formats.figure(last[metric]), name, of)
-            )
+            tiles.append((formats.share(last[metric]) if is_share else formats.figure(last[metric]), name, of))
     return tiles
 
 

@@ -76,9 +76,7 @@ def draw(chart: Chart) -> str:
         for colour, (steps, values) in zip(_cycle(len(chart.series)), chart.series.values(), strict=True):
             x, y = _thinned(np.asarray(steps, float), np.asarray(values, float))
             alone = len(x) == 1
-            axes.plot(
-                x, y, color=colour, linewidth=1.6, marker="o" if alone else None, solid_joinstyle="round"
-            )
+            axes.plot(x, y, color=colour, linewidth=1.6, marker="o" if alone else None, solid_joinstyle="round")
         out = io.StringIO()
         FigureCanvasSVG(figure).print_svg(out, metadata={"Date": None, "Creator": None})
     return _for_page(out.getvalue(), chart)

@@ -351,9 +351,7 @@ class Labeller:
         except TimeoutError as error:
             raise LabelClientError(f"no answer within {limit_s:g} s") from error
         if len(replies) != len(requests):
-            raise ValueError(
-                f"annotator '{self._client.name}' gave {len(replies)} replies to {len(requests)} requests"
-            )
+            raise ValueError(f"annotator '{self._client.name}' gave {len(replies)} replies to {len(requests)} requests")
         return replies
 
     def _label(self, ident: int, text: str, reply: LabelReply) -> Label:

@@ -141,9 +141,7 @@ def _rule(entry: dict[str, Any], category: dict[str, Any], name: str) -> Rule:
         verdicts[goal] = entry.get(goal, default)
     wrong = ({*verdicts.values()} - {*VALUES}) or ({*serves} - {*GOALS})
     if wrong:
-        raise LexiconError(
-            f"{where} says '{min(wrong)}': verdicts are {', '.join(VALUES)}; goals {', '.join(GOALS)}"
-        )
+        raise LexiconError(f"{where} says '{min(wrong)}': verdicts are {', '.join(VALUES)}; goals {', '.join(GOALS)}")
     try:
         pattern = re.compile(entry["match"])
     except re.error as error:

@@ -280,6 +280,4 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
         )
     (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
-        raise LabelStoreError(
-            f"label store {path} is damaged ({verdict}); restore a snapshot or use another path"
-        )
+        raise LabelStoreError(f"label store {path} is damaged ({verdict}); restore a snapshot or use another path")

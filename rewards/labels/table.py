@@ -47,9 +47,7 @@ class LabelTable:
         differs = known & (known_values != values)
         if differs.any():
             at = int(np.flatnonzero(differs)[0])
-            raise ValueError(
-                f"caption {ids[at]} is worth {known_values[at]:g} and cannot be relabelled {values[at]:g}"
-            )
+            raise ValueError(f"caption {ids[at]} is worth {known_values[at]:g} and cannot be relabelled {values[at]:g}")
         ids, values = ids[~known], values[~known]
         if len(ids):
             order = np.argsort(all_ids := np.concatenate([self._ids, ids]))

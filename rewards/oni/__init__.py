@@ -1,0 +1,1 @@
+"""Rewards from captions that an annotator labelled while the agent plays (ONI)."""

@@ -80,9 +80,7 @@ class DistanceReward(CellReward):
 
 def filled(reward, steps, buffer_size=400, num_games=4):
     """A wrapper, its attached buffer after random steps, and what a model of factor 10 would have paid."""
-    venv = RewardVecEnvWrapper(
-        GamesVecEnv(CorridorGames(num_games, TrainingSeeds(1, 0, num_games), limit=9)), reward
-    )
+    venv = RewardVecEnvWrapper(GamesVecEnv(CorridorGames(num_games, TrainingSeeds(1, 0, num_games), limit=9)), reward)
     buffer = DictRewardReplayBuffer(
         buffer_size, venv.observation_space, venv.action_space, device="cpu", n_envs=num_games
     )

@@ -45,9 +45,7 @@ def act(controls, name):
 
 
 def test_every_more_page_is_kept_and_dismissed():
-    game = ScriptedGame(
-        [("You hear a noise.", MORE), ("It bites!", MORE), ("You die...", MORE), ("", None)], dies=True
-    )
+    game = ScriptedGame([("You hear a noise.", MORE), ("It bites!", MORE), ("You die...", MORE), ("", None)], dies=True)
     assert PlainControls(task("NetHackScore-v0"), game).play(1)
     assert game.pressed == [ord("k"), 32, 32, 32]
     assert game.pages == [b"You hear a noise.", b"It bites!", b"You die..."]

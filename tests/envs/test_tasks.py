@@ -35,16 +35,12 @@ def test_specifications_cross_processes():
 
 
 def test_an_unknown_id_is_one_sentence_with_the_nearest():
-    with pytest.raises(
-        ValueError, match=r"^unknown task 'MiniHack-KeyRoom-S6-v0'; did you mean .*KeyRoom-S5-v0"
-    ):
+    with pytest.raises(ValueError, match=r"^unknown task 'MiniHack-KeyRoom-S6-v0'; did you mean .*KeyRoom-S5-v0"):
         task("MiniHack-KeyRoom-S6-v0")
 
 
 def test_an_id_that_cannot_be_built_says_why():
-    with pytest.raises(
-        ValueError, match=r"^task 'MiniHack-Boxoban-Hard-v0' cannot be built: its level files"
-    ):
+    with pytest.raises(ValueError, match=r"^task 'MiniHack-Boxoban-Hard-v0' cannot be built: its level files"):
         task("MiniHack-Boxoban-Hard-v0")
 
 

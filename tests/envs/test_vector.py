@@ -48,9 +48,7 @@ def played(task, seeds, actions, **config):
     shown = [b"".join(a.tobytes() for a in games.reset().values())]
     for action in actions:
         step = games.step(np.array([action]))
-        shown.append(
-            b"".join(a.tobytes() for a in step.obs.values()) + step.reward.tobytes() + step.messages[0]
-        )
+        shown.append(b"".join(a.tobytes() for a in step.obs.values()) + step.reward.tobytes() + step.messages[0])
     games.close()
     return shown
 
@@ -186,16 +184,11 @@ def test_a_game_in_company_plays_as_it_does_alone():
     alone = played("MiniHack-KeyRoom-S5-v0", seeds[1:], [0, 3, 8, 9, 2] * 4)
     games = games_of("MiniHack-Room-5x5-v0,MiniHack-KeyRoom-S5-v0", 2, ListedSeeds(seeds))
     obs = games.reset()
-    own = [
-        games.spec.action_names.index(read_spec("MiniHack-KeyRoom-S5-v0").action_names[a])
-        for a in [0, 3, 8, 9, 2]
-    ]
+    own = [games.spec.action_names.index(read_spec("MiniHack-KeyRoom-S5-v0").action_names[a]) for a in [0, 3, 8, 9, 2]]
     assert b"".join(a[1].tobytes() for a in obs.values()) == alone[0]
     for action, expected in zip(own * 4, alone[1:], strict=True):
         step = games.step(np.array([0, action]))
-        shown = (
-            b"".join(a[1].tobytes() for a in step.obs.values()) + step.reward[1:].tobytes() + step.messages[1]
-        )
+        shown = b"".join(a[1].tobytes() for a in step.obs.values()) + step.reward[1:].tobytes() + step.messages[1]
         assert shown == expected
     games.close()
 

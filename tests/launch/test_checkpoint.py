@@ -126,9 +126,7 @@ def test_checkpointed_state_is_exact(tmp_path_factory, state):
     assert same(_native(state), found.state)
 
 
-@pytest.mark.parametrize(
-    "bad", [object(), {1, 2}, np.array(["a"]), np.array([object()]), 1j, np.datetime64("now")]
-)
+@pytest.mark.parametrize("bad", [object(), {1, 2}, np.array(["a"]), np.array([object()]), 1j, np.datetime64("now")])
 def test_what_would_need_pickle_is_refused(tmp_path, bad):
     with pytest.raises(TypeError, match=r"state\.a\.1"):
         save(tmp_path, 1, {}, {"a": [0, bad]})

@@ -1,0 +1,143 @@
+"""What is measured: contenders, each in a process of its own that sleeps while others are measured."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any, Protocol
+
+from launch.errors import RunFailed
+
+_JOIN_S = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """One measurement."""
+
+    steps: int
+    """Environment steps, over all games."""
+    seconds: float
+    """Wall clock."""
+    split: Mapping[str, float] = field(default_factory=dict)
+    """Share of the wall clock by activity (``collect``, ``learn``)."""
+
+    @property
+    def steps_per_s(self) -> float:
+        """Environment steps per second."""
+        return self.steps / self.seconds
+
+
+class Contender(Protocol):
+    """Something whose speed is measured; idle between rounds."""
+
+    def warm_up(self) -> None:
+        """Whatever only the first steps need: allocations, caches, compilation."""
+        ...
+
+    def run_round(self, seconds: float) -> Round:
+        """Work for about so long, and say how much was done; nothing goes on afterwards."""
+        ...
+
+    def close(self) -> None:
+        """End what was started."""
+        ...
+
+
+class Maker(Protocol):
+    """Builds a contender in the process that will run it; a small record that can be sent there."""
+
+    @property
+    def name(self) -> str:
+        """As shown."""
+        ...
+
+    @property
+    def is_reference(self) -> bool:
+        """The others are measured against the fastest reference."""
+        ...
+
+    def build(self) -> Contender:
+        """The contender, ready for ``warm_up``."""
+        ...
+
+
+class Isolated:
+    """A contender in a process of its own, driven over a pipe.
+
+    Args:
+        maker: builds it there.
+
+    Raises:
+        RunFailed: from every method: the contender failed or died; the cause is in the text.
+    """
+
+    def __init__(self, maker: Maker) -> None:
+        self.name, self.is_reference = maker.name, maker.is_reference
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        # Not a daemon: some contenders start processes of their own.
+        self._process = context.Process(target=_serve, args=(maker, theirs), daemon=False)
+        self._process.start()
+        theirs.close()
+
+    def warm_up(self) -> None:
+        """See ``Contender``."""
+        self._ask("warm_up")
+
+    def run_round(self, seconds: float) -> Round:
+        """See ``Contender``."""
+        return self._ask("run_round", seconds)
+
+    def close(self) -> None:
+        """Let it end by itself; end it by force where it does not."""
+        self._pipe.close()
+        self._process.join(_JOIN_S)
+        if self._process.is_alive():
+            self._process.terminate()
+            self._process.join()
+
+    def _ask(self, method: str, *arguments: float) -> Any:
+        try:
+            self._pipe.send((method, arguments))
+            answer, error = self._pipe.recv()
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            self._process.join(_JOIN_S)
+            raise RunFailed(f"contender {self.name} died (exit code {self._process.exitcode})") from None
+        if error is not None:
+            raise RunFailed(f"contender {self.name} failed: {error}")
+        return answer
+
+
+def _serve(maker: Maker, pipe: Connection) -> None:
+    """Answer until the other end is closed."""
+    # Ctrl-C reaches the whole group; the driver answers it, and then closes the pipe.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    contender: Contender | None = None
+    try:
+        while True:
+            try:
+                method, arguments = pipe.recv()
+            except EOFError:
+                return
+            try:
+                contender = contender or maker.build()
+                answer = getattr(contender, method)(*arguments)
+            except Exception as error:  # noqa: BLE001  (sent to the driver, which raises it)
+                traceback.print_exc()
+                pipe.send((None, f"{type(error).__name__}: {error}"))
+                return
+            pipe.send((answer, None))
+    finally:
+        if contender is not None:
+            contender.close()
+
+
+def num_cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0))

@@ -1,0 +1,57 @@
+"""``yendor bench NAME [--json OUT]``: speed of ours beside a reference, measured in turn in one run."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from launch.arguments import parse, take_value
+from launch.errors import UserError, unknown_name
+
+BENCHES = {
+    "train": ("launch.bench.train", "TrainBench", "training: our PPO beside Stable-Baselines3's"),
+    "env": ("launch.bench.env", "EnvBench", "the games alone: ours beside gymnasium.make"),
+}
+"""``{name: (module, its configuration class, what is measured)}``; a module also has ``makers``."""
+
+
+def _help() -> str:
+    width = max(map(len, BENCHES))
+    lines = "\n".join(f"  {name:<{width}}  {text}" for name, (_, _, text) in BENCHES.items())
+    return f"usage: yendor bench NAME [--flag value ...] [--json OUT]\n\nbenchmarks:\n{lines}\n"
+
+
+def run(argv: Sequence[str]) -> int:
+    """Measure, print the table, and with ``--json`` keep every measurement."""
+    if not argv or argv[0] in ("-h", "--help"):
+        sys.stdout.write(_help())
+        return 0
+    name = argv[0]
+    if name.startswith("-"):
+        raise UserError(f"the benchmark's name comes first: yendor bench NAME {name} ...")
+    if name not in BENCHES:
+        raise unknown_name("benchmark", name, BENCHES)
+    out, rest = take_value(argv[1:], "--json")
+    module_name, config_class, _ = BENCHES[name]
+    bench = importlib.import_module(module_name)
+    flags = parse(getattr(bench, config_class)(), rest, f"yendor bench {name}")
+    makers = bench.makers(flags)
+    from launch.bench.alternate import alternate, as_json, machine, raw, summarise, table
+
+    before = machine()
+    print(f"{before['cpu']}, {before['cores']} cores, load {before['load_before']}")
+    print(", ".join(f"{package} {version}" for package, version in before["versions"].items()))
+    found = alternate(makers, flags.rounds, flags.seconds)
+    summary = summarise(makers, found)
+    print(table(summary))
+    if out is not None:
+        from launch.durable import write_atomic
+
+        path = Path(out)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        command = ["yendor", "bench", *argv]
+        measured = {"summary": summary, "measurements": raw(found)}
+        write_atomic(path, as_json(command, flags.model_dump(mode="json"), before, **measured))
+    return 0
