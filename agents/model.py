@@ -62,12 +62,11 @@ class ActorCritic(nn.Module):
         features = self.encoder({key: x.flatten(0, 1) for key, x in obs.items()}).unflatten(0, (T, B))
         if self.core is None:
             return features
-        assert state is not None, "a recurrent core starts from initial_state"
         states = []
         for t in range(T):
-            state = self.core(features[t], state)
-            states.append(state)
-            state = state * (~done[t])[:, None]
+            after: Tensor = self.core(features[t], state)
+            states.append(after)
+            state = after * (~done[t])[:, None]
         return torch.stack(states)
 
     def values(self, features: Tensor) -> Tensor:

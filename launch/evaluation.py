@@ -131,11 +131,12 @@ def _play(evaluation: Evaluation, seeds: Sequence[EpisodeSeeds]) -> Iterator[Epi
         play = ray.remote(num_cpus=1, max_retries=0, num_returns="streaming")(_play_in_worker)
         running: list[Any] = [play.remote(evaluation, list(seeds[i::num_workers])) for i in range(num_workers)]
         while running:
-            ready, _ = ray.wait(running, num_returns=1)
+            results: Any = ray.wait(running, num_returns=1)[0][0]
             try:
-                yield ray.get(next(ready[0]))
+                result: Any = ray.get(next(results))
+                yield result
             except StopIteration:
-                running.remove(ready[0])
+                running.remove(results)
 
 
 def _play_in_worker(evaluation: Evaluation, seeds: Sequence[EpisodeSeeds]) -> Iterator[EpisodeResult]:

@@ -31,7 +31,7 @@ def alternate(makers: Sequence[Maker], rounds: int, seconds: float, say: Say = p
         say: told of each one.
 
     Raises:
-        RunFailed: a contender failed.
+        RunError: a contender failed.
     """
     found: dict[str, list[Round]] = {maker.name: [] for maker in makers}
     with ExitStack() as stack:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
-from launch.errors import RunFailed
+from launch.errors import RunError
 
 _JOIN_S = 30.0
 
@@ -74,7 +74,7 @@ class Isolated:
         maker: builds it there.
 
     Raises:
-        RunFailed: from every method: the contender failed or died; the cause is in the text.
+        RunError: from every method: the contender failed or died; the cause is in the text.
     """
 
     def __init__(self, maker: Maker) -> None:
@@ -108,9 +108,9 @@ class Isolated:
             answer, error = self._pipe.recv()
         except (EOFError, BrokenPipeError, ConnectionResetError):
             self._process.join(_JOIN_S)
-            raise RunFailed(f"contender {self.name} died (exit code {self._process.exitcode})") from None
+            raise RunError(f"contender {self.name} died (exit code {self._process.exitcode})") from None
         if error is not None:
-            raise RunFailed(f"contender {self.name} failed: {error}")
+            raise RunError(f"contender {self.name} failed: {error}")
         return answer
 
 

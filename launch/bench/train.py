@@ -229,7 +229,7 @@ class Sb3Maker:
         return Sb3Training(self.config, _VEC_ENVS[self.kind](self.config))
 
 
-def _gym_env(task: str, penalty_step: float) -> gymnasium.Env:
+def _gym_env(task: str, penalty_step: float | None) -> gymnasium.Env:
     import gymnasium
     import minihack  # noqa: F401  (registers its tasks)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from launch.arguments import parse, validate
 from launch.config import MAY_CHANGE_ON_RESUME, TrainConfig
 from launch.errors import UserError
 from launch.presets import PRESETS, preset
-from launch.run_folder import RunFolder, read_config
+from launch.run_folder import RunFolder, installed_versions, read_config
 
 
 def _help() -> str:
@@ -114,6 +115,8 @@ def _train(config: TrainConfig, folder: RunFolder, *, resume: bool) -> int:
 
     console = Console()
     _log_to(folder.path / "logs" / "driver.log")
+    command = shlex.join(["yendor", *sys.argv[1:]])
+    folder.event("started", step=None, command=command, versions=installed_versions())
     title = f"{folder.path.name}: {config.env.task}"
     with folder, StopRequest() as stop:
         with progress(console, config.logging.interval_s, total_steps=config.total_steps, title=title) as shown:

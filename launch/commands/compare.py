@@ -1,0 +1,91 @@
+"""``yendor compare RUN RUN ... [--json OUT]``: the evaluations of several runs side by side."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from launch.arguments import take_value
+from launch.errors import UserError
+
+_FIGURES = ("success", "env_return", "episode_steps", "score", "max_depth", "max_xp_level", "progression")
+
+
+def run(argv: Sequence[str]) -> int:
+    """Print one row for each run and task; runs of the same preset are also averaged over their seeds."""
+    out, runs = take_value(argv, "--json")
+    if not runs or runs[0] in ("-h", "--help"):
+        print("usage: yendor compare RUN RUN ... [--json OUT]\n\nEach RUN is a folder that 'yendor eval' was run on.")
+        return 0
+    rows = [row for name in runs for row in evaluations(Path(name))]
+    _print(rows)
+    if out is not None:
+        from launch.durable import write_atomic
+
+        write_atomic(Path(out), json.dumps({"rows": rows, "means": means(rows)}, indent=1))
+    return 0
+
+
+def evaluations(run: Path) -> list[dict[str, Any]]:
+    """Every row of figures that was evaluated of a run, with its preset and seed.
+
+    Raises:
+        UserError: there is no run, or it was not evaluated.
+    """
+    from launch.run_folder import read_config
+
+    config = read_config(run)
+    rows = []
+    for path in sorted((run / "eval").glob("*.json")):
+        summary = json.loads(path.read_text())
+        about = {"run": run.name, "preset": config["preset"], "seed": config["seed"], "policy": path.stem}
+        rows += [about | row for row in summary["tasks"]]
+    if not rows:
+        raise UserError(f"run {run} has not been evaluated; 'yendor eval {run}' does that")
+    return rows
+
+
+def means(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean over seeds, with its 95 % Student interval, for each preset, task and policy."""
+    from agents.statistics import t_interval
+
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        groups[row["preset"], row["task"], row["policy"]].append(row)
+    found = []
+    for (preset, task, policy), same in groups.items():
+        mean: dict[str, Any] = {"preset": preset, "task": task, "policy": policy, "seeds": len(same)}
+        for figure in _FIGURES:
+            values = [row[figure] for row in same if row.get(figure) is not None]
+            if values:
+                mean[figure] = sum(values) / len(values)
+            if len(values) > 1:
+                mean[f"{figure}_low"], mean[f"{figure}_high"] = t_interval(values)
+        found.append(mean)
+    return found
+
+
+def _print(rows: Sequence[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = [figure for figure in _FIGURES if any(row.get(figure) is not None for row in rows)]
+    table = Table("run", "task", "policy", *shown)
+    for row in rows:
+        table.add_row(row["run"], row["task"], row["policy"], *(_cell(row, figure) for figure in shown))
+    table.add_section()
+    for mean in means(rows):
+        if mean["seeds"] > 1:
+            name = f"{mean['preset']}, mean of {mean['seeds']}"
+            table.add_row(name, mean["task"], mean["policy"], *(_cell(mean, figure) for figure in shown))
+    Console().print(table)
+
+
+def _cell(row: dict[str, Any], figure: str) -> str:
+    if row.get(figure) is None:
+        return ""
+    interval = f" [{row[figure + '_low']:.2f}, {row[figure + '_high']:.2f}]" if f"{figure}_low" in row else ""
+    return f"{row[figure]:.3f}{interval}"

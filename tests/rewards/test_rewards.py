@@ -1,0 +1,191 @@
+"""Every reward model through the conformance suite, and its numbers by hand."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from envs.captions import caption_id
+from envs.data import FinalObs, RewardPart, Rollout
+from rewards.config import PartConfig, StreamConfig
+from rewards.env import EnvReward
+from rewards.labels.table import LabelTable
+from rewards.mix import Ingredient, RewardMix
+from rewards.normalise import RunningMoments
+from rewards.oni.retrieval import RetrievalReward
+
+_spec = importlib.util.spec_from_file_location("conformance", Path(__file__).parent / "conformance.py")
+conformance = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(conformance)
+
+GOOD, BAD, NEW = (caption_id(text) for text in ("You kill it!", "It's the wall.", "Something new."))
+
+
+def _rollout(caption_ids, env_reward=None, ends=()):
+    """Captions [T, B] with their counts worked out here, episodes ending at ``ends`` (t, b)."""
+    ids = np.array(caption_ids, np.int64)
+    T, B = ids.shape
+    done = np.zeros((T, B), bool)
+    for t, b in ends:
+        done[t, b] = True
+    counts = np.zeros((T, B), np.int32)
+    for b in range(B):
+        seen = {}
+        for t in range(T):
+            if ids[t, b]:
+                seen[ids[t, b]] = counts[t, b] = seen.get(ids[t, b], 0) + 1
+            if done[t, b]:
+                seen = {}
+    at = np.argwhere(done).astype(np.int64).reshape(-1, 2)
+    return Rollout(
+        obs={"vector": np.zeros((T + 1, B, 1), np.float32)},
+        actions=np.zeros((T, B), np.int64),
+        env_reward=np.zeros((T, B), np.float32) if env_reward is None else np.array(env_reward, np.float32),
+        terminated=done,
+        truncated=np.zeros((T, B), bool),
+        end_status=done.astype(np.int8),
+        final_obs=FinalObs(at=at, obs={"vector": np.zeros((len(at), 1), np.float32)}),
+        policy_version=np.zeros((T, B), np.int64),
+        episode_id=np.zeros((T, B), np.int64),
+        step_in_episode=np.zeros((T, B), np.int32),
+        caption_id=ids,
+        caption_count=counts,
+    )
+
+
+def _table():
+    table = LabelTable()
+    table.apply([(GOOD, 1.0), (BAD, 0.0)])
+    return table
+
+
+MODELS = {
+    "env": EnvReward,
+    "retrieval": lambda: RetrievalReward(_table()),
+    "retrieval, no decay": lambda: RetrievalReward(_table(), count_exponent=0.0),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_conformance(name):
+    rng = np.random.default_rng(0)
+    rollout = _rollout(
+        rng.choice([0, GOOD, BAD, NEW], (20, 3)), rng.normal(size=(20, 3)), ends=[(4, 0), (11, 0), (9, 2)]
+    )
+    conformance.check(MODELS[name], rollout)
+
+
+def test_retrieval_by_hand():
+    # Third occurrence: 1 / 3**3. The count starts afresh after the end at step 3.
+    rollout = _rollout([[GOOD], [GOOD], [0], [GOOD], [GOOD], [BAD], [NEW]], ends=[(3, 0)])
+    parts, _ = RetrievalReward(_table()).score(rollout, {})
+    assert parts["oni"].value[:, 0].tolist() == pytest.approx([1, 1 / 8, 0, 1 / 27, 1, 0, 0])
+    assert parts["oni"].valid[:, 0].tolist() == [True] * 6 + [False]
+
+
+def test_the_message_that_ends_a_game_is_paid():
+    rollout = _rollout([[0], [GOOD]], ends=[(1, 0)])
+    parts, _ = RetrievalReward(_table()).score(rollout, {})
+    assert parts["oni"].value[1, 0] == 1
+
+
+def _mix(parts, **streams):
+    return RewardMix([Ingredient(model=m, config=c) for m, c in parts], streams or {"extrinsic": StreamConfig()})
+
+
+class Fixed:
+    """A reward model with given values."""
+
+    version = 3
+
+    def __init__(self, name, value, valid=None):
+        self.part_names = (name,)
+        value = np.array(value, np.float32)[:, None]
+        valid = np.ones(value.shape, bool) if valid is None else np.array(valid)[:, None]
+        self._part = RewardPart(value=value, valid=valid)
+
+    def initial_state(self, num_games):
+        return {}
+
+    def score(self, rollout, state):
+        return {self.part_names[0]: self._part}, state
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+
+def _scored(mix, num_steps):
+    output, _ = mix.score(_rollout(np.zeros((num_steps, 1))), mix.initial_state(1))
+    return output
+
+
+def test_parts_of_a_stream_add_up_weighted_and_clipped_and_invalid_ones_pay_nothing():
+    mix = _mix(
+        [
+            (Fixed("a", [1, 2, 3]), PartConfig(weight=2, clip=5)),
+            (Fixed("b", [10, 10, 10], [True, False, True]), PartConfig(weight=0.1)),
+        ]
+    )
+    output = _scored(mix, 3)
+    assert output.streams[:, 0, 0].tolist() == pytest.approx([3, 4, 6])
+    assert output.parts["a"].value[:, 0].tolist() == [1, 2, 3]  # parts stay unweighted
+    assert not output.parts["b"].valid[1, 0]
+
+
+def test_parts_of_a_stream_multiply_where_asked_and_invalid_ones_have_no_say():
+    mix = _mix(
+        [(Fixed("a", [2, 2]), PartConfig()), (Fixed("b", [3, 5], [True, False]), PartConfig())],
+        extrinsic=StreamConfig(combine="product"),
+    )
+    assert _scored(mix, 2).streams[:, 0, 0].tolist() == [6, 2]
+
+
+def test_each_stream_keeps_its_own_discount_and_unfed_streams_are_left_out():
+    streams = {"extrinsic": StreamConfig(gamma=0.9), "intrinsic": StreamConfig(gamma=0.5)}
+    both = _mix([(Fixed("a", [1]), PartConfig()), (Fixed("b", [2]), PartConfig(stream="intrinsic"))], **streams)
+    assert both.gammas == [0.9, 0.5]
+    assert _scored(both, 1).streams[0, 0].tolist() == [1, 2]
+    one = _mix([(Fixed("a", [1]), PartConfig(weight=0)), (Fixed("b", [2]), PartConfig(stream="intrinsic"))], **streams)
+    assert one.gammas == [0.5]
+    assert set(_scored(one, 1).parts) == {"a", "b"}  # a part of weight 0 is still measured
+
+
+def test_nonsense_mixes_are_refused():
+    with pytest.raises(ValueError, match="both called 'a'"):
+        _mix([(Fixed("a", [1]), PartConfig()), (Fixed("a", [1]), PartConfig())])
+    with pytest.raises(ValueError, match="weight 0"):
+        _mix([(Fixed("a", [1]), PartConfig(weight=0))])
+
+
+def test_a_reward_that_is_not_finite_is_refused_unless_it_is_invalid():
+    with pytest.raises(ValueError, match="not finite"):
+        RewardPart(value=np.array([[np.nan]]), valid=np.array([[True]]))
+    RewardPart(value=np.array([[np.nan]]), valid=np.array([[False]]))
+
+
+def test_normalised_parts_survive_a_checkpoint():
+    config = PartConfig(normalise="std")
+    first = _mix([(Fixed("a", [0, 4]), config)])
+    assert _scored(first, 2).streams[:, 0, 0].tolist() == [0, 2]  # standard deviation 2
+    second = _mix([(Fixed("a", [0, 4]), config)])
+    second.load_state_dict(first.state_dict())
+    np.testing.assert_array_equal(_scored(second, 2).streams, _scored(first, 2).streams)
+
+
+@given(st.lists(st.lists(st.floats(-1e3, 1e3), max_size=20), min_size=1, max_size=5))
+def test_running_moments_equal_those_of_all_values_at_once(batches):
+    moments = RunningMoments()
+    for batch in batches:
+        moments.update(np.array(batch))
+    values = np.array([x for batch in batches for x in batch])
+    assert moments.count == len(values)
+    if len(values):
+        assert moments.mean == pytest.approx(values.mean(), abs=1e-6)
+    if len(values) > 1 and values.std() > 1e-3:
+        assert moments.std == pytest.approx(values.std(), rel=1e-6)
