@@ -57,7 +57,7 @@ _T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float]:
-    """95 % Student interval of the mean of a few seeds (2 to 11; beyond that the normal quantile).
+    """95 % Student interval of the mean of a few seeds.
 
     Raises:
         ValueError: fewer than two values have no spread.
@@ -66,6 +66,28 @@ def t_interval(values: Sequence[float]) -> tuple[float, float]:
     if n < 2:
         raise ValueError("an interval over seeds needs at least two of them")
     mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
-    quantile = _T_975[n - 2] if n - 2 < len(_T_975) else Z_95
-    half = quantile * deviation / math.sqrt(n)
+    half = _t_quantile(n - 1) * deviation / math.sqrt(n)
     return mean - half, mean + half
+
+
+def difference_interval(values: Sequence[float], others: Sequence[float]) -> tuple[float, float]:
+    """95 % Welch interval of the difference of two means (``values`` minus ``others``), variances unequal.
+
+    Raises:
+        ValueError: fewer than two values on a side.
+    """
+    if min(len(values), len(others)) < 2:
+        raise ValueError("an interval over seeds needs at least two of them on each side")
+    parts = [float(np.var(x, ddof=1)) / len(x) for x in (values, others)]
+    difference, variance = float(np.mean(values) - np.mean(others)), sum(parts)
+    if variance == 0.0:
+        return difference, difference
+    # Welch-Satterthwaite: the degrees of freedom that the two variances together are worth.
+    freedom = variance**2 / sum(p**2 / (len(x) - 1) for p, x in zip(parts, (values, others), strict=True))
+    half = _t_quantile(int(freedom)) * math.sqrt(variance)
+    return difference - half, difference + half
+
+
+def _t_quantile(freedom: int) -> float:
+    """97.5 % quantile of Student's distribution; the normal one beyond ten degrees of freedom."""
+    return _T_975[max(1, freedom) - 1] if freedom <= len(_T_975) else Z_95

@@ -152,7 +152,9 @@ def play_here(evaluation: Evaluation, seeds: Sequence[EpisodeSeeds]) -> Iterator
     from envs.seeding import ListedSeeds
     from envs.tasks import make
 
-    probe = make(evaluation.games, len(evaluation.games.task_ids), ListedSeeds([seeds[0]] * len(evaluation.games.task_ids)))
+    probe = make(
+        evaluation.games, len(evaluation.games.task_ids), ListedSeeds([seeds[0]] * len(evaluation.games.task_ids))
+    )
     spec = probe.spec
     probe.close()
     yield from evaluate(

@@ -22,6 +22,7 @@ import stable_baselines3
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.devices import device
@@ -124,7 +125,7 @@ def reference_ppo(config: TrainConfig, venv: VecEnv) -> PPO:
         "none": ppo.learning_rate,
         "linear": lambda remaining: ppo.learning_rate * min(1.0, remaining + batch),
     }
-    return PPO(
+    model = PPO(
         "MultiInputPolicy",
         venv,
         learning_rate=schedules[ppo.anneal],
@@ -143,6 +144,9 @@ def reference_ppo(config: TrainConfig, venv: VecEnv) -> PPO:
         seed=config.seed,
         device=device(config.device),
     )
+    # SB3's own logger would make a temporary folder at each call of learn.
+    model.set_logger(Logger(None, []))
+    return model
 
 
 def train_reference(config: TrainConfig, folder: RunFolder, progress: Progress, stop: StopRequest) -> TrainSummary:
@@ -193,7 +197,8 @@ class ReferenceMetrics(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         self._after_update()
-        if time.monotonic() - self._line_s >= self._interval_s:
+        is_due = time.monotonic() - self._line_s >= self._interval_s
+        if is_due and self.updates > self._line_updates:
             self._write_line()
 
     def _on_step(self) -> bool:

@@ -33,8 +33,7 @@ _CURVE = (
     "rewards/oni/episode_sum",
 )
 _SINGLE_PROCESS = (
-    "--rollout.num-workers 0 --rollout.games-per-worker 16 --threads 1 "
-    "--logging.interval-s 5 --no-logging.tensorboard"
+    "--rollout.num-workers 0 --rollout.games-per-worker 16 --threads 1 --logging.interval-s 5 --no-logging.tensorboard"
 )
 
 
@@ -142,7 +141,7 @@ def run_job(job: Job, out: Path, runs: Path) -> None:
         "evaluations": evaluations,
         "captions": _captions(folder),
     }
-    write_atomic(out / f"{job.name}.json", json.dumps(result, indent=1))
+    write_atomic(out / f"{job.name}.json", json.dumps(result))
 
 
 def _training(job: Job, steps: int, runs: Path) -> list[str]:

@@ -97,7 +97,8 @@ class GymLoop:
     def build(self) -> Contender:
         """In this process."""
         import gymnasium
-        import minihack  # noqa: F401  (registers its tasks)
+
+        from envs import registered  # noqa: F401  (imports minihack, whose tasks register themselves)
 
         flags = self.flags
         envs = [

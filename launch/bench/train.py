@@ -231,7 +231,8 @@ class Sb3Maker:
 
 def _gym_env(task: str, penalty_step: float | None) -> gymnasium.Env:
     import gymnasium
-    import minihack  # noqa: F401  (registers its tasks)
+
+    from envs import registered  # noqa: F401  (imports minihack, whose tasks register themselves)
 
     return gymnasium.make(task, observation_keys=OBS_KEYS, penalty_step=penalty_step, disable_env_checker=True)
 

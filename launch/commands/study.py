@@ -26,14 +26,25 @@ class StudyFlags(Config):
     """Only jobs whose name contains this text."""
 
 
+class FiguresFlags(Config):
+    """Make the tables and plots of everything that is done."""
+
+    results: Path = Path("tests/benchmarks/results")
+    """Folder of the results."""
+
+
 def run(argv: Sequence[str]) -> int:
     """Run the jobs that are not done yet; exit code 1 if some failed."""
     from launch.studies import STUDIES
     from launch.study import Study
 
+    if argv and argv[0] == "figures":
+        return _figures(parse(FiguresFlags(), argv[1:], "yendor study figures"))
     if not argv or argv[0] in ("-h", "--help"):
         names = "\n".join(f"  {name}: {len(jobs)} runs" for name, jobs in STUDIES.items())
-        print(f"usage: yendor study NAME [--out DIR] [--runs DIR] [--parallel N] [--only TEXT]\n\nstudies:\n{names}")
+        print(
+            f"usage: yendor study NAME [--out DIR] [--runs DIR] [--parallel N] [--only TEXT]\n       yendor study figures\n\nstudies:\n{names}"
+        )
         return 0
     name, *flags = argv
     if name not in STUDIES:
@@ -42,3 +53,16 @@ def run(argv: Sequence[str]) -> int:
     jobs = [job for job in STUDIES[name] if chosen.only in job.name]
     study = Study(jobs, chosen.out / name, chosen.runs, chosen.parallel)
     return 0 if study.run() else 1
+
+
+def _figures(flags: FiguresFlags) -> int:
+    from launch.study_figures import FIGURES, captions_table, differences, draw, load, table
+
+    runs = load(flags.results)
+    for name in FIGURES:
+        out = flags.results / "figures" / f"{name}.png"
+        if draw(runs, name, out):
+            print(f"drawn: {out}")
+    print(f"\n{table(runs)}\n\n{differences(runs)}")
+    print(f"\n{captions_table(runs, [name for name in runs if name.endswith('_oni')])}")
+    return 0

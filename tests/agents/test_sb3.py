@@ -28,8 +28,9 @@ SMALL = ModelConfig(encoder=EncoderConfig(hidden=32, vector_hidden=32))
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
+def one_thread(monkeypatch, tmp_path):
     torch.set_num_threads(1)
+    monkeypatch.setenv("SB3_LOGDIR", str(tmp_path))
 
 
 def reached(rollout):
@@ -79,10 +80,7 @@ def joined(rollouts):
     at = np.concatenate([r.final_obs.at + np.array([t, 0]) for t, r in enumerate(rollouts)])
     names = ["actions", "env_reward", "terminated", "truncated", "end_status", "policy_version"]
     names += ["episode_id", "step_in_episode", "caption_id", "caption_count"]
-    obs = {
-        k: np.concatenate([r.obs[k][:1] for r in rollouts] + [rollouts[-1].obs[k][1:]])
-        for k in rollouts[0].obs
-    }
+    obs = {k: np.concatenate([r.obs[k][:1] for r in rollouts] + [rollouts[-1].obs[k][1:]]) for k in rollouts[0].obs}
     finals = {k: np.concatenate([r.final_obs.obs[k] for r in rollouts]) for k in obs}
     columns = {name: np.concatenate([getattr(r, name) for r in rollouts]) for name in names}
     return Rollout(obs=obs, final_obs=FinalObs(at=at, obs=finals), **columns)
@@ -104,9 +102,7 @@ def test_a_step_says_what_the_games_say_in_sb3_terms():
     assert done.all() and all(info["TimeLimit.truncated"] for info in infos)
     np.testing.assert_array_equal(infos[1]["terminal_observation"]["vector"], played.final_obs[1]["vector"])
     np.testing.assert_array_equal(obs["vector"], played.obs["vector"])
-    assert (
-        infos[0]["episode"]["r"] == 0.0 and infos[0]["episode"]["l"] == 3 and infos[0]["is_success"] is False
-    )
+    assert infos[0]["episode"]["r"] == 0.0 and infos[0]["episode"]["l"] == 3 and infos[0]["is_success"] is False
     assert infos[0]["result"].end_status == EndStatus.ABORTED
 
 
@@ -148,9 +144,7 @@ def played(venv, steps, seed=0):
 
 def test_scoring_step_by_step_equals_scoring_the_whole_at_once():
     rollouts, paid = [], []
-    venv = RewardVecEnvWrapper(
-        GamesVecEnv(corridor(4)), NewCells(), on_step=lambda r, parts: rollouts.append(r)
-    )
+    venv = RewardVecEnvWrapper(GamesVecEnv(corridor(4)), NewCells(), on_step=lambda r, parts: rollouts.append(r))
     for _, reward, _, _ in played(venv, 60):
         paid.append(reward)
     whole = joined(rollouts)
@@ -189,9 +183,7 @@ class Mixed:
         return []
 
     def score(self, rollout, state):
-        streams = np.stack(
-            [np.full(rollout.env_reward.shape, 2.0), np.full(rollout.env_reward.shape, 0.5)], -1
-        )
+        streams = np.stack([np.full(rollout.env_reward.shape, 2.0), np.full(rollout.env_reward.shape, 0.5)], -1)
         return RewardOutput(streams=streams.astype(np.float32), parts={}), state
 
 
@@ -292,9 +284,7 @@ def test_continuous_models_play_too():
 
 def test_models_of_other_games_and_masks_are_refused():
     model = untrained(PPO, corridor(2))
-    with pytest.raises(
-        ValueError, match=r"observes 'vector' of shape \(7,\); in these games it is of shape \(3,\)"
-    ):
+    with pytest.raises(ValueError, match=r"observes 'vector' of shape \(7,\); in these games it is of shape \(3,\)"):
         Sb3Policy(model, MemoryGames(1, TrainingSeeds(0, 0, 1)).spec)
     masked = MaskedGames(4, TrainingSeeds(0, 0, 4))
     with pytest.raises(ValueError, match=r"the model acts in Discrete\(3\), these games in Discrete\(4\)"):
@@ -325,9 +315,7 @@ def test_sb3_has_exactly_our_network():
     model = untrained(PPO, games, policy_kwargs=network_kwargs(SMALL))
     ours = ActorCritic(SMALL, games.spec, 1)
     weights = actor_critic_weights(model.policy)
-    assert {name: x.shape for name, x in weights.items()} == {
-        n: tuple(x.shape) for n, x in ours.state_dict().items()
-    }
+    assert {name: x.shape for name, x in weights.items()} == {n: tuple(x.shape) for n, x in ours.state_dict().items()}
     assert sum(p.numel() for p in model.policy.parameters()) == sum(p.numel() for p in ours.parameters())
     policy = TorchPolicy(ours, torch.device("cpu"))
     policy.load(weights, 1)

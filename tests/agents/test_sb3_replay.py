@@ -23,8 +23,9 @@ from envs.toy import CorridorGames
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
+def one_thread(monkeypatch, tmp_path):
     torch.set_num_threads(1)
+    monkeypatch.setenv("SB3_LOGDIR", str(tmp_path))
 
 
 def cells(rollout):

@@ -1,0 +1,178 @@
+"""Tables and plots from the JSON files of studies: what the README shows is made here and nowhere else."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agents.statistics import difference_interval, t_interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One plot: some variants of one task, success against steps."""
+
+    title: str
+    variants: Mapping[str, str]
+    """``{label in the legend: name of the runs without -seedN}``."""
+
+
+FIGURES: Mapping[str, tuple[Panel, ...]] = {
+    "reference": (Panel(title="KeyRoom-S5", variants={"Yendor PPO": "keyroom", "SB3 PPO": "keyroom_reference"}),),
+    "soundness": (
+        Panel(title="Room-Random-5x5", variants={"PPO": "room"}),
+        Panel(title="KeyRoom-S5", variants={"PPO": "keyroom"}),
+        Panel(title="River-Narrow", variants={"PPO": "river_narrow"}),
+    ),
+    "oni": (
+        Panel(title="KeyRoom-S5", variants={"PPO": "keyroom", "PPO + ONI retrieval": "keyroom_oni"}),
+        Panel(title="LockedDoor", variants={"PPO": "locked_door", "PPO + ONI retrieval": "locked_door_oni"}),
+        Panel(title="Corridor-R5", variants={"PPO": "corridor", "PPO + ONI retrieval": "corridor_oni"}),
+    ),
+}
+"""``{file name: panels}``."""
+
+Runs = Mapping[str, Sequence[Mapping[str, Any]]]
+"""``{name without -seedN: results of its seeds}``."""
+
+
+def load(folder: Path) -> Runs:
+    """Every finished job below a folder; where two studies hold the same job, the longer run counts."""
+    longest: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.glob("*/*-seed*.json")):
+        result = json.loads(path.read_text())
+        steps = max(map(int, result["evaluations"]))
+        known = longest.get(path.stem)
+        if known is None or steps > max(map(int, known["evaluations"])):
+            longest[path.stem] = result
+    runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for name in sorted(longest):
+        runs[name.rpartition("-seed")[0]].append(longest[name])
+    return runs
+
+
+def success_on_grid(result: Mapping[str, Any], grid: np.ndarray) -> np.ndarray:
+    """Training success (last 100 episodes) at each number of steps; 0 before the first episode ended."""
+    curve = result["curve"]
+    pairs = zip(curve["step"], curve["rollout/success"], strict=True)
+    points = [(step, value) for step, value in pairs if value is not None]
+    steps, values = np.array(points, float).T
+    return np.interp(grid, steps, values, left=0.0)
+
+
+def area_under_curve(result: Mapping[str, Any], steps: int) -> float:
+    """Mean training success from 0 to ``steps``: 1 is solved from the first step on."""
+    return float(success_on_grid(result, np.linspace(0, steps, 501)).mean())
+
+
+def rows(runs: Runs) -> list[dict[str, Any]]:
+    """One row for each variant and milestone: evaluated success and true return, means over seeds."""
+    found = []
+    for name, results in runs.items():
+        for steps in sorted({int(s) for r in results for s in r["evaluations"]}):
+            summaries = [r["evaluations"][str(steps)]["summary"] for r in results if str(steps) in r["evaluations"]]
+            row: dict[str, Any] = {"runs": name, "steps": steps, "seeds": len(summaries)}
+            areas = [area_under_curve(r, steps) for r in results if str(steps) in r["evaluations"]]
+            figures = {"success": [s["success"] for s in summaries], "area": areas}
+            figures["env_return"] = [s["env_return"] for s in summaries]
+            for figure, values in figures.items():
+                row[figure] = float(np.mean(values))
+                row[f"{figure}_each"] = values
+                if len(values) > 1:
+                    row[f"{figure}_low"], row[f"{figure}_high"] = t_interval(values)
+            found.append(row)
+    return found
+
+
+def table(runs: Runs) -> str:
+    """The rows as Markdown."""
+    lines = [
+        "| runs | steps | seeds | success (each seed) | 95 % interval | true return | area under curve |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows(runs):
+        each = ", ".join(f"{value:.3f}" for value in row["success_each"])
+        interval = f"{row['success_low']:.3f} to {row['success_high']:.3f}" if row["seeds"] > 1 else "one seed"
+        lines.append(
+            f"| {row['runs']} | {row['steps']:,} | {row['seeds']} | **{row['success']:.3f}** ({each}) | {interval} "
+            f"| {row['env_return']:.3f} | {row['area']:.3f} |"
+        )
+    return "\n".join(lines)
+
+
+def differences(runs: Runs) -> str:
+    """Success and area of each panel's second variant minus its first, with 95 % Welch intervals."""
+    by_key = {(row["runs"], row["steps"]): row for row in rows(runs)}
+    lines = ["| task | compared | steps | figure | difference | 95 % interval |", "|---|---|---|---|---|---|"]
+    for panel in (panel for panels in FIGURES.values() for panel in panels if len(panel.variants) == 2):
+        (first_label, first), (second_label, second) = panel.variants.items()
+        for steps in sorted({steps for name, steps in by_key if name == first}):
+            if (second, steps) not in by_key:
+                continue
+            for figure in ("success", "area"):
+                one, other = by_key[first, steps][f"{figure}_each"], by_key[second, steps][f"{figure}_each"]
+                if min(len(one), len(other)) < 2:
+                    continue
+                low, high = difference_interval(other, one)
+                lines.append(
+                    f"| {panel.title} | {second_label} - {first_label} | {steps:,} | {figure} "
+                    f"| {np.mean(other) - np.mean(one):+.3f} | {low:+.3f} to {high:+.3f} |"
+                )
+    return "\n".join(lines)
+
+
+def captions_table(runs: Runs, names: Sequence[str], num: int = 5) -> str:
+    """The best paid captions of each variant, summed over its seeds."""
+    lines = ["| runs | caption | label | times | paid |", "|---|---|---|---|---|"]
+    for name in names:
+        sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
+        for caption in (caption for result in runs.get(name, ()) for caption in result["captions"]):
+            entry = sums[caption["text"]]
+            entry[0] = caption["label"] or 0.0
+            entry[1] += caption["count"]
+            entry[2] += caption["paid"]
+        for text, (label, count, paid) in sorted(sums.items(), key=lambda item: -item[1][2])[:num]:
+            shown = text.replace("\n", " / ").replace("|", "\\|")
+            lines.append(f"| {name} | {shown} | {label:g} | {count:,.0f} | {paid:,.1f} |")
+    return "\n".join(lines)
+
+
+def draw(runs: Runs, figure: str, out: Path) -> bool:
+    """Draw one of ``FIGURES`` as PNG; False if it has no runs yet. Thin lines are seeds, thick ones means."""
+    panels = [panel for panel in FIGURES[figure] if any(name in runs for name in panel.variants.values())]
+    if not panels:
+        return False
+    from matplotlib.figure import Figure
+
+    drawing = Figure(figsize=(4.2 * len(panels), 3.1), layout="constrained")
+    axes = drawing.subplots(1, len(panels), squeeze=False)[0]
+    for panel, axis in zip(panels, axes, strict=True):
+        _draw_panel(panel, runs, axis)
+    axes[0].set_ylabel("success, last 100 training episodes")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    drawing.savefig(out, dpi=130)
+    return True
+
+
+_COLOURS = ("#1f5f8b", "#b5532a")
+
+
+def _draw_panel(panel: Panel, runs: Runs, axis: Any) -> None:
+    for (label, name), colour in zip(panel.variants.items(), _COLOURS, strict=False):
+        results = runs.get(name, ())
+        if not results:
+            continue
+        steps = min(max(map(int, result["evaluations"])) for result in results)
+        grid = np.linspace(0, steps, 301)
+        curves = np.stack([success_on_grid(result, grid) for result in results])
+        axis.plot(grid / 1e3, curves.T, color=colour, alpha=0.35, linewidth=0.8)
+        axis.plot(grid / 1e3, curves.mean(0), color=colour, linewidth=2, label=f"{label}, {len(results)} seeds")
+    axis.set(title=panel.title, xlabel="environment steps, thousands", ylim=(-0.03, 1.03))
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=8, loc="best")
