@@ -51,9 +51,7 @@ def network_kwargs(config: ModelConfig) -> dict[str, Any]:
         ValueError: the network has a recurrent core, which SB3's policies have not.
     """
     if config.core != "none":
-        raise ValueError(
-            f"model.core is '{config.core}', but Stable-Baselines3 policies have no memory; allowed: none"
-        )
+        raise ValueError(f"model.core is '{config.core}', but Stable-Baselines3 policies have no memory; allowed: none")
     return {
         "features_extractor_class": EncoderExtractor,
         "features_extractor_kwargs": {"config": config.encoder.model_dump()},

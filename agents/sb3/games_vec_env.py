@@ -97,15 +97,11 @@ class GamesVecEnv(VecEnv):
         """Refused: games are configured when they are built."""
         raise AttributeError(f"'{attr_name}' cannot be set: games are configured when they are built")
 
-    def env_method(
-        self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any
-    ) -> list[Any]:
+    def env_method(self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any) -> list[Any]:
         """Refused: the games are one object."""
         raise AttributeError(f"there is no '{method_name}' for one game alone; use the 'games' attribute")
 
-    def env_is_wrapped(
-        self, wrapper_class: type[gymnasium.Wrapper], indices: VecEnvIndices = None
-    ) -> list[bool]:
+    def env_is_wrapped(self, wrapper_class: type[gymnasium.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
         """True for ``Monitor``, whose figures are in the infos."""
         return [wrapper_class is Monitor for _ in self._get_indices(indices)]
 

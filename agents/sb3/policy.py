@@ -18,8 +18,7 @@ from agents.sb3.spaces import action_space, obs_specs
 from envs.protocols import GamesSpec, Noise, PolicyStep
 
 ALGORITHMS: Mapping[str, type[BaseAlgorithm]] = {
-    algorithm.__name__.lower(): algorithm
-    for algorithm in (sb3.PPO, sb3.A2C, sb3.DQN, sb3.SAC, sb3.TD3, sb3.DDPG)
+    algorithm.__name__.lower(): algorithm for algorithm in (sb3.PPO, sb3.A2C, sb3.DQN, sb3.SAC, sb3.TD3, sb3.DDPG)
 }
 """``{name: class}`` of the algorithms whose models can be loaded."""
 
@@ -37,9 +36,7 @@ def load_model(path: Path, algorithm: str) -> BaseAlgorithm:
         ValueError: the algorithm is unknown, or there is no such file.
     """
     if algorithm not in ALGORITHMS:
-        raise ValueError(
-            f"unknown Stable-Baselines3 algorithm '{algorithm}'; allowed: {', '.join(ALGORITHMS)}"
-        )
+        raise ValueError(f"unknown Stable-Baselines3 algorithm '{algorithm}'; allowed: {', '.join(ALGORITHMS)}")
     if not path.is_file():
         raise ValueError(f"there is no Stable-Baselines3 model at {path}")
     return ALGORITHMS[algorithm].load(path, device="cpu")
@@ -99,9 +96,7 @@ def _check_spaces(model: BaseAlgorithm, spec: GamesSpec) -> None:
     for key, wanted in known.items():
         if key not in spec.obs or spec.obs[key].shape != wanted.shape:
             given = f"of shape {spec.obs[key].shape}" if key in spec.obs else "missing"
-            raise ValueError(
-                f"the model observes '{key}' of shape {wanted.shape}; in these games it is {given}"
-            )
+            raise ValueError(f"the model observes '{key}' of shape {wanted.shape}; in these games it is {given}")
     own, actions = model.action_space, action_space(spec)
     if own.shape != actions.shape or getattr(own, "n", 0) != getattr(actions, "n", 0):
         raise ValueError(f"the model acts in {own}, these games in {actions}")

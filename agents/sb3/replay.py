@@ -104,9 +104,7 @@ class _Recomputing(_Base):
         source, row = self._attached, self.pos
         last = source.last
         if last is None or not np.array_equal(last.done[0], done):
-            raise RuntimeError(
-                "the attached wrapper did not play this step: attach the one that the model trains on"
-            )
+            raise RuntimeError("the attached wrapper did not play this step: attach the one that the model trains on")
         if self.full and self._stateful:
             self._forget(row)
         super().add(obs, next_obs, action, reward, done, infos)

@@ -165,8 +165,7 @@ class RewardVecEnvWrapper(VecEnvWrapper):
         ended = np.flatnonzero(done)
         finals = [keyed(infos[b]["terminal_observation"]) for b in ended]
         final_obs = {
-            key: np.stack([final[key] for final in finals]) if finals else array[:0]
-            for key, array in obs.items()
+            key: np.stack([final[key] for final in finals]) if finals else array[:0] for key, array in obs.items()
         }
         columns: dict[str, Any] = {}
         played = None if self._games is None else self._games.last_step

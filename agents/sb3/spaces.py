@@ -43,8 +43,6 @@ def obs_specs(space: spaces.Space) -> Mapping[str, ObsSpec]:
     specs = {}
     for key, part in parts.items():
         if not isinstance(part, spaces.Box):
-            raise ValueError(
-                f"observation '{key}' is a {type(part).__name__}; allowed are Box and a Dict of Boxes"
-            )
+            raise ValueError(f"observation '{key}' is a {type(part).__name__}; allowed are Box and a Dict of Boxes")
         specs[key] = ObsSpec(shape=part.shape, dtype=np.dtype(part.dtype))
     return specs

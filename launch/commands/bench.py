@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,7 +44,11 @@ def run(argv: Sequence[str]) -> int:
     before = machine()
     print(f"{before['cpu']}, {before['cores']} cores, load {before['load_before']}")
     print(", ".join(f"{package} {version}" for package, version in before["versions"].items()))
-    found = alternate(makers, flags.rounds, flags.seconds)
+    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        found = alternate(makers, flags.rounds, flags.seconds)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
     summary = summarise(makers, found)
     print(table(summary))
     if out is not None:

@@ -11,10 +11,19 @@ import pytest
 from launch.cli import COMMANDS, main
 from launch.presets import PRESETS, preset
 
-TINY = (
-    "--rollout.num-workers 0 --rollout.games-per-worker 4 --rollout.num-steps 32 --ppo.minibatch 64 "
-    "--no-logging.tensorboard --threads 1"
-).split()
+TINY = [
+    "--rollout.num-workers",
+    "0",
+    "--rollout.games-per-worker",
+    "4",
+    "--rollout.num-steps",
+    "32",
+    "--ppo.minibatch",
+    "64",
+    "--no-logging.tensorboard",
+    "--threads",
+    "1",
+]
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -10,10 +10,18 @@ import numpy as np
 
 from envs.data import FinalObs
 
-_PER_STEP = (
-    "actions env_reward terminated truncated end_status policy_version episode_id step_in_episode "
-    "caption_id caption_count"
-).split()
+_PER_STEP = [
+    "actions",
+    "env_reward",
+    "terminated",
+    "truncated",
+    "end_status",
+    "policy_version",
+    "episode_id",
+    "step_in_episode",
+    "caption_id",
+    "caption_count",
+]
 
 
 def _part(rollout, steps, games):
