@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,24 +107,38 @@ def table(runs: Runs) -> str:
 
 
 def differences(runs: Runs) -> str:
-    """Success and area of each panel's second variant minus its first, with 95 % Welch intervals."""
-    by_key = {(row["runs"], row["steps"]): row for row in rows(runs)}
+    """Each panel's second variant minus its first, with 95 % Welch intervals over seeds.
+
+    Success at the milestones that both have; area under the curve up to where the shorter one ends.
+    """
     lines = ["| task | compared | steps | figure | difference | 95 % interval |", "|---|---|---|---|---|---|"]
     for panel in (panel for panels in FIGURES.values() for panel in panels if len(panel.variants) == 2):
         (first_label, first), (second_label, second) = panel.variants.items()
-        for steps in sorted({steps for name, steps in by_key if name == first}):
-            if (second, steps) not in by_key:
-                continue
-            for figure in ("success", "area"):
-                one, other = by_key[first, steps][f"{figure}_each"], by_key[second, steps][f"{figure}_each"]
-                if min(len(one), len(other)) < 2:
-                    continue
-                low, high = difference_interval(other, one)
-                lines.append(
-                    f"| {panel.title} | {second_label} - {first_label} | {steps:,} | {figure} "
-                    f"| {np.mean(other) - np.mean(one):+.3f} | {low:+.3f} to {high:+.3f} |"
-                )
+        for steps, figure, one, other in _compared(runs.get(first, ()), runs.get(second, ())):
+            low, high = difference_interval(other, one)
+            lines.append(
+                f"| {panel.title} | {second_label} - {first_label} | {steps:,} | {figure} "
+                f"| {np.mean(other) - np.mean(one):+.3f} | {low:+.3f} to {high:+.3f} |"
+            )
     return "\n".join(lines)
+
+
+def _compared(
+    first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]]
+) -> Iterator[tuple[int, str, list[float], list[float]]]:
+    """(steps, figure, values of the first, values of the second) wherever both have at least two seeds."""
+    if min(len(first), len(second)) < 2:
+        return
+    milestones = [{int(steps) for result in side for steps in result["evaluations"]} for side in (first, second)]
+    for steps in sorted(milestones[0] & milestones[1]):
+        success = [
+            [r["evaluations"][str(steps)]["summary"]["success"] for r in side if str(steps) in r["evaluations"]]
+            for side in (first, second)
+        ]
+        if min(map(len, success)) > 1:
+            yield steps, "success", *success
+    steps = min(max(m) for m in milestones)
+    yield steps, "area", *([area_under_curve(r, steps) for r in side] for side in (first, second))
 
 
 def captions_table(runs: Runs, names: Sequence[str], num: int = 5) -> str:

@@ -7,6 +7,7 @@ import os
 import signal
 import traceback
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
@@ -119,23 +120,19 @@ def _serve(maker: Maker, pipe: Connection) -> None:
     # Ctrl-C reaches the whole group; the driver answers it, and then closes the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     contender: Contender | None = None
-    try:
+    with ExitStack() as stack, suppress(EOFError, BrokenPipeError):
         while True:
+            method, arguments = pipe.recv()
             try:
-                method, arguments = pipe.recv()
-            except EOFError:
-                return
-            try:
-                contender = contender or maker.build()
+                if contender is None:
+                    contender = maker.build()
+                    stack.callback(contender.close)
                 answer = getattr(contender, method)(*arguments)
             except Exception as error:  # noqa: BLE001  (sent to the driver, which raises it)
                 traceback.print_exc()
                 pipe.send((None, f"{type(error).__name__}: {error}"))
                 return
             pipe.send((answer, None))
-    finally:
-        if contender is not None:
-            contender.close()
 
 
 def num_cores() -> int:

@@ -25,9 +25,9 @@ from pydantic import Field
 
 from agents.config import ModelConfig, PPOConfig
 from envs.data import Config
-from envs.tasks import GamesConfig
+from launch.arguments import validate
 from launch.bench.contender import Contender, Maker, Round, num_cores
-from launch.config import LoggingConfig, RolloutConfig, TrainConfig
+from launch.config import TrainConfig
 from launch.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
@@ -70,36 +70,45 @@ class TrainBench(Config):
     model: ModelConfig = ModelConfig()
 
     def train_config(self, num_workers: int) -> TrainConfig:
-        """The run that is measured, with its games in one process or dealt over workers."""
-        lag = self.max_policy_lag if num_workers else 0
-        each = self.games // max(1, num_workers)
-        return TrainConfig(
-            preset="bench",
-            seed=self.seed,
-            total_steps=2**40,
-            threads=self.threads or num_cores(),
-            env=GamesConfig(task=self.task, obs_keys=OBS_KEYS, penalty_step=self.penalty_step),
-            rollout=RolloutConfig(
-                num_workers=num_workers, games_per_worker=each, num_steps=self.num_steps, max_policy_lag=lag
-            ),
-            ppo=self.ppo,
-            model=self.model,
-            logging=LoggingConfig(tensorboard=False),
-        )
+        """The run that is measured, with its games in one process or dealt over workers.
+
+        Raises:
+            UserError: the flags do not fit together.
+        """
+        values = {
+            "preset": "bench",
+            "seed": self.seed,
+            "total_steps": 2**40,
+            "threads": self.threads or num_cores(),
+            "env": {"task": self.task, "obs_keys": OBS_KEYS, "penalty_step": self.penalty_step},
+            "rollout": {
+                "num_workers": num_workers,
+                "games_per_worker": self.games // max(1, num_workers),
+                "num_steps": self.num_steps,
+                "max_policy_lag": self.max_policy_lag if num_workers else 0,
+            },
+            "ppo": self.ppo,
+            "model": self.model,
+            "logging": {"tensorboard": False},
+        }
+        return validate(TrainConfig, values)
 
 
 def makers(flags: TrainBench) -> list[Maker]:
     """The contenders that the flags name.
 
     Raises:
-        UserError: one is unknown, the task is not of MiniHack, or the games cannot be dealt evenly.
+        UserError: one is unknown, the task is not of MiniHack, or the flags do not fit together.
     """
     if not flags.task.startswith("MiniHack-"):
         raise UserError(f"task '{flags.task}': only MiniHack's environments show {OBS_KEYS[0]} by themselves")
     if flags.games % flags.workers:
         raise UserError(f"games {flags.games} cannot be dealt evenly over workers {flags.workers}")
+    if flags.model.core != "none":
+        raise UserError(f"model.core is '{flags.model.core}', which Stable-Baselines3 has not; allowed: none")
+    games = flags.train_config(0).env
     try:
-        flags.train_config(0).env.specs()
+        games.specs()
     except ValueError as error:
         raise UserError(f"task: {error}") from None
     known: Mapping[str, Maker] = {

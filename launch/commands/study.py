@@ -12,6 +12,10 @@ from envs.data import Config
 from launch.arguments import parse
 from launch.errors import unknown_name
 
+_USAGE = """usage: yendor study NAME [--out DIR] [--runs DIR] [--parallel N] [--only TEXT]
+       yendor study figures [--results DIR]      the tables and plots of everything that is done
+"""
+
 
 class StudyFlags(Config):
     """Where a study's results and run folders go."""
@@ -42,9 +46,7 @@ def run(argv: Sequence[str]) -> int:
         return _figures(parse(FiguresFlags(), argv[1:], "yendor study figures"))
     if not argv or argv[0] in ("-h", "--help"):
         names = "\n".join(f"  {name}: {len(jobs)} runs" for name, jobs in STUDIES.items())
-        print(
-            f"usage: yendor study NAME [--out DIR] [--runs DIR] [--parallel N] [--only TEXT]\n       yendor study figures\n\nstudies:\n{names}"
-        )
+        print(f"{_USAGE}\nstudies:\n{names}")
         return 0
     name, *flags = argv
     if name not in STUDIES:

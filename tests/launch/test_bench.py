@@ -130,6 +130,7 @@ def test_both_sides_have_the_same_network_and_batch():
         ({"contenders": "yendor,sb3-dumy"}, "unknown contender 'sb3-dumy'; did you mean sb3-dummy"),
         ({"task": "NetHackScore-v0"}, "only MiniHack's environments show glyphs_crop"),
         ({"task": "MiniHack-Room-6x6-v0"}, "unknown task 'MiniHack-Room-6x6-v0'"),
+        ({"num_steps": 4}, "ppo.minibatch 16 is larger than a batch of 8 steps"),
         ({"games": 5}, "games 5 cannot be dealt evenly over workers 2"),
     ],
 )

@@ -66,7 +66,7 @@ def check(make, rollout):
     everyone = list(range(B))
     rollout = _part(rollout, (0, T), everyone)
     model = make()
-    whole, after = model.score(rollout, model.initial_state(B))
+    whole, _ = model.score(rollout, model.initial_state(B))
     assert set(whole) == set(model.part_names)
     for part in whole.values():
         assert part.value.shape == part.valid.shape == (T, B)
