@@ -16,6 +16,7 @@ COMMANDS = {
     "labels": "list or export the labels of captions",
     "report": "write a run's report, one self-contained HTML file",
     "bench": "measure speed against a reference in one run",
+    "reference": "train Stable-Baselines3's PPO with a preset's network and hyper-parameters",
     "study": "run, or go on with, a set of training runs and their evaluations",
     "tasks": "list the task ids that can be played here",
 }

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -148,6 +149,8 @@ def _training(job: Job, steps: int, runs: Path) -> list[str]:
     if steps_of(runs / job.name):
         return [job.command, "--resume", str(runs / job.name), "--total-steps", str(steps)]
     flags = [*_SINGLE_PROCESS.split(), *job.flags, "--seed", str(job.seed)]
+    if (runs / job.name).exists():  # it was cut before its first checkpoint: there is nothing to go on from
+        shutil.rmtree(runs / job.name)
     return [
         *(job.command, job.preset, *flags),
         *("--total-steps", str(steps), "--runs", str(runs), "--name", job.name),

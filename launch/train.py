@@ -182,7 +182,8 @@ class TrainingRun:
         self.memories: dict[int, Any] = {}
         """Each worker's reward memory of its running episodes."""
         self._labels: dict[int, float | None] = {}
-        self._times = {"collect_s": 0.0, "score_s": 0.0, "learn_s": 0.0, "wait_s": 0.0}
+        self.times = {"collect_s": 0.0, "score_s": 0.0, "learn_s": 0.0, "wait_s": 0.0}
+        """Seconds spent in each phase since the last line of metrics."""
         self._elapsed_before_s = 0.0
         self._started_s = self._line_s = self._saved_s = time.monotonic()
         self._line_steps = self._line_updates = self._saved_updates = 0
@@ -194,7 +195,7 @@ class TrainingRun:
             self._apply(self.feed.poll())
         self.pool.publish(weights_of(self.learner.model), self.learner.version)
         while self.steps < self.config.total_steps and stop.signal is None:
-            self._update()
+            self.update()
             if time.monotonic() - self._line_s >= self.config.logging.interval_s:
                 self._write_line()
             if self._is_time_to_save():
@@ -204,7 +205,8 @@ class TrainingRun:
         self.save()
         return self._finish(stop)
 
-    def _update(self) -> None:
+    def update(self) -> None:
+        """Collect a batch, score it, learn from it, publish the policy."""
         began = time.perf_counter()
         collected = self.pool.batch()
         waited = time.perf_counter()
@@ -224,7 +226,7 @@ class TrainingRun:
             "learn_s": learned - scored,
             "collect_s": sum(c.collect_s for c in collected) / len(collected),
         }.items():
-            self._times[name] += seconds
+            self.times[name] += seconds
 
     def _take_labels(self, collected: Sequence[Collected]) -> None:
         if self.feed is None:
@@ -280,14 +282,14 @@ class TrainingRun:
         if self.feed is not None:
             metrics |= {f"labels/{name}": value for name, value in self.feed.metrics().items()}
             metrics["labels/known"] = float(sum(value is not None for value in self._labels.values()))
-        metrics |= {f"time/{name}": seconds / max(1, updates) for name, seconds in self._times.items()}
+        metrics |= {f"time/{name}": seconds / max(1, updates) for name, seconds in self.times.items()}
         metrics["time/steps_per_s"] = (self.steps - self._line_steps) / max(1e-9, now - self._line_s)
         metrics["time/elapsed_s"] = self.elapsed_s
         metrics["workers/deaths"] = float(self.pool.deaths)
         metrics["rollout/dropped"] = float(self.pool.dropped_rollouts)
         self.writer.write(self.steps, metrics)
         self.progress.update(self.steps, metrics)
-        self._times = dict.fromkeys(self._times, 0.0)
+        self.times = dict.fromkeys(self.times, 0.0)
         self._line_s, self._line_steps, self._line_updates = now, self.steps, self.updates
         self._last = metrics
 

@@ -180,17 +180,17 @@ class YendorTraining:
     def warm_up(self) -> None:
         """A few updates."""
         for _ in range(_WARM_UP_UPDATES):
-            self._run._update()
+            self._run.update()
         self._pool.state_dict()
 
     def run_round(self, seconds: float) -> Round:
         """Whole updates, until the time is over."""
         run = self._run
-        run._update()
-        began, steps, times = time.perf_counter(), run.steps, dict(run._times)
+        run.update()
+        began, steps, times = time.perf_counter(), run.steps, dict(run.times)
         while (elapsed := time.perf_counter() - began) < seconds:
-            run._update()
-        spent = {name: (now - times[name]) / elapsed for name, now in run._times.items()}
+            run.update()
+        spent = {name: (now - times[name]) / elapsed for name, now in run.times.items()}
         # Answers when what the workers have on order is played: they then stand still.
         self._pool.state_dict()
         split = {"collect": spent["wait_s"], "learn": spent["learn_s"]}
