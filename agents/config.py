@@ -12,6 +12,10 @@ Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
+ENCODED_KEYS = ("glyphs_crop", "blstats", "message", "map_summary", "vector")
+"""Observation keys that the network can read."""
+
+
 class EncoderConfig(Config):
     """How observations become features; keys that the games do not give are left out."""
 

@@ -16,8 +16,10 @@ def device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device '{name}' is not available here; allowed: cpu, auto")
+    count = torch.cuda.device_count()
+    allowed = ["auto", "cpu", *(["cuda"] if count else []), *(f"cuda:{i}" for i in range(count))]
+    if name not in allowed:
+        raise ValueError(f"device '{name}' is not available here; allowed: {', '.join(allowed)}")
     return torch.device(name)
 
 

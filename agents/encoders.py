@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from agents.config import EncoderConfig
+from agents.config import ENCODED_KEYS, EncoderConfig
 from envs.protocols import ObsSpec
 
 NUM_GLYPHS = 5977
@@ -98,13 +98,19 @@ class DenseEncoder(nn.Module):
         return self.layers(x.flatten(1).float())
 
 
-_BUILDERS = {
-    "glyphs_crop": CropEncoder,
-    "blstats": BlstatsEncoder,
-    "message": MessageEncoder,
-    "map_summary": lambda config, shape: DenseEncoder(config.map_hidden, shape),
-    "vector": lambda config, shape: DenseEncoder(config.vector_hidden, shape),
-}
+_BUILDERS = dict(
+    zip(
+        ENCODED_KEYS,
+        (
+            CropEncoder,
+            BlstatsEncoder,
+            MessageEncoder,
+            lambda config, shape: DenseEncoder(config.map_hidden, shape),
+            lambda config, shape: DenseEncoder(config.vector_hidden, shape),
+        ),
+        strict=True,
+    )
+)
 
 
 class Encoder(nn.Module):

@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from agents.config import ModelConfig, PPOConfig
+from agents.config import ENCODED_KEYS, ModelConfig, PPOConfig
 from envs.data import Config
 from envs.tasks import GamesConfig
 from rewards.config import RewardConfig
@@ -94,6 +94,9 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _across_rooms(self) -> Self:
+        unread = [key for key in self.env.obs_keys if key not in ENCODED_KEYS]
+        if unread:
+            raise ValueError(f"env.obs_keys: the network cannot read '{unread[0]}'; it reads {', '.join(ENCODED_KEYS)}")
         if self.rollout.num_workers == 0 and self.rollout.max_policy_lag > 0:
             raise ValueError(
                 "rollout.max_policy_lag above 0 needs rollout.num_workers of at least 1: "

@@ -39,6 +39,23 @@ def ray_session(address: str | None, num_cpus: int) -> Iterator[None]:
     outer = os.environ.get("YENDOR_TMPDIR")
     os.environ["YENDOR_TMPDIR"] = str(folder)
     try:
+        _start(folder, num_cpus)
+        yield
+    finally:
+        ray.shutdown()
+        if outer is None:
+            del os.environ["YENDOR_TMPDIR"]
+        else:
+            os.environ["YENDOR_TMPDIR"] = outer
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(folder: Path, num_cpus: int) -> None:
+    # It says at each start that it asks for a token, which is what we want.
+    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
+    # Ray's token, logs and sockets are for this user alone.
+    umask = os.umask(0o077)
+    try:
         ray.init(
             num_cpus=num_cpus,
             num_gpus=0,
@@ -48,11 +65,5 @@ def ray_session(address: str | None, num_cpus: int) -> Iterator[None]:
             object_store_memory=_OBJECT_STORE_BYTES,
             _temp_dir=str(folder),
         )
-        yield
     finally:
-        ray.shutdown()
-        if outer is None:
-            del os.environ["YENDOR_TMPDIR"]
-        else:
-            os.environ["YENDOR_TMPDIR"] = outer
-        shutil.rmtree(folder, ignore_errors=True)
+        os.umask(umask)

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: the first asks the run to save and stop, the second ends the process."""
+"""SIGTERM, Ctrl-C and a closed terminal: the first asks the run to save and stop, the second ends the process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 from types import FrameType, TracebackType
 from typing import Self
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class StopRequest:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -36,6 +37,7 @@ from agents.ppo import PPOLearner
 from agents.rollout import Collected
 from envs.data import RewardOutput
 from envs.protocols import GamesSpec
+from envs.tempdirs import sweep
 from launch import checkpoint as checkpoints
 from launch.config import TrainConfig
 from launch.durable import write_atomic
@@ -88,6 +90,7 @@ def train(
         CheckpointError: ``resume`` was asked for and no checkpoint is valid.
         RunError: rollout workers keep dying, or failed.
     """
+    sweep(Path(tempfile.gettempdir()))  # what runs that were killed outright could not remove
     torch.set_num_threads(config.threads or torch.get_num_threads())
     saved = checkpoints.load_latest(folder.path, _reporter(folder, progress)) if resume else None
     with ExitStack() as stack:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from launch.arguments import parse
+from launch.checks import check_startable
 from launch.config import TrainConfig
 from launch.errors import UserError
 from launch.presets import PRESETS, preset
@@ -39,10 +40,7 @@ def _check(config: TrainConfig) -> None:
     from launch.reference import check_reference
 
     check_reference(config)
-    try:
-        config.env.specs()
-    except ValueError as error:
-        raise UserError(f"env.task: {error}") from None
+    check_startable(config)
 
 
 def _train(config: TrainConfig, folder: RunFolder) -> int:

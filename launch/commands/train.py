@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launch.arguments import parse, validate
+from launch.checks import check_startable
 from launch.config import MAY_CHANGE_ON_RESUME, TrainConfig
 from launch.errors import UserError
 from launch.presets import PRESETS, preset
@@ -45,7 +46,7 @@ def run(argv: Sequence[str]) -> int:
         )
     name, *flags = arguments
     config = parse(preset(name), flags, f"yendor train {name}")
-    _check_games(config)
+    check_startable(config)
     if dry_run:
         return _show(config)
     folder = RunFolder.create(config.runs, config.name, config.model_dump_json(), prefix=config.preset)
@@ -55,9 +56,9 @@ def run(argv: Sequence[str]) -> int:
 def _resume(path: Path, flags: Sequence[str], dry_run: bool) -> int:
     saved = validate(TrainConfig, read_config(path))
     config = parse(saved, flags, f"yendor train --resume {path}")
-    _check_games(config)
     if dry_run:
         return _show(config)
+    check_startable(config)
     folder = RunFolder.open(path)
     try:
         folder.check_resume(config.model_dump_json(), MAY_CHANGE_ON_RESUME)
@@ -66,14 +67,6 @@ def _resume(path: Path, flags: Sequence[str], dry_run: bool) -> int:
         folder.close()
         raise
     return _train(config, folder, resume=True)
-
-
-def _check_games(config: TrainConfig) -> None:
-    """Unknown tasks and features are refused before a folder or a process exists."""
-    try:
-        config.env.specs()
-    except ValueError as error:
-        raise UserError(f"env.task: {error}") from None
 
 
 def _show(config: TrainConfig) -> int:

@@ -69,6 +69,13 @@ def test_parsing_a_training_run_imports_neither_torch_nor_ray():
         ("train keyroom --env.obs-keys glyphs_krop", "unknown observation key 'glyphs_krop'"),
         ("train keyroom --rollout.num-workers 0 --rollout.max-policy-lag 1", "rollout.max_policy_lag"),
         ("train keyroom --ppo.minibatch 100000", "ppo.minibatch 100000 is larger than a batch"),
+        ("train keyroom --env.features obs.hpp", "obs.hp"),
+        ("train keyroom --env.obs-keys glyphs", "the network cannot read 'glyphs'"),
+        ("train keyroom --device cuda:9", "device 'cuda:9' is not available"),
+        (
+            "train room --env.task MiniHack-Room-5x5-v0,MiniHack-River-v0 --rollout.games-per-worker 1 --ppo.minibatch 9",
+            "too few",
+        ),
         ("train --resume nowhere", "nowhere"),
         ("train --total-steps 5", "the preset comes first"),
         ("eval nowhere", "nowhere"),

@@ -1,0 +1,44 @@
+"""Checks of a configuration that need more than the configuration."""
+
+from __future__ import annotations
+
+from launch.config import TrainConfig
+from launch.errors import UserError
+
+
+def check_startable(config: TrainConfig) -> None:
+    """Refuse, before a folder or a process exists, what only the machine, the games or the store can tell.
+
+    Raises:
+        UserError: one sentence that names the field and what is allowed.
+    """
+    try:
+        specs = config.env.specs()
+    except ValueError as error:
+        raise UserError(f"env.task: {error}") from None
+    if config.rollout.games_per_worker < len(specs):
+        raise UserError(
+            f"rollout.games_per_worker {config.rollout.games_per_worker} is too few for the {len(specs)} tasks "
+            "of env.task: every worker plays each of them"
+        )
+    if config.env.features:
+        from envs.features import check_names
+
+        try:
+            check_names(config.env.features)
+        except ValueError as error:
+            raise UserError(f"env.features: {error}") from None
+    if config.device != "cpu" and config.device != "auto":
+        from agents.devices import device
+
+        try:
+            device(config.device)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+    if config.uses_labels and config.labels.path is not None:
+        from rewards.labels.store import LabelStore, LabelStoreError
+
+        try:
+            LabelStore(config.labels.path).close()
+        except LabelStoreError as error:
+            raise UserError(f"labels.path: {error}") from None
