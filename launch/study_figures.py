@@ -136,9 +136,10 @@ def _compared(
             for side in (first, second)
         ]
         if min(map(len, success)) > 1:
-            yield steps, "success", *success
+            yield steps, "success", success[0], success[1]
     steps = min(max(m) for m in milestones)
-    yield steps, "area", *([area_under_curve(r, steps) for r in side] for side in (first, second))
+    areas = [[area_under_curve(r, steps) for r in side] for side in (first, second)]
+    yield steps, "area", areas[0], areas[1]
 
 
 def captions_table(runs: Runs, names: Sequence[str], num: int = 5) -> str:

@@ -73,7 +73,7 @@ def test_parsing_a_training_run_imports_neither_torch_nor_ray():
         ("train keyroom --env.obs-keys glyphs", "the network cannot read 'glyphs'"),
         ("train keyroom --device cuda:9", "device 'cuda:9' is not available"),
         (
-            "train room --env.task MiniHack-Room-5x5-v0,MiniHack-River-v0 --rollout.games-per-worker 1 --ppo.minibatch 9",
+            "train room --env.task NetHackScore-v0,NetHackGold-v0 --rollout.games-per-worker 1 --ppo.minibatch 9",
             "too few",
         ),
         ("train --resume nowhere", "nowhere"),
