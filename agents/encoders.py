@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -98,7 +98,7 @@ class DenseEncoder(nn.Module):
         return self.layers(x.flatten(1).float())
 
 
-_BUILDERS = dict(
+_BUILDERS: Mapping[str, Callable[[EncoderConfig, tuple[int, ...]], Any]] = dict(
     zip(
         ENCODED_KEYS,
         (

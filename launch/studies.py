@@ -40,6 +40,29 @@ def _seed_by_seed(*runs: Iterator[Job]) -> tuple[Job, ...]:
     return tuple(job for same_seed in zip(*runs, strict=True) for job in same_seed)
 
 
+TEN_TASKS = (
+    "MiniHack-KeyRoom-S5-v0",
+    "MiniHack-River-Narrow-v0",
+    "MiniHack-WoD-Easy-Restricted-v0",
+    "MiniHack-LockedDoor-v0",
+    "MiniHack-Corridor-R5-v0",
+    "MiniHack-Room-Ultimate-15x15-v0",
+    "MiniHack-LavaCross-Levitate-Potion-Inv-Restricted-v0",
+    "MiniHack-Freeze-Wand-Restricted-v0",
+    "MiniHack-Quest-Easy-v0",
+    "NetHackScoreExtended-v0",
+)
+"""Where the lexicon's coverage is measured."""
+
+
+def _coverage() -> Iterator[Job]:
+    """Short runs of PPO with labelled captions, one for each of ten tasks."""
+    for task in TEN_TASKS:
+        label = task.removeprefix("MiniHack-").removesuffix("-v0").replace("-", "_").lower()
+        flags = ("--env.task", task, "--labels.mode", "barrier", "--logging.interval-s", "0.01")
+        yield Job(name=f"{label}-seed1", preset="keyroom_oni", seed=1, milestones=(50_000,), flags=flags, episodes=16)
+
+
 STUDIES: dict[str, tuple[Job, ...]] = {
     # Does plain PPO learn what it should?
     "soundness": (
@@ -49,6 +72,8 @@ STUDIES: dict[str, tuple[Job, ...]] = {
     # The same network, hyper-parameters, games and steps under Stable-Baselines3's PPO.
     "reference": tuple(_seeds("keyroom", 300_000, command="reference")),
     "nethack": (Job(name="nethack_score-seed1", preset="nethack_score", seed=1, milestones=(1_000_000,)),),
+    # How much of what games say does the lexicon judge?
+    "coverage": tuple(_coverage()),
     # Does the labelled reward help where the environment's is sparse?
     "sparse": _seed_by_seed(
         _seeds("locked_door", 1_000_000),

@@ -32,6 +32,7 @@ _CURVE = (
     "rollout/score",
     "rollout/max_depth",
     "rewards/oni/episode_sum",
+    "labels/coverage",
 )
 _SINGLE_PROCESS = (
     "--rollout.num-workers 0 --rollout.games-per-worker 16 --threads 1 --logging.interval-s 5 --no-logging.tensorboard"

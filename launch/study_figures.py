@@ -46,6 +46,8 @@ def load(folder: Path) -> Runs:
     """Every finished job below a folder; where two studies hold the same job, the longer run counts."""
     longest: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.glob("*/*-seed*.json")):
+        if path.parent.name == "coverage":
+            continue
         result = json.loads(path.read_text())
         steps = max(map(int, result["evaluations"]))
         known = longest.get(path.stem)
@@ -140,6 +142,18 @@ def _compared(
     steps = min(max(m) for m in milestones)
     areas = [[area_under_curve(r, steps) for r in side] for side in (first, second)]
     yield steps, "area", areas[0], areas[1]
+
+
+def coverage_table(folder: Path) -> str:
+    """Share of caption occurrences that had a label, in the first 4,000 steps (nearly random play) and in all."""
+    lines = ["| task | occurrences judged, first 4,000 steps | all 50,000 steps |", "|---|---|---|"]
+    for path in sorted((folder / "coverage").glob("*-seed1.json")):
+        result = json.loads(path.read_text())
+        curve = result["curve"]
+        early = [c for step, c in zip(curve["step"], curve["labels/coverage"], strict=True) if step <= 4096]
+        task = result["job"]["flags"][1]
+        lines.append(f"| {task} | {np.mean(early):.3f} | {np.mean(curve['labels/coverage']):.3f} |")
+    return "\n".join(lines)
 
 
 def captions_table(runs: Runs, names: Sequence[str], num: int = 5) -> str:

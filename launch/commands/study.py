@@ -58,7 +58,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _figures(flags: FiguresFlags) -> int:
-    from launch.study_figures import FIGURES, captions_table, differences, draw, load, table
+    from launch.study_figures import FIGURES, captions_table, coverage_table, differences, draw, load, table
 
     runs = load(flags.results)
     for name in FIGURES:
@@ -66,5 +66,6 @@ def _figures(flags: FiguresFlags) -> int:
         if draw(runs, name, out):
             print(f"drawn: {out}")
     print(f"\n{table(runs)}\n\n{differences(runs)}")
+    print(f"\n{coverage_table(flags.results)}")
     print(f"\n{captions_table(runs, [name for name in runs if name.endswith('_oni')])}")
     return 0

@@ -2,7 +2,12 @@ from __future__ import annotations
 
 import pytest
 
+from agents.noise import GeneratorNoise
+from agents.random_policy import RandomPolicy
 from envs.captions import canonical
+from envs.seeding import TrainingSeeds
+from envs.tasks import GamesConfig, make
+from launch.studies import TEN_TASKS
 from rewards.labels.lexicon import Lexicon, LexiconError, coverage, sentences
 
 LEXICON = Lexicon.packaged()
@@ -176,3 +181,16 @@ def test_a_missing_file_and_the_revision(tmp_path):
     rule = "[[category]]\nname='c'\nrules=[{match='a', verdict='neutral', why='%s'}]"
     one, two = (Lexicon.parse((rule % why).encode(), "x") for why in "ab")
     assert one.revision != two.revision and len(one.revision) == 16
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TEN_TASKS)
+def test_at_least_four_fifths_of_what_random_play_says_is_judged(task):
+    games = make(GamesConfig(task=task, obs_keys=("blstats",)), 8, TrainingSeeds(7, 0, 8))
+    policy, noise = RandomPolicy(games.spec), GeneratorNoise(8, 7)
+    obs, messages = games.reset(), []
+    for _ in range(500):
+        step = games.step(policy.act(obs, None, games.action_mask, noise).actions)
+        messages += step.messages
+    games.close()
+    assert coverage(messages).share >= 0.8
