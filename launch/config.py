@@ -64,8 +64,9 @@ class TrainConfig(Config):
     """Steps of the environment, over all games."""
     device: str = "auto"
     """Where the learner computes: cpu, cuda, or auto."""
-    threads: Annotated[int, Field(ge=0)] = 0
-    """Threads of the learner's arithmetic on a CPU; 0 = as many as cores."""
+    threads: Annotated[int, Field(gt=0)] = 1
+    """Threads of the learner's arithmetic on a CPU. More than one helps only large networks on idle cores:
+    threads that wait for a busy core cost more than they bring."""
     ray_address: str | None = None
     """Ray cluster to join; none = start one on this machine for the run."""
     env: GamesConfig = GamesConfig()

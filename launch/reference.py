@@ -156,7 +156,7 @@ def train_reference(config: TrainConfig, folder: RunFolder, progress: Progress, 
         UserError: the configuration asks for what SB3's PPO cannot do.
     """
     check_reference(config)
-    torch.set_num_threads(config.threads or torch.get_num_threads())
+    torch.set_num_threads(config.threads)
     venv = reference_env(config)
     writer = MetricsWriter(folder.path, tensorboard=config.logging.tensorboard)
     try:

@@ -91,7 +91,7 @@ def train(
         RunError: rollout workers keep dying, or failed.
     """
     sweep(Path(tempfile.gettempdir()))  # what runs that were killed outright could not remove
-    torch.set_num_threads(config.threads or torch.get_num_threads())
+    torch.set_num_threads(config.threads)
     saved = checkpoints.load_latest(folder.path, _reporter(folder, progress)) if resume else None
     with ExitStack() as stack:
         if config.rollout.num_workers > 0:

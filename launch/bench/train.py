@@ -60,8 +60,10 @@ class TrainBench(Config):
     """Ray rollout workers of yendor-ray; the games are dealt over them."""
     max_policy_lag: Annotated[int, Field(ge=0, le=64)] = 1
     """Updates that yendor-ray's rollouts may be old."""
-    threads: Annotated[int, Field(ge=0)] = 0
-    """Threads of each learner's arithmetic; 0 = as many as cores."""
+    threads: Annotated[int, Field(gt=0)] = 1
+    """Threads of our learner's arithmetic."""
+    sb3_threads: Annotated[int, Field(ge=0)] = 0
+    """Threads of Stable-Baselines3's arithmetic; 0 = as many as cores, torch's own choice."""
     penalty_step: float = -0.001
     """Reward of a step in which game time stood still."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
@@ -79,7 +81,7 @@ class TrainBench(Config):
             "preset": "bench",
             "seed": self.seed,
             "total_steps": 2**40,
-            "threads": self.threads or num_cores(),
+            "threads": self.threads,
             "env": {"task": self.task, "obs_keys": OBS_KEYS, "penalty_step": self.penalty_step},
             "rollout": {
                 "num_workers": num_workers,
@@ -111,12 +113,13 @@ def makers(flags: TrainBench) -> list[Maker]:
         games.specs()
     except ValueError as error:
         raise UserError(f"task: {error}") from None
+    sb3 = flags.train_config(0).model_copy(update={"threads": flags.sb3_threads or num_cores()})
     known: Mapping[str, Maker] = {
         "yendor": YendorMaker("yendor", flags.train_config(0)),
         "yendor-ray": YendorMaker("yendor-ray", flags.train_config(flags.workers)),
-        "sb3-dummy": Sb3Maker("sb3-dummy", flags.train_config(0), "dummy"),
-        "sb3-subproc": Sb3Maker("sb3-subproc", flags.train_config(0), "subproc"),
-        "sb3-games": Sb3Maker("sb3-games", flags.train_config(0), "games", is_reference=False),
+        "sb3-dummy": Sb3Maker("sb3-dummy", sb3, "dummy"),
+        "sb3-subproc": Sb3Maker("sb3-subproc", sb3, "subproc"),
+        "sb3-games": Sb3Maker("sb3-games", sb3, "games", is_reference=False),
     }
     names = [name.strip() for name in flags.contenders.split(",")]
     for name in names:
