@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 import ray
 
+from envs.protocols import State
 from launch.config import TrainConfig
 from rewards.labels.labeller import Labeller
 from rewards.labels.store import LabelStore
@@ -37,8 +38,20 @@ class LabelFeed(Protocol):
         """Wait until each of these captions has its answer; sorted by caption id."""
         ...
 
+    def flush(self) -> Labels:
+        """As ``poll``, but waits for the labeller's word (not for the annotator's)."""
+        ...
+
     def metrics(self) -> Mapping[str, float]:
         """The labeller's counters, possibly a moment old."""
+        ...
+
+    def state_dict(self) -> State:
+        """The budget that was spent."""
+        ...
+
+    def load_state_dict(self, state: State) -> None:
+        """Continue from ``state_dict``."""
         ...
 
     def close(self) -> None:
@@ -74,9 +87,21 @@ class ThreadFeed:
         """Wait until each of these captions has its answer."""
         return sorted(self._run(self._labeller.drain(captions)).items())
 
+    def flush(self) -> Labels:
+        """Labels that arrived since the last call."""
+        return self.poll()
+
     def metrics(self) -> Mapping[str, float]:
         """The labeller's counters."""
         return self._run(_metrics(self._labeller))
+
+    def state_dict(self) -> State:
+        """The budget that was spent."""
+        return self._run(_state(self._labeller))
+
+    def load_state_dict(self, state: State) -> None:
+        """Continue from ``state_dict``."""
+        self._run(_load(self._labeller, state))
 
     def close(self) -> None:
         """End the labeller, its loop and its thread."""
@@ -101,6 +126,14 @@ async def _since(labeller: Labeller, cursor: int) -> tuple[Labels, int]:
 
 async def _metrics(labeller: Labeller) -> Mapping[str, float]:
     return labeller.metrics()
+
+
+async def _state(labeller: Labeller) -> State:
+    return labeller.state_dict()
+
+
+async def _load(labeller: Labeller, state: State) -> None:
+    labeller.load_state_dict(state)
 
 
 @ray.remote(num_cpus=0, max_restarts=0)
@@ -129,6 +162,14 @@ class LabellerActor:
         """Wait for the answers to these captions."""
         return await self._labeller.drain(captions)
 
+    async def state_dict(self) -> State:
+        """The budget that was spent."""
+        return self._labeller.state_dict()
+
+    async def load_state_dict(self, state: State) -> None:
+        """Continue from ``state_dict``."""
+        self._labeller.load_state_dict(state)
+
     async def close(self) -> None:
         """End the labeller and close its store."""
         await self._labeller.close()
@@ -143,21 +184,31 @@ class RayFeed:
         ray.get(self._actor.start.remote())
         self._cursor = 0
         self._metrics: Mapping[str, float] = {}
+        self._submitted: list[Any] = []
         self._news = self._actor.since.remote(0)
 
     def submit(self, captions: Mapping[int, str]) -> None:
         """Ask for labels; returns at once."""
         if captions:
-            self._actor.submit.remote(dict(captions))
+            self._submitted.append(self._actor.submit.remote(dict(captions)))
 
     def poll(self) -> Labels:
         """Labels that arrived since the last call; a labeller that died raises its cause here."""
+        taken, self._submitted = ray.wait(self._submitted, num_returns=len(self._submitted), timeout=0)
+        ray.get(taken)
         ready, _ = ray.wait([self._news], timeout=0)
-        if not ready:
-            return []
-        labels, self._cursor, self._metrics = ray.get(self._news)
+        return self._take_news() if ready else []
+
+    def _take_news(self) -> Labels:
+        news: Any = ray.get(self._news)
+        labels, self._cursor, self._metrics = news
         self._news = self._actor.since.remote(self._cursor)
         return labels
+
+    def flush(self) -> Labels:
+        """As ``poll``, but waits for the labeller's word (not for the annotator's)."""
+        # The first answer may have been given before the last captions were submitted; the second was not.
+        return [*self._take_news(), *self._take_news()]
 
     def drain(self, captions: Mapping[int, str]) -> Labels:
         """Wait until each of these captions has its answer."""
@@ -168,7 +219,17 @@ class RayFeed:
         """The counters as of the last news."""
         return self._metrics
 
+    def state_dict(self) -> State:
+        """The budget that was spent."""
+        state: Any = ray.get(self._actor.state_dict.remote())
+        return state
+
+    def load_state_dict(self, state: State) -> None:
+        """Continue from ``state_dict``."""
+        ray.get(self._actor.load_state_dict.remote(state))
+
     def close(self) -> None:
         """End the labeller and its actor."""
-        ray.get(self._actor.close.remote())
+        # A labeller that died has said so by raising elsewhere, and has nothing left to close.
+        ray.wait([self._actor.close.remote()], timeout=10.0)
         ray.kill(self._actor)

@@ -26,6 +26,7 @@ from launch.metrics import read_metrics
 from launch.run_folder import installed_versions
 from launch.studies import Job
 
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _CURVE = (
     "rollout/success",
     "rollout/env_return",
@@ -64,7 +65,8 @@ class Study:
         self.runs.mkdir(parents=True, exist_ok=True)
         waiting = [job for job in self.jobs if not self._result(job).exists()]
         self.say(f"{len(self.jobs) - len(waiting)} of {len(self.jobs)} jobs are done")
-        previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        # Jobs have sessions of their own: Ctrl-C reaches this process alone, which asks each to save, once.
+        handlers = {s: signal.signal(s, lambda number, _: sys.exit(128 + number)) for s in _SIGNALS}
         try:
             while waiting or self._running:
                 while waiting and len(self._running) < self.parallel:
@@ -73,8 +75,9 @@ class Study:
                 self._reap()
                 time.sleep(0.5)
         finally:
-            signal.signal(signal.SIGTERM, previous)
             self._stop()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         return all(self._result(job).exists() for job in self.jobs)
 
     def _start(self, job: Job) -> subprocess.Popen[bytes]:
@@ -88,7 +91,7 @@ class Study:
             str(self.runs),
         ]
         self.say(f"{job.name} starts")
-        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
 
     def _reap(self) -> None:
         for name, process in list(self._running.items()):
@@ -115,17 +118,15 @@ def run_job(job: Job, out: Path, runs: Path) -> None:
     """
     from launch.cli import main
 
-    began, folder = time.time(), runs / job.name
+    folder = runs / job.name
     evaluations, commands = {}, []
-    for steps in job.milestones:
+    for i, steps in enumerate(job.milestones):
         evaluation = folder / f"evaluation-{steps}.json"
+        train = _resumption(job, steps, runs) if i else _beginning(job, steps, runs)
+        play = ["eval", str(folder), "--episodes", str(job.episodes), "--workers", "0"]
+        commands += [_shown(train), _shown(play)]
         if not evaluation.exists():
-            if not steps_of(folder) or steps_of(folder)[0] < steps:
-                train = _training(job, steps, runs)
-                commands.append(_shown(train))
-                _checked(main(train))
-            play = ["eval", str(folder), "--episodes", str(job.episodes), "--workers", "0"]
-            commands.append(_shown(play))
+            _train_to(job, steps, runs)
             _checked(main([*play, "--json", str(evaluation)]))
         evaluations[str(steps)] = _figures(json.loads(evaluation.read_text()))
     lines = read_metrics(folder)
@@ -139,19 +140,30 @@ def run_job(job: Job, out: Path, runs: Path) -> None:
         },
         "train_s": lines[-1].get("time/elapsed_s"),
         "finished_at": time.time(),
-        "session_s": time.time() - began,
         "evaluations": evaluations,
         "captions": _captions(folder),
     }
     write_atomic(out / f"{job.name}.json", json.dumps(result))
 
 
-def _training(job: Job, steps: int, runs: Path) -> list[str]:
-    if steps_of(runs / job.name):
-        return [job.command, "--resume", str(runs / job.name), "--total-steps", str(steps)]
-    flags = [*_SINGLE_PROCESS.split(), *job.flags, "--seed", str(job.seed)]
-    if (runs / job.name).exists():  # it was cut before its first checkpoint: there is nothing to go on from
+def _train_to(job: Job, steps: int, runs: Path) -> None:
+    """Train until a milestone, from wherever the run stands."""
+    from launch.cli import main
+
+    saved = steps_of(runs / job.name)
+    if saved and saved[0] >= steps:
+        return
+    if not saved and (runs / job.name).exists():  # cut before its first checkpoint: nothing to go on from
         shutil.rmtree(runs / job.name)
+    _checked(main(_resumption(job, steps, runs) if saved else _beginning(job, steps, runs)))
+
+
+def _resumption(job: Job, steps: int, runs: Path) -> list[str]:
+    return [job.command, "--resume", str(runs / job.name), "--total-steps", str(steps)]
+
+
+def _beginning(job: Job, steps: int, runs: Path) -> list[str]:
+    flags = [*_SINGLE_PROCESS.split(), *job.flags, "--seed", str(job.seed)]
     return [
         *(job.command, job.preset, *flags),
         *("--total-steps", str(steps), "--runs", str(runs), "--name", job.name),

@@ -189,7 +189,7 @@ class TrainingRun:
         """Seconds spent in each phase since the last line of metrics."""
         self._elapsed_before_s = 0.0
         self._started_s = self._line_s = self._saved_s = time.monotonic()
-        self._line_steps = self._line_updates = self._saved_updates = 0
+        self._line_steps = self._line_updates = self._line_labels = self._saved_updates = 0
         self._last: dict[str, float] = {}
 
     def until(self, stop: StopRequest) -> TrainSummary:
@@ -197,22 +197,30 @@ class TrainingRun:
         if self.feed is not None and self.steps == 0:
             self._apply(self.feed.poll())
         self.pool.publish(weights_of(self.learner.model), self.learner.version)
+        began_at = self.updates
         while self.steps < self.config.total_steps and stop.signal is None:
             self.update()
             if time.monotonic() - self._line_s >= self.config.logging.interval_s:
                 self._write_line()
             if self._is_time_to_save():
                 self.save()
+        if self.updates > began_at:
+            self.save()
         if self.updates > self._line_updates:
             self._write_line()
-        self.save()
         return self._finish(stop)
 
     def update(self) -> None:
         """Collect a batch, score it, learn from it, publish the policy."""
+        if self.feed is not None and self.config.labels.mode == "async":
+            self._apply(self.feed.poll())
         began = time.perf_counter()
         collected = self.pool.batch()
-        waited = time.perf_counter()
+        self.times["wait_s"] += time.perf_counter() - began
+        self._learn_from(collected)
+
+    def _learn_from(self, collected: Sequence[Collected]) -> None:
+        began = time.perf_counter()
         self._take_labels(collected)
         outputs = [self._score(c) for c in collected]
         scored = time.perf_counter()
@@ -224,8 +232,7 @@ class TrainingRun:
         self.steps += sum(c.rollout.env_reward.size for c in collected)
         self._account(collected, outputs, metrics)
         for name, seconds in {
-            "wait_s": waited - began,
-            "score_s": scored - waited,
+            "score_s": scored - began,
             "learn_s": learned - scored,
             "collect_s": sum(c.collect_s for c in collected) / len(collected),
         }.items():
@@ -241,6 +248,11 @@ class TrainingRun:
         else:
             self.feed.submit(new)
             self._apply(self.feed.poll())
+
+    def _ask_again(self) -> None:
+        """Captions without an answer (dropped from a full queue, given up in an outage, cut) are asked again."""
+        if self.feed is not None and self.config.labels.mode == "async":
+            self.feed.submit({c: text for c, text in self.ledger.texts.items() if c not in self._labels})
 
     def _apply(self, labels: Sequence[tuple[int, float | None]]) -> None:
         self.table.apply(labels)
@@ -283,7 +295,10 @@ class TrainingRun:
         metrics = dict(self._last) | self.episodes.metrics()
         metrics |= {f"rewards/{name}/episode_sum": value for name, value in self.part_sums.metrics().items()}
         if self.feed is not None:
+            self._ask_again()
             metrics |= {f"labels/{name}": value for name, value in self.feed.metrics().items()}
+            metrics["labels/labels_per_s"] = (len(self._labels) - self._line_labels) / max(1e-9, now - self._line_s)
+            self._line_labels = len(self._labels)
             metrics["labels/known"] = float(sum(value is not None for value in self._labels.values()))
         metrics |= {f"time/{name}": seconds / max(1, updates) for name, seconds in self.times.items()}
         metrics["time/steps_per_s"] = (self.steps - self._line_steps) / max(1e-9, now - self._line_s)
@@ -308,7 +323,15 @@ class TrainingRun:
         return time.monotonic() - self._saved_s >= when.interval_s
 
     def save(self) -> None:
-        """Write a checkpoint of this moment, and the captions beside it."""
+        """Write a checkpoint, and the captions beside it.
+
+        What the workers are playing is learned from first: a checkpoint stands between rollouts, so that games,
+        rewards' memories of them and sums over them agree.
+        """
+        for collected in self.pool.drain():
+            self._learn_from(collected)
+        if self.feed is not None and self.config.labels.mode == "async":
+            self._apply(self.feed.flush())
         state = {
             "steps": self.steps,
             "updates": self.updates,
@@ -321,6 +344,8 @@ class TrainingRun:
             "episodes": self.episodes.state_dict(),
             "ledger": self.ledger.state_dict(),
             "part_sums": self.part_sums.state_dict(),
+            "metrics": self._last,
+            "feed": None if self.feed is None else self.feed.state_dict(),
         }
         path = checkpoints.save(
             self.folder.path,
@@ -351,8 +376,10 @@ class TrainingRun:
         self.ledger.load_state_dict(state["ledger"])
         self.part_sums.load_state_dict(state["part_sums"])
         self.pool.load_state_dict(state["pool"])
-        if self.feed is not None and self.config.labels.mode != "barrier":
-            self.feed.submit({c: text for c, text in self.ledger.texts.items() if c not in self._labels})
+        self._last = dict(state["metrics"])
+        if self.feed is not None:
+            self.feed.load_state_dict(state["feed"])
+            self._ask_again()
         self.folder.event("resumed", step=self.steps, checkpoint=saved.path.name)
         self.progress.note(f"resumed at step {self.steps:,} from {saved.path.name}")
 

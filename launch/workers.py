@@ -14,14 +14,15 @@ learner measures it all the same.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from agents.rollout import Collected, RolloutWorker
 from envs.protocols import State
@@ -50,8 +51,12 @@ class WorkerPool(Protocol):
         """One rollout from each worker."""
         ...
 
+    def drain(self) -> Iterator[list[Collected]]:
+        """The rollouts on order, so that nothing is under way; ``batch`` orders anew."""
+        ...
+
     def state_dict(self) -> State:
-        """Where the workers stand; rollouts on order are given up."""
+        """Where the workers stand, with nothing on order."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -78,6 +83,10 @@ class LocalPool:
     def batch(self) -> list[Collected]:
         """The worker's next rollout."""
         return [self._worker.collect()]
+
+    def drain(self) -> Iterator[list[Collected]]:
+        """Nothing is ever on order."""
+        return iter(())
 
     def state_dict(self) -> State:
         """The worker's state."""
@@ -131,6 +140,10 @@ class _Seat:
         self.actor: Any = None
         self.orders: deque[Any] = deque()
 
+    def state(self) -> Any:
+        """Ask for the worker's state."""
+        return self.actor.state_dict.remote()
+
 
 class RayPool:
     """Rollout workers in Ray actors; a dead one is replaced by one with games of its own.
@@ -168,38 +181,52 @@ class RayPool:
 
     def batch(self) -> list[Collected]:
         """One rollout from each worker, in the order of the workers."""
-        for seat in self._seats:
-            self._order(seat)
+        self._order_all()
         collected = [self._take(seat) for seat in self._seats]
         if not self._synchronous:
-            for seat in self._seats:
-                self._order(seat)
+            self._order_all()
         return collected
 
-    def _order(self, seat: _Seat) -> None:
-        while len(seat.orders) < self._depth:
+    def drain(self) -> Iterator[list[Collected]]:
+        """The rollouts on order, one from each worker at a time, without ordering new ones."""
+        while self._seats[0].orders:
+            yield [self._take(seat) for seat in self._seats]
+
+    def _order_all(self) -> None:
+        for seat in self._seats:
+            self._order(seat, self._depth - len(seat.orders))
+
+    def _order(self, seat: _Seat, num: int) -> None:
+        for _ in range(num):
             seat.orders.append(seat.actor.collect.remote(self._weights, self._version))
 
     def _take(self, seat: _Seat) -> Collected:
+        collected = self._answer(seat, lambda: seat.orders[0])
+        seat.orders.popleft()
+        return collected
+
+    def _answer(self, seat: _Seat, question: Callable[[], Any]) -> Any:
+        """What the seat's actor answers; one that is gone is replaced, given its orders and asked again."""
         while True:
             try:
-                collected: Any = ray.get(seat.orders[0])
+                return ray.get(question())
             except RayTaskError as error:
                 raise RunError(f"rollout worker {seat.stream} failed: {error.cause}") from error
-            except RayActorError as error:
+            except RayError as error:  # its process, its node or its memory is gone
+                num_lost = len(seat.orders)
                 self._replace(seat, error)
-                continue
-            seat.orders.popleft()
-            return collected
+                self._order(seat, num_lost)
 
-    def _replace(self, seat: _Seat, error: RayActorError) -> None:
+    def _replace(self, seat: _Seat, error: RayError) -> None:
+        cause = _last_line(error)
+        if "creation task" in str(error):
+            raise RunError(f"rollout worker {seat.stream} cannot start: {cause}") from error
         now = time.monotonic()
         self.deaths += 1
         self.dropped_rollouts += len(seat.orders)
         self._recent_deaths.append(now)
         while now - self._recent_deaths[0] > _DEATH_WINDOW_S:
             self._recent_deaths.popleft()
-        cause = str(error).strip().splitlines()[0]
         self._on_death(seat.stream, cause)
         if len(self._recent_deaths) > self._config.rollout.max_worker_deaths:
             raise RunError(
@@ -211,11 +238,10 @@ class RayPool:
         seat.stream += self._config.rollout.num_workers
         seat.orders.clear()
         self._start(seat)
-        self._order(seat)
 
     def state_dict(self) -> State:
-        """Where the workers stand once what is on order is played; those rollouts are given up."""
-        states = ray.get([seat.actor.state_dict.remote() for seat in self._seats])
+        """Where the workers stand; nothing is on order (``drain``)."""
+        states = [self._answer(seat, seat.state) for seat in self._seats]
         return {
             "workers": [
                 {"stream": seat.stream, "state": state} for seat, state in zip(self._seats, states, strict=True)
@@ -242,3 +268,9 @@ class RayPool:
         ray.wait(closing, num_returns=len(closing), timeout=10.0)
         for seat in self._seats:
             ray.kill(seat.actor)
+
+
+def _last_line(error: RayError) -> str:
+    """What Ray's many lines come to, without colours: the cause of a failed start, else the first line."""
+    lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines() if line.strip()]
+    return lines[-1] if "creation task" in str(error) else lines[0]
