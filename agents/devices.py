@@ -30,8 +30,15 @@ def has_fast_bf16(where: torch.device) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
+def resolved(precision: str, *devices: torch.device) -> str:
+    """``auto`` as bf16 where every device has it fast, else fp32: acting and learning must agree."""
+    if precision != "auto":
+        return precision
+    return "bf16" if all(map(has_fast_bf16, devices)) else "fp32"
+
+
 def autocast(precision: str, where: torch.device) -> AbstractContextManager[object]:
     """bf16 autocast, or nothing, for a precision of ``auto``, ``fp32`` or ``bf16``."""
-    if precision == "bf16" or (precision == "auto" and has_fast_bf16(where)):
+    if resolved(precision, where) == "bf16":
         return torch.autocast(where.type, dtype=torch.bfloat16)
     return contextlib.nullcontext()

@@ -172,7 +172,7 @@ def task(id_: str) -> TaskSpec:
     known = registered.registered_ids()
     if id_ not in known:
         near = difflib.get_close_matches(id_, (*known, *registered.OWN_TASKS), n=3, cutoff=0.5)
-        hint = f"; did you mean {' or '.join(near)}?" if near else "; envs.tasks.task_ids() lists all"
+        hint = f"; did you mean {' or '.join(near)}?" if near else "; `yendor tasks` lists all"
         raise ValueError(f"unknown task '{id_}'{hint}")
     if reason := why_unbuildable(id_):
         raise ValueError(f"task '{id_}' cannot be built: {reason}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from launch.config import TrainConfig
 from launch.errors import UserError
 
@@ -35,10 +37,29 @@ def check_startable(config: TrainConfig) -> None:
             device(config.device)
         except ValueError as error:
             raise UserError(str(error)) from None
-    if config.uses_labels and config.labels.path is not None:
-        from rewards.labels.store import LabelStore, LabelStoreError
-
+    if config.uses_labels:
         try:
-            LabelStore(config.labels.path).close()
-        except LabelStoreError as error:
-            raise UserError(f"labels.path: {error}") from None
+            config.labels.client.build()
+        except (ValueError, OSError) as error:
+            raise UserError(f"labels.client: {error}") from None
+
+
+def check_label_store(config: TrainConfig, run: Path | None) -> None:
+    """Refuse a label store that is damaged or that another run is writing.
+
+    Args:
+        config: the run's.
+        run: its folder, if it exists already.
+
+    Raises:
+        UserError: one sentence that names the store.
+    """
+    from rewards.labels.store import LabelStore, LabelStoreError
+
+    store = config.labels.path or (run / "labels.sqlite" if run else None)
+    if not config.uses_labels or store is None:
+        return
+    try:
+        LabelStore(store).close()
+    except LabelStoreError as error:
+        raise UserError(f"labels.path: {error}") from None

@@ -54,6 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         sys.stderr.write(f"yendor: {error}\n")
         return 2
+    except KeyboardInterrupt:
+        sys.stderr.write(f"yendor: {name} was interrupted\n")
+        return 130
     except RunError as error:
         sys.stderr.write(f"yendor: {error}\n")
         return 1

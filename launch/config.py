@@ -120,7 +120,7 @@ class TrainConfig(Config):
         return self
 
 
-MAY_CHANGE_ON_RESUME = frozenset(
+_MAY_CHANGE_ON_RESUME = frozenset(
     {
         "total_steps",
         "name",
@@ -136,4 +136,13 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "rollout.max_worker_deaths",
     }
 )
-"""Fields that do not change what is learned, up to the step where the run now ends."""
+
+
+def may_change_on_resume(config: TrainConfig) -> frozenset[str]:
+    """Fields that do not change what is learned, up to where the run now ends.
+
+    Another device or number of threads changes the last bits of sums.
+    """
+    # An annealed learning rate depends on where the run is to end.
+    fixed = {"total_steps"} if config.ppo.anneal != "none" else set()
+    return _MAY_CHANGE_ON_RESUME - fixed

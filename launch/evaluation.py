@@ -9,6 +9,8 @@ An episode whose file exists is not played again: an evaluation that was cut goe
 from __future__ import annotations
 
 import json
+import signal
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -128,6 +130,8 @@ def _play(evaluation: Evaluation, seeds: Sequence[EpisodeSeeds]) -> Iterator[Epi
     from launch.ray_session import ray_session
 
     with ray_session(None, num_workers):
+        # Ray has a handler of its own, which ends the process without cleaning up.
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
         play = ray.remote(num_cpus=1, max_retries=0, num_returns="streaming")(_play_in_worker)
         running: list[Any] = [play.remote(evaluation, list(seeds[i::num_workers])) for i in range(num_workers)]
         while running:

@@ -31,20 +31,20 @@ GLOSSARY: Mapping[str, str] = MappingProxyType(
         "rollout/score": "Mean in-game score of the last 100 episodes (NetHack).",
         "rollout/max_depth": "Mean deepest dungeon level reached in the last 100 episodes (NetHack).",
         "rollout/max_xp_level": "Mean highest experience level reached in the last 100 episodes (NetHack).",
-        "rollout/dropped": "Rollouts thrown away since the run began, because their worker died or they were too old.",
+        "rollout/dropped": "Rollouts thrown away since the last start, because their worker died or they were too old.",
         "rewards/*/mean": "Mean of this reward part over the valid steps of the last update, unweighted.",
         "rewards/*/valid": "Share of the steps of the last update for which this reward part had a value.",
         "rewards/*/episode_sum": "Mean sum of this reward part over the last 100 episodes, unweighted.",
         "labels/queued": "Captions waiting to be sent to the annotator.",
         "labels/in_flight": "Captions sent to the annotator and not answered yet.",
         "labels/asked": "Captions put to the annotator since the run began; what the budget counts.",
-        "labels/labelled": "Captions that the annotator answered since the run began.",
-        "labels/failed": "Captions whose answer could not be understood, or never came, since the run began.",
-        "labels/uncovered": "Captions that the annotator said it has no answer for, since the run began.",
+        "labels/labelled": "Captions that the annotator answered since the last start.",
+        "labels/failed": "Captions whose answer could not be understood, or never came, since the last start.",
+        "labels/uncovered": "Captions that the annotator said it has no answer for, since the last start.",
         "labels/retries": "Requests that were sent again since the run began.",
         "labels/over_budget": "Captions not sent because the run's labelling budget was spent.",
-        "labels/dropped": "Captions dropped from the full queue since the run began, oldest first.",
-        "labels/from_store": "Captions answered from the label store without asking, since the run began.",
+        "labels/dropped": "Captions dropped from the full queue since the last start, oldest first.",
+        "labels/from_store": "Captions answered from the label store without asking, since the last start.",
         "labels/known": "Distinct captions that have a label.",
         "labels/coverage": "Share of the caption occurrences of the last update that had a label.",
         "labels/labels_per_s": "Labels per second since the last line.",
@@ -53,8 +53,8 @@ GLOSSARY: Mapping[str, str] = MappingProxyType(
         "policy/policy_loss": "Mean of the actor head's surrogate (PPO: clipped), without the entropy bonus.",
         "policy/value_loss": "Mean squared value error of the last update, over reward streams.",
         "policy/entropy": "Mean entropy of the action distribution, in nats.",
-        "policy/approx_kl": "Approximate KL divergence from the policy that collected to the updated one, in "
-        "nats: mean of (r - 1) - log r.",
+        "policy/approx_kl": "Approximate KL divergence from the policy at the start of the update to the updated "
+        "one, in nats: mean of (r - 1) - log r.",
         "policy/clip_fraction": "Share of samples whose probability ratio was clipped.",
         "policy/explained_variance": "1 - Var(return - value) / Var(return), before the update; 1 is "
         "perfect, 0 no better than a constant.",
@@ -67,7 +67,7 @@ GLOSSARY: Mapping[str, str] = MappingProxyType(
         "time/learn_s": "Seconds spent in the learner, per update.",
         "time/wait_s": "Seconds that the learner waited for rollouts, per update.",
         "time/elapsed_s": "Seconds since the run began, without the pauses between resumes.",
-        "workers/deaths": "Rollout workers that died and were replaced since the run began.",
+        "workers/deaths": "Rollout workers that died and were replaced since the last start.",
     }
 )
 """``{metric name: what it is}``; ``*`` stands for one name, such as that of a reward part."""

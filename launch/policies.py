@@ -105,8 +105,9 @@ class RunSource:
 
     @property
     def name(self) -> str:
-        """The checkpoint's step."""
-        return f"step-{self.step:012d}"
+        """The checkpoint's step, and the first digits of its weights' checksum."""
+        manifest = json.loads((self._weights_file() / "manifest.json").read_text())
+        return f"step-{self.step:012d}-{manifest['files']['model.safetensors']['sha256'][:8]}"
 
     @property
     def folder(self) -> Path:

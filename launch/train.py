@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from agents.devices import device, resolved
 from agents.policy import weights_of
 from agents.ppo import PPOLearner
 from agents.rollout import Collected
@@ -92,6 +93,7 @@ def train(
     """
     sweep(Path(tempfile.gettempdir()))  # what runs that were killed outright could not remove
     torch.set_num_threads(config.threads)
+    config = with_resolved_precision(config)
     saved = checkpoints.load_latest(folder.path, _reporter(folder, progress)) if resume else None
     with ExitStack() as stack:
         if config.rollout.num_workers > 0:
@@ -112,6 +114,12 @@ def train(
         if saved is not None:
             run.restore(saved)
         return run.until(stop)
+
+
+def with_resolved_precision(config: TrainConfig) -> TrainConfig:
+    """``ppo.precision=auto`` decided once, for the workers' CPUs and the learner's device together."""
+    precision = resolved(config.ppo.precision, torch.device("cpu"), device(config.device))
+    return config.model_copy(update={"ppo": config.ppo.model_copy(update={"precision": precision})})
 
 
 def _reporter(folder: RunFolder, progress: Progress) -> Any:

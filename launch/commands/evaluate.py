@@ -92,7 +92,9 @@ def _seeds(flags: EvaluateFlags) -> list[EpisodeSeeds]:
         return evaluation_seeds(flags.episodes)
     try:
         listed = read_seeds(flags.seeds)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise UserError(f"--seeds: cannot read {flags.seeds}: {(error.strerror or 'it failed').lower()}") from None
+    except ValueError as error:
         raise UserError(f"--seeds: {error}") from None
     return listed[: flags.episodes] if "episodes" in flags.model_fields_set else listed
 

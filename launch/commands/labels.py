@@ -41,7 +41,7 @@ class ListFlags(Config):
 
 def run(argv: Sequence[str]) -> int:
     """Dispatch to ``list`` or ``export``."""
-    if not argv or argv[0] in ("-h", "--help"):
+    if not argv or {"-h", "--help"} & set(argv):
         sys.stdout.write(_USAGE)
         return 0
     action, *rest = argv

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from envs.data import Config
 from launch.arguments import parse
+from launch.errors import UserError
 
 
 class ReportFlags(Config):
@@ -18,9 +19,11 @@ class ReportFlags(Config):
 
 def run(argv: Sequence[str]) -> int:
     """Build the report and say where it is."""
-    if not argv or argv[0].startswith("-"):
+    if not argv or argv[0] in ("-h", "--help"):
         print("usage: yendor report RUN [--out FILE]")
         return 0
+    if argv[0].startswith("-"):
+        raise UserError(f"the run comes first: yendor report RUN {argv[0]} ...")
     from launch.report.build import build_report
 
     path = Path(argv[0])

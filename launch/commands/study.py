@@ -10,7 +10,7 @@ from pydantic import Field
 
 from envs.data import Config
 from launch.arguments import parse
-from launch.errors import unknown_name
+from launch.errors import UserError, unknown_name
 
 _USAGE = """usage: yendor study NAME [--out DIR] [--runs DIR] [--parallel N] [--only TEXT]
        yendor study figures [--results DIR]      the tables and plots of everything that is done
@@ -49,6 +49,8 @@ def run(argv: Sequence[str]) -> int:
         print(f"{_USAGE}\nstudies:\n{names}")
         return 0
     name, *flags = argv
+    if name.startswith("-"):
+        raise UserError(f"the study comes first: yendor study NAME {name} ...; studies: {', '.join(STUDIES)}")
     if name not in STUDIES:
         raise unknown_name("study", name, STUDIES)
     chosen = parse(StudyFlags(), flags, f"yendor study {name}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from launch.errors import UserError
+
 
 def run(argv: Sequence[str]) -> int:
     """Print one id a line, those that contain the text."""
@@ -13,5 +15,8 @@ def run(argv: Sequence[str]) -> int:
     from envs.tasks import task_ids
 
     wanted = argv[0].lower() if argv else ""
-    print("\n".join(task for task in task_ids() if wanted in task.lower()))
+    found = [task for task in task_ids() if wanted in task.lower()]
+    if not found:
+        raise UserError(f"no task id contains '{argv[0]}'; 'yendor tasks' lists all")
+    print("\n".join(found))
     return 0

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launch.arguments import parse, validate
-from launch.checks import check_startable
-from launch.config import MAY_CHANGE_ON_RESUME, TrainConfig
+from launch.checks import check_label_store, check_startable
+from launch.config import TrainConfig, may_change_on_resume
 from launch.errors import UserError
 from launch.presets import PRESETS, preset
 from launch.run_folder import RunFolder, installed_versions, read_config
@@ -40,6 +40,10 @@ def run(argv: Sequence[str]) -> int:
         if len(arguments) < 2:
             raise UserError("--resume needs the run folder to go on with")
         return _resume(Path(arguments[1]), arguments[2:], dry_run)
+    if "--resume" in arguments:
+        raise UserError("--resume RUN takes the place of the preset: yendor train --resume RUN [--flag value ...]")
+    if any(flag.startswith("--preset") for flag in arguments):
+        raise UserError("the preset is no flag: yendor train PRESET ...")
     if arguments[0].startswith("-"):
         raise UserError(
             f"the preset comes first: yendor train PRESET {arguments[0]} ...; presets: {', '.join(PRESETS)}"
@@ -49,6 +53,7 @@ def run(argv: Sequence[str]) -> int:
     check_startable(config)
     if dry_run:
         return _show(config)
+    check_label_store(config, None)
     folder = RunFolder.create(config.runs, config.name, config.model_dump_json(), prefix=config.preset)
     return _train(config, folder, resume=False)
 
@@ -61,7 +66,8 @@ def _resume(path: Path, flags: Sequence[str], dry_run: bool) -> int:
     check_startable(config)
     folder = RunFolder.open(path)
     try:
-        folder.check_resume(config.model_dump_json(), MAY_CHANGE_ON_RESUME)
+        folder.check_resume(config.model_dump_json(), may_change_on_resume(config))
+        check_label_store(config, path)
         folder.accept_config(config.model_dump_json())
     except UserError:
         folder.close()
@@ -115,10 +121,8 @@ def _train(config: TrainConfig, folder: RunFolder, *, resume: bool) -> int:
         with progress(console, config.logging.interval_s, total_steps=config.total_steps, title=title) as shown:
             try:
                 summary = train(config, folder, shown, stop, resume=resume)
-            except UserError:
-                raise
             except Exception as error:
-                # Told apart only to leave a trace in the run's folder; it goes on to whoever called.
+                # Caught only to leave a trace in the run's folder; it goes on to whoever called.
                 logging.getLogger(__name__).exception("the run failed")
                 folder.event("failed", cause=f"{type(error).__name__}: {error}")
                 raise

@@ -82,7 +82,8 @@ class LabelsConfig(Config):
     prompt_version: str = "single-1"
     """Wording of the question."""
     path: Path | None = None
-    """The label store, shared by runs that name the same file; none = in the run's folder."""
+    """The label store, kept and reused by runs that name the same file, one run at a time; none = in the run's
+    folder."""
     mode: Literal["async", "barrier"] = "async"
     """async: labels take effect when they arrive, and training never waits. barrier: each update waits for
     the labels of its rollout, which makes runs repeatable."""
