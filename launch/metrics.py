@@ -42,7 +42,7 @@ GLOSSARY: Mapping[str, str] = MappingProxyType(
         "labels/failed": "Captions whose answer could not be understood, or never came, since the last start.",
         "labels/uncovered": "Captions that the annotator said it has no answer for, since the last start.",
         "labels/retries": "Requests that were sent again since the run began.",
-        "labels/over_budget": "Captions not sent because the run's labelling budget was spent.",
+        "labels/over_budget": "Times that a caption was not sent because the run's labelling budget was spent.",
         "labels/dropped": "Captions dropped from the full queue since the last start, oldest first.",
         "labels/from_store": "Captions answered from the label store without asking, since the last start.",
         "labels/known": "Distinct captions that have a label.",
