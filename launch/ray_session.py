@@ -12,6 +12,8 @@ from pathlib import Path
 
 import ray
 
+from launch.errors import UserError
+
 _OBJECT_STORE_BYTES = 512 * 1024**2
 
 
@@ -27,7 +29,10 @@ def ray_session(address: str | None, num_cpus: int) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address is not None:
-        ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING)
+        try:
+            ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING)
+        except ConnectionError:
+            raise UserError(f"ray_address: no Ray cluster answers at '{address}'") from None
         try:
             yield
         finally:

@@ -38,7 +38,7 @@ from launch.metrics import MetricsWriter, WindowedEpisodes
 from launch.progress import Progress
 from launch.run_folder import RunFolder, installed_versions
 from launch.stopping import StopRequest
-from launch.train import SUMMARY_FILE, TrainSummary, weights_sha256
+from launch.training_run import SUMMARY_FILE, TrainSummary, weights_sha256
 from launch.wiring import build_games, build_mix
 from rewards.config import PartConfig
 from rewards.labels.table import LabelTable

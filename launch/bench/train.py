@@ -155,7 +155,8 @@ class YendorTraining:
         from launch.metrics import MetricsWriter
         from launch.ray_session import ray_session
         from launch.run_folder import RunFolder
-        from launch.train import TrainingRun, games_spec
+        from launch.train import games_spec
+        from launch.training_run import TrainingRun
         from launch.wiring import build_learner, build_mix, build_worker
         from launch.workers import LocalPool, RayPool
         from rewards.labels.table import LabelTable
