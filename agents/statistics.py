@@ -22,7 +22,9 @@ def wilson_interval(successes: int, trials: int, z: float = Z_95) -> tuple[float
     centre = p + z * z / (2 * n)
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+    low = 0.0 if successes == 0 else (centre - half) / scale
+    high = 1.0 if successes == trials else (centre + half) / scale
+    return low, high
 
 
 def interquartile_mean(values: Sequence[float]) -> float:

@@ -45,11 +45,14 @@ def read_json(path: Path) -> Any:
 
 def evaluations(folder: Path) -> list[dict[str, Any]]:
     """Tables of the summaries in a run's ``eval`` folder: tasks that are solved, games that are scored."""
-    summaries = [read_json(path) for path in sorted(folder.glob("*.json"))]
-    told = [s for s in summaries if isinstance(s, dict) and isinstance(s.get("summary"), dict)]
+    rows = []
+    for path in sorted(folder.glob("*.json")):
+        summary = read_json(path)
+        if isinstance(summary, dict) and isinstance(summary.get("tasks"), list):
+            rows += [row | {"policy": _policy(summary)} for row in summary["tasks"]]
     # NetHack itself cannot be solved in a training run: its figure is the score.
-    scored = [s for s in told if s["task"].startswith("NetHack") and "score" in s["summary"]]
-    solved = [s for s in told if s not in scored]
+    scored = [row for row in rows if row["task"].startswith("NetHack") and "score" in row]
+    solved = [row for row in rows if row not in scored]
     tables = [
         _evaluation_table("success", formats.share, _SOLVED_COLUMNS, solved),
         _evaluation_table("score", formats.figure, _SCORED_COLUMNS, scored),
@@ -57,39 +60,41 @@ def evaluations(folder: Path) -> list[dict[str, Any]]:
     return [table for table in tables if table["rows"]]
 
 
-def _evaluation_table(
-    headline: str, form: Any, columns: Sequence[tuple[str, str, Any]], summaries: Rows
-) -> dict[str, Any]:
-    used = [c for c in columns if any(s["summary"].get(c[0]) is not None for s in summaries)]
+def _evaluation_table(headline: str, form: Any, columns: Sequence[tuple[str, str, Any]], rows: Rows) -> dict[str, Any]:
+    used = [c for c in columns if any(row.get(c[0]) is not None for row in rows)]
     return {
         "headline": headline,
         "heads": [head for _, head, _ in used],
         "rows": [
             {
-                "task": s["task"],
-                "policy": _policy(s),
-                "episodes": s["summary"].get("episodes"),
-                "value": s["summary"].get(headline),
-                "shown": form(s["summary"].get(headline)),
-                "interval": s["summary"].get(f"{headline}_interval"),
-                "interval_shown": [form(x) for x in s["summary"].get(f"{headline}_interval") or ()],
-                "cells": [cell(s["summary"].get(key)) for key, _, cell in used],
+                "task": row["task"],
+                "policy": row["policy"],
+                "episodes": row.get("episodes"),
+                "value": row.get(headline),
+                "shown": form(row.get(headline)),
+                "interval": _interval(row, headline),
+                "interval_shown": [form(x) for x in _interval(row, headline) or ()],
+                "cells": [cell(row.get(key)) for key, _, cell in used],
                 "ends": [
-                    (title, _counted(s["summary"].get(key) or {}))
+                    (title, _counted(row.get(key) or {}))
                     for key, title in (("end_reasons", "How episodes end"), ("death_causes", "What killed"))
-                    if s["summary"].get(key)
+                    if row.get(key)
                 ],
             }
-            for s in summaries
+            for row in rows
         ],
     }
 
 
+def _interval(row: Mapping[str, Any], figure: str) -> tuple[float, float] | None:
+    return (row[f"{figure}_low"], row[f"{figure}_high"]) if f"{figure}_low" in row else None
+
+
 def _policy(summary: Mapping[str, Any]) -> str:
     """Which policy, how it acts: 'step 500,000, sampled'."""
-    source = summary.get("provenance") or {}
-    who = f"step {source['step']:,}" if "step" in source else str(source.get("policy", ""))
-    return ", ".join(part for part in (who, summary.get("mode")) if part)
+    step = summary.get("checkpoint_step")
+    who = str((summary.get("provenance") or {}).get("policy", "")) if step is None else f"step {step:,}"
+    return f"{who}, {'sampled' if summary.get('sampled', True) else 'greedy'}"
 
 
 def _counted(counts: Mapping[str, int]) -> list[tuple[str, int, float]]:

@@ -169,6 +169,8 @@ def test_labels_are_listed_and_exported(run, tmp_path, capsys):
 
 
 def test_the_report_is_one_file_with_everything_in_it(run):
+    assert main(f"eval {run} --episodes 3 --workers 0".split()) == 0
     assert main(["report", str(run)]) == 0
     page = (run / "report.html").read_text()
-    assert "MiniHack-KeyRoom-S5-v0" in page and 'src="http' not in page and 'href="http' not in page
+    assert "MiniHack-KeyRoom-S5-v0" in page and "Not evaluated yet" not in page
+    assert 'src="http' not in page and 'href="http' not in page

@@ -63,14 +63,14 @@ def synthetic_run(folder, num_lines=180):
     captions = [{"text": t, "count": c, "label": label, "paid": p} for t, (c, label, p) in texts.items()]
     (folder / "captions.json").write_text(json.dumps(captions))
     keyroom = {
-        "episodes": 200, "success": 0.945, "success_interval": [0.904, 0.969], "env_return": 0.91,
+        "episodes": 200, "success": 0.945, "success_low": 0.904, "success_high": 0.969, "env_return": 0.91,
         "episode_steps": 21.4, "steps_to_success": 18.0, "death_rate": 0.01, "truncated_rate": 0.045,
         "score": 3.0, "end_reasons": {"TASK_SUCCESSFUL": 189, "ABORTED": 9, "DIED": 2},
         "death_causes": {"killed by a newt": 2},
     }  # fmt: skip
     nethack = {
-        "episodes": 64, "success": 0.0, "success_interval": [0.0, 0.05], "score": 812.5,
-        "score_interval": [700.1, 950.2], "score_median": 640.0, "max_depth": 2.4, "max_xp_level": 3.1,
+        "episodes": 64, "success": 0.0, "success_low": 0.0, "success_high": 0.05, "score": 812.5,
+        "score_low": 700.1, "score_high": 950.2, "score_median": 640.0, "max_depth": 2.4, "max_xp_level": 3.1,
         "turns": 2210.0, "progression": 0.013,
         "death_causes": {f"killed by a monster of kind {i}": 12 - i for i in range(11)},
     }  # fmt: skip
@@ -79,13 +79,16 @@ def synthetic_run(folder, num_lines=180):
         ("MiniHack-KeyRoom-S5-v0", keyroom, run),
         (
             "MiniHack-KeyRoom-S5-v0",
-            keyroom | {"success": 0.01, "success_interval": [0.003, 0.036]},
+            keyroom | {"success": 0.01, "success_low": 0.003, "success_high": 0.036},
             {"policy": "random"},
         ),
         ("NetHackScore-v0", nethack, run),
     ):
-        answer = {"task": task, "mode": "sampled", "provenance": source, "summary": summary}
-        (folder / "eval" / f"{task}--{source['policy']}-sampled.json").write_text(json.dumps(answer))
+        path = folder / "eval" / f"{source['policy']}-sampled.json"
+        answer = {"tasks": [], "sampled": True, "provenance": source, "checkpoint_step": source.get("step")}
+        answer = json.loads(path.read_text()) if path.exists() else answer
+        answer["tasks"].append({"task": task, **summary})
+        path.write_text(json.dumps(answer))
     (folder / "eval" / "one-episode.json").write_text(json.dumps({"seed": 1}))
     return folder
 
@@ -191,7 +194,7 @@ def test_a_run_that_has_just_begun(tmp_path):
 def test_starts_and_rows_may_lack_what_is_optional(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "eval").mkdir()
-    (tmp_path / "eval" / "e.json").write_text(json.dumps({"task": "A", "summary": {"success": 1.0}}))
+    (tmp_path / "eval" / "e.json").write_text(json.dumps({"tasks": [{"task": "A", "success": 1.0}]}))
     (tmp_path / "events.jsonl").write_text('{"kind": "started", "command": "yendor train x"}\n')
     build_report(tmp_path, tmp_path / "report.html")
     assert "yendor train x" in Page((tmp_path / "report.html").read_text()).text
