@@ -166,7 +166,8 @@ def captions_table(runs: Runs, names: Sequence[str], num: int = 5) -> str:
             entry[0] = caption["label"] or 0.0
             entry[1] += caption["count"]
             entry[2] += caption["paid"]
-        for text, (label, count, paid) in sorted(sums.items(), key=lambda item: -item[1][2])[:num]:
+        best = sorted(sums.items(), key=lambda item: -item[1][2])[:num]
+        for text, (label, count, paid) in ((text, sums) for text, sums in best if sums[2] > 0):
             shown = text.replace("\n", " / ").replace("|", "\\|")
             lines.append(f"| {name} | {shown} | {label:g} | {count:,.0f} | {paid:,.1f} |")
     return "\n".join(lines)
@@ -189,6 +190,10 @@ def draw(runs: Runs, figure: str, out: Path) -> bool:
     return True
 
 
+def _seeds(num: int) -> str:
+    return "1 seed" if num == 1 else f"{num} seeds"
+
+
 _COLOURS = ("#1f5f8b", "#b5532a")
 
 
@@ -201,7 +206,7 @@ def _draw_panel(panel: Panel, runs: Runs, axis: Any) -> None:
         grid = np.linspace(0, steps, 301)
         curves = np.stack([success_on_grid(result, grid) for result in results])
         axis.plot(grid / 1e3, curves.T, color=colour, alpha=0.35, linewidth=0.8)
-        axis.plot(grid / 1e3, curves.mean(0), color=colour, linewidth=2, label=f"{label}, {len(results)} seeds")
+        axis.plot(grid / 1e3, curves.mean(0), color=colour, linewidth=2, label=f"{label}, {_seeds(len(results))}")
     axis.set(title=panel.title, xlabel="environment steps, thousands", ylim=(-0.03, 1.03))
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=8, loc="best")

@@ -1,0 +1,89 @@
+"""Studies: resumable jobs, and figures that say what the JSON says."""
+
+import json
+
+import numpy as np
+import pytest
+
+from launch.studies import STUDIES, Job
+from launch.study import Study
+from launch.study_figures import FIGURES, area_under_curve, differences, draw, load, success_on_grid, table
+
+TINY = (
+    "--rollout.games-per-worker",
+    "4",
+    "--rollout.num-steps",
+    "32",
+    "--ppo.minibatch",
+    "64",
+    "--logging.interval-s",
+    "0.01",
+)
+
+
+def test_every_job_has_a_name_of_its_own_within_its_study():
+    for jobs in STUDIES.values():
+        assert len({job.name for job in jobs}) == len(jobs)
+
+
+def test_a_study_runs_its_jobs_once_and_goes_on_to_a_later_milestone(tmp_path):
+    said = []
+
+    def study(*milestones, out):
+        job = Job(name="room-seed1", preset="room", seed=1, milestones=milestones, flags=TINY, episodes=2)
+        return Study([job], tmp_path / out, tmp_path / "runs", 1, said.append)
+
+    assert study(256, out="first").run()
+    result = json.loads((tmp_path / "first" / "room-seed1.json").read_text())
+    assert result["evaluations"]["256"]["summary"]["episodes"] == 2
+    assert result["curve"]["step"][-1] == 256
+    said.clear()
+    assert study(256, out="first").run()
+    assert said == ["1 of 1 jobs are done"]
+    assert study(256, 512, out="second").run()
+    longer = json.loads((tmp_path / "second" / "room-seed1.json").read_text())
+    assert set(longer["evaluations"]) == {"256", "512"} and longer["curve"]["step"][-1] == 512
+    assert longer["evaluations"]["256"] == result["evaluations"]["256"]
+    assert [" ".join(c.split()[:3]) for c in longer["commands"]] == [
+        "yendor train room",
+        f"yendor eval {tmp_path / 'runs' / 'room-seed1'}",
+        "yendor train --resume",
+        f"yendor eval {tmp_path / 'runs' / 'room-seed1'}",
+    ]
+
+
+def _result(success, final, steps=100):
+    return {
+        "curve": {"step": [0, steps], "rollout/success": success},
+        "evaluations": {str(steps): {"summary": {"success": final, "env_return": final}}},
+        "captions": [],
+    }
+
+
+def test_curves_and_areas_by_hand():
+    result = _result([0.0, 1.0], 1.0)
+    assert success_on_grid(result, np.array([0, 25, 100])).tolist() == [0, 0.25, 1]
+    assert area_under_curve(result, 100) == pytest.approx(0.5)
+    late = {"curve": {"step": [10, 50, 100], "rollout/success": [None, 1.0, 1.0]}}
+    assert success_on_grid(late, np.array([20, 50])).tolist() == [0, 1]  # nothing had ended by step 20
+
+
+def test_tables_and_plots_of_two_variants(tmp_path):
+    for study, name, finals in (("a", "keyroom", (0.5, 0.7)), ("b", "keyroom_oni", (0.7, 0.9))):
+        (tmp_path / study).mkdir()
+        for seed, final in enumerate(finals, start=1):
+            (tmp_path / study / f"{name}-seed{seed}.json").write_text(json.dumps(_result([0.0, final], final)))
+    runs = load(tmp_path)
+    assert "| keyroom | 100 | 2 | **0.600** (0.500, 0.700) |" in table(runs)
+    assert "| KeyRoom-S5 | PPO + ONI retrieval - PPO | 100 | success | +0.200 |" in differences(runs)
+    assert draw(runs, "oni", tmp_path / "oni.png") and (tmp_path / "oni.png").stat().st_size > 5_000
+    assert not draw({}, "oni", tmp_path / "none.png")
+    assert all(panel.variants for panels in FIGURES.values() for panel in panels)
+
+
+def test_the_longer_run_of_the_same_job_counts(tmp_path):
+    for study, steps in (("short", 100), ("long", 300)):
+        (tmp_path / study).mkdir()
+        (tmp_path / study / "room-seed1.json").write_text(json.dumps(_result([0.0, 1.0], 1.0, steps)))
+    (only,) = load(tmp_path)["room"]
+    assert list(only["evaluations"]) == ["300"]
