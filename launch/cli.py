@@ -6,6 +6,8 @@ Only the standard library is imported before the command is known, so that help 
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -54,6 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         sys.stderr.write(f"yendor: {error}\n")
         return 2
+    except BrokenPipeError:
+        # Whoever read the output has left (``| head``); Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         sys.stderr.write(f"yendor: {name} was interrupted\n")
         return 130

@@ -54,6 +54,7 @@ def run(argv: Sequence[str]) -> int:
         sys.stdout.write(_USAGE)
         if argv and argv[0] not in ("-h", "--help"):
             raise UserError(f"the policy comes first: yendor eval RUN {argv[0]} ...")
+        parse(EvaluateFlags(), ["--help"], "yendor eval RUN")
         return 0
     out, rest = take_value(argv[1:], "--json")
     flags = parse(EvaluateFlags(), rest, f"yendor eval {argv[0]}")
