@@ -6,10 +6,12 @@ Only the standard library is imported before the command is known, so that help 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 COMMANDS = {
     "train": "train an agent from a preset, or resume a run",
@@ -35,6 +37,19 @@ def _help() -> str:
     )
 
 
+def _check_packages() -> None:
+    """Other distributions have a top-level package called ``agents`` too (openai-agents has)."""
+    from launch.errors import UserError
+
+    found = importlib.util.find_spec("agents")
+    origin = Path(found.origin) if found and found.origin else Path("nowhere")
+    if not (origin.parent / "ppo.py").exists():
+        raise UserError(
+            f"the package 'agents' found at {origin.parent} is not Yendor's; uninstall the distribution that "
+            "brought it (openai-agents does), or use an environment of its own"
+        )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the process's exit code.
 
@@ -51,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if name not in COMMANDS:
             raise unknown_name("command", name, COMMANDS)
+        _check_packages()
         command = importlib.import_module(f"launch.commands.{_MODULES.get(name, name)}")
         return command.run(rest)
     except UserError as error:

@@ -105,6 +105,17 @@ def test_a_dry_run_shows_configuration_and_processes_and_writes_nothing(capsys, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_another_package_called_agents_is_named(tmp_path):
+    (tmp_path / "agents").mkdir()
+    (tmp_path / "agents" / "__init__.py").write_text("")
+    code = (
+        "import sys, launch.cli; sys.modules.pop('agents', None); "
+        f"sys.path.insert(0, {str(tmp_path)!r}); sys.exit(launch.cli.main(['tasks']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "is not Yendor's" in done.stderr
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A tiny finished run."""
