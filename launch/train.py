@@ -18,7 +18,6 @@ asks for a run that can be repeated bit for bit.
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -46,8 +45,6 @@ from rewards.labels.labeller import LabellerError
 from rewards.labels.store import LabelStoreError
 from rewards.labels.table import LabelTable
 from rewards.mix import RewardMix
-
-log = logging.getLogger(__name__)
 
 
 def train(

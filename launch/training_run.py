@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,8 +32,6 @@ from launch.stopping import StopRequest
 from launch.workers import WorkerPool
 from rewards.labels.table import LabelTable
 from rewards.mix import RewardMix
-
-log = logging.getLogger(__name__)
 
 CAPTIONS_FILE = "captions.json"
 SUMMARY_FILE = "summary.json"

@@ -13,7 +13,6 @@ learner measures it all the same.
 
 from __future__ import annotations
 
-import logging
 import re
 import time
 from collections import deque
@@ -28,8 +27,6 @@ from agents.rollout import Collected, RolloutWorker
 from envs.protocols import State
 from launch.config import TrainConfig
 from launch.errors import RunError
-
-log = logging.getLogger(__name__)
 
 Weights = Mapping[str, np.ndarray]
 _DEATH_WINDOW_S = 600.0
