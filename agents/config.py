@@ -24,7 +24,7 @@ class EncoderConfig(Config):
     crop_channels: Positive = 32
     """Channels of both 3x3 convolutions on the crop."""
     crop_stride: Annotated[int, Field(ge=1, le=3)] = 2
-    """Stride of the second one: 2 halves the cost of learning; 1 is the reference network."""
+    """Stride of the second one; the reference network has 1, and an embedding of 32."""
     blstats_hidden: Positive = 64
     """Width of the bottom line statistics' layer."""
     map_hidden: Positive = 64

@@ -71,7 +71,6 @@ class Labeller:
         self._workers: list[asyncio.Task[None]] = []
         self._wake = asyncio.Event()
         self._free_at_s = 0.0
-        self._last_metrics = (0.0, 0)
         self._load_answers()
 
     def _load_answers(self) -> None:
@@ -98,7 +97,6 @@ class Labeller:
         """
         if self._workers:
             raise LabellerError("the labeller has been started already")
-        self._last_metrics = (time.monotonic(), self._counts.labelled)
         for number in range(self._client.max_in_flight):
             task = asyncio.create_task(self._work(), name=f"labeller-{number}")
             task.add_done_callback(self._on_end)
@@ -190,7 +188,7 @@ class Labeller:
         return [(ident, self._answers[ident][1]) for ident in new], cursor + len(new)
 
     def metrics(self) -> dict[str, float]:
-        """Counters since the start, what waits now, and labels a second since the last call.
+        """Counters since the start, and what waits now.
 
         ``failed`` counts replies that could not be parsed and captions without an answer at the deadline.
 
@@ -198,9 +196,7 @@ class Labeller:
             LabellerError: labelling has stopped because of an error.
         """
         self._check()
-        now_s, counts = time.monotonic(), self._counts
-        since_s, labelled = self._last_metrics
-        self._last_metrics = (now_s, counts.labelled)
+        counts = self._counts
         return {
             "queued": float(len(self._queue) + len(self._urgent)),
             "in_flight": float(len(self._in_flight)),
@@ -212,7 +208,6 @@ class Labeller:
             "dropped": float(counts.dropped),
             "over_budget": float(counts.over_budget),
             "from_store": float(counts.from_store),
-            "labels_per_s": (counts.labelled - labelled) / max(now_s - since_s, 1e-9),
             "latency_s": counts.latency_s,
         }
 
