@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import _ctypes
-import ctypes
 import os
 import shutil
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from nle.nethack import nethack as nle_nethack
 
-from envs import tempdirs
 from envs.data import EpisodeSeeds
+from envs.engine import Engine, starter
+from envs.engine.protocol import NetHack, Start
 
 if TYPE_CHECKING:
     from envs.levels import Level
@@ -40,6 +39,10 @@ class Game:
         last_blstats: row for the last non-zero ``blstats``; kept by the vector between steps, by
             ``note_blstats`` within one.
         folder: where temporary files go.
+        engine: what runs NetHack.
+
+    Raises:
+        ValueError: the engine cannot be had here.
     """
 
     ALWAYS = ("glyphs", "blstats", "message", "program_state", "internal")
@@ -51,39 +54,33 @@ class Game:
         rows: Mapping[str, np.ndarray],
         last_blstats: np.ndarray,
         folder: Path,
+        engine: Engine = "auto",
     ) -> None:
         self.spec, self.level, self.rows = spec, level, rows
-        with tempdirs.inside(folder):
-            make_nethack: Any = nle_nethack.Nethack
-            nle = make_nethack(
-                observation_keys=(),
+        nethack = starter(engine)(
+            Start(
+                folder=folder,
+                options=spec.options,
                 playername=f"Agent-{spec.character}",
-                ttyrec=None,
-                options=list(spec.options),
                 spawn_monsters=spec.spawn_monsters,
-                fix_moon_phase=True,
+                rows=dict(rows),
             )
-        low = nle._pynethack
-        low.set_buffers(**rows)
-        self.press = low.step
+        )
+        self.press = nethack.press
         """Press one key."""
-        self.is_over = low.done
+        self.is_over = nethack.is_over
         """Whether NetHack has ended."""
-        self.how_done = low.how_done
-        self.in_normal_game = low.in_normal_game
-        self._low = low
+        self.how_done = nethack.how_done
+        self.in_normal_game = nethack.in_normal_game
+        self.nethack = nethack
         self.internal = rows["internal"].data
         self.program_state = rows["program_state"].data
         self.blstats, self._last_blstats = rows["blstats"], last_blstats
         self._message = rows["message"]
         self.pages: list[bytes] = []
         """Messages that were shown and dismissed since the last ``take_pages``."""
-        self.folder = Path(nle._vardir)
-        self._library_path = nle.dlpath
-        # NLE would also close in a forked child, and so remove the parent's folder.
-        nle._finalizer.detach()
-        nle._tempdir._finalizer.detach()
-        self._finalizer = weakref.finalize(self, _close_in_owner, os.getpid(), low, nle._dl, self.folder)
+        self.folder = nethack.folder
+        self._finalizer = weakref.finalize(self, _close_in_owner, os.getpid(), nethack, self.folder)
 
     def message(self) -> bytes:
         """The message on show."""
@@ -108,8 +105,7 @@ class Game:
             RuntimeError: the game does not come to its first move, or shows no hero.
         """
         self.level.install(self.folder, seeds)
-        self._low.set_initial_seeds(seeds.core, seeds.disp, False, seeds.lgen)
-        self._low.reset()
+        self.nethack.begin(*seeds)
         for attempt in range(200):
             if self.program_state[IN_MOVELOOP]:
                 break
@@ -121,7 +117,9 @@ class Game:
             raise RuntimeError(f"{self.spec.id}, {seeds}, comes to no first move: {self.message()!r}")
         self.pages.clear()
         self._check_hero(seeds)
-        self._set_birthday(seeds.core)
+        # NetHack names its shopkeepers by the wall-clock time at which a game began; ours by its seed. Shops are
+        # below the first level, so this comes in time for all of them.
+        self.nethack.set_birthday(seeds.core)
 
     def _check_hero(self, seeds: EpisodeSeeds) -> None:
         """A level that NetHack could not load leaves an empty map, without any error."""
@@ -131,23 +129,12 @@ class Game:
         if not inside or not nle_nethack._pynethack.nethack.glyph_is_monster(int(glyphs[y, x])):
             raise RuntimeError(f"{self.spec.id}, {seeds}, shows no hero at x={x}, y={y}: its level was not loaded")
 
-    def _set_birthday(self, value: int) -> None:
-        """NetHack names its shopkeepers by the wall-clock time at which a game began; ours by its seed.
-
-        Shops are below the first level, so this comes in time for all of them. The library must not stay
-        referenced here: NLE refuses to restart a game whose library is still loaded.
-        """
-        library = _ctypes.dlopen(self._library_path, os.RTLD_NOLOAD | os.RTLD_NOW)
-        ctypes.c_long.from_address(_ctypes.dlsym(library, "ubirthday")).value = value
-        _ctypes.dlclose(library)
-
     def close(self) -> None:
         """Free the game and its folder."""
         self._finalizer()
 
 
-def _close_in_owner(owner: int, low: Any, library: Any, folder: Path) -> None:
+def _close_in_owner(owner: int, nethack: NetHack, folder: Path) -> None:
     if owner == os.getpid():
-        low.close()
-        library.close()
+        nethack.close()
         shutil.rmtree(folder, ignore_errors=True)

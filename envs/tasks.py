@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -128,6 +128,9 @@ class GamesConfig(Config):
     """role-race-alignment-gender, or @ for a random one; none = the task's own."""
     features: tuple[str, ...] = ()
     """Schema features to compute at each step (those that the configured rewards read)."""
+    engine: Literal["auto", "native", "plain"] = "auto"
+    """What runs NetHack: plain = NLE's own module, native = ours, which plays the same games faster (Linux on
+    x86-64), auto = native where it can be had."""
 
     @property
     def task_ids(self) -> tuple[str, ...]:
