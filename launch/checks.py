@@ -1,4 +1,4 @@
-"""Checks of a configuration that need more than the configuration."""
+"""Checks and decisions that need more than the configuration."""
 
 from __future__ import annotations
 
@@ -42,6 +42,21 @@ def check_startable(config: TrainConfig) -> None:
             config.labels.client.build()
         except (ValueError, OSError) as error:
             raise UserError(f"labels.client: {error}") from None
+
+
+def with_placement(config: TrainConfig) -> TrainConfig:
+    """``placement=auto`` decided for good: a resumed run keeps it, whatever machine it goes on with."""
+    if config.placement != "auto":
+        return config
+    return config.model_copy(update={"placement": "symmetric" if _fits_peers(config) else "split"})
+
+
+def _fits_peers(config: TrainConfig) -> bool:
+    if not config.can_be_symmetric or config.device != "auto":
+        return config.can_be_symmetric and config.device == "cpu"
+    from agents.devices import device  # imports torch, to look for a GPU
+
+    return device("auto").type == "cpu"
 
 
 def check_label_store(config: TrainConfig, run: Path | None) -> None:

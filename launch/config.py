@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -27,6 +27,9 @@ class RolloutConfig(Config):
     """Updates that a rollout may be older than the policy that learns from it; 0 = synchronous."""
     max_worker_deaths: Annotated[int, Field(ge=0)] = 10
     """Worker deaths within ten minutes after which the run ends."""
+    recycle_growth_mb: Annotated[float, Field(gt=0)] = 1024.0
+    """Memory by which a Ray worker may grow after its first rollout; the next checkpoint puts a fresh process in
+    its place, which plays on where it stood."""
 
 
 class LoggingConfig(Config):
@@ -62,6 +65,10 @@ class TrainConfig(Config):
     """Fixes games, noise, initial weights and minibatches."""
     total_steps: Annotated[int, Field(gt=0)] = 500_000
     """Steps of the environment, over all games."""
+    placement: Literal["auto", "split", "symmetric"] = "auto"
+    """Who learns: the driver, from what rollout workers play (split; right for a GPU), or every worker by
+    itself, with gradients averaged (symmetric; the fastest on a few CPU cores). auto = symmetric where the
+    learner computes on CPUs, is synchronous and has workers, else split."""
     device: str = "auto"
     """Where the learner computes: cpu, cuda, or auto."""
     threads: Annotated[int, Field(gt=0)] = 1
@@ -69,6 +76,8 @@ class TrainConfig(Config):
     threads that wait for a busy core cost more than they bring."""
     ray_address: str | None = None
     """Ray cluster to join; none = start one on this machine for the run."""
+    profile: bool = False
+    """Write the run folder's profile/: where the time of every process goes, as a table and as a trace."""
     env: GamesConfig = GamesConfig()
     rollout: RolloutConfig = RolloutConfig()
     model: ModelConfig = ModelConfig()
@@ -89,6 +98,26 @@ class TrainConfig(Config):
         return self.num_rollouts * self.rollout.games_per_worker * self.rollout.num_steps
 
     @property
+    def can_be_symmetric(self) -> bool:
+        """Nothing but the device can still speak against ``placement=symmetric``."""
+        return self._against_symmetric() is None
+
+    def _against_symmetric(self) -> str | None:
+        workers, minibatch = self.rollout.num_workers, self.ppo.minibatch
+        if workers == 0:
+            return "rollout.num_workers of at least 1: peers are rollout workers that learn"
+        if self.rollout.max_policy_lag > 0:
+            return "rollout.max_policy_lag 0: peers learn from what they played last"
+        if minibatch % workers:
+            return f"ppo.minibatch {minibatch} to be a multiple of rollout.num_workers {workers}: peers share it"
+        if self.model.core != "none" and minibatch // workers < self.rollout.num_steps:
+            return (
+                f"a share of ppo.minibatch {minibatch} for each of {workers} peers that holds a whole sequence "
+                f"of rollout.num_steps {self.rollout.num_steps}, because the core is recurrent"
+            )
+        return None
+
+    @property
     def uses_labels(self) -> bool:
         """A reward needs captions labelled."""
         return self.reward.oni.weight > 0
@@ -103,6 +132,10 @@ class TrainConfig(Config):
                 "rollout.max_policy_lag above 0 needs rollout.num_workers of at least 1: "
                 "the driver cannot collect while it learns"
             )
+        if self.placement == "symmetric" and (needs := self._against_symmetric()) is not None:
+            raise ValueError(f"placement=symmetric needs {needs}")
+        if self.placement == "symmetric" and self.device.startswith("cuda"):
+            raise ValueError("placement=symmetric computes on CPUs; for a GPU set placement to split")
         if self.ppo.minibatch > self.batch_steps:
             raise ValueError(
                 f"ppo.minibatch {self.ppo.minibatch} is larger than a batch of {self.batch_steps} steps "
@@ -128,12 +161,15 @@ _MAY_CHANGE_ON_RESUME = frozenset(
         "device",
         "threads",
         "ray_address",
+        "env.engine",
+        "profile",
         "logging.interval_s",
         "logging.tensorboard",
         "checkpoint.interval_s",
         "checkpoint.interval_updates",
         "checkpoint.keep",
         "rollout.max_worker_deaths",
+        "rollout.recycle_growth_mb",
     }
 )
 

@@ -3,35 +3,59 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from envs.data import RewardOutput, Rollout
+from envs.data import RewardOutput, RewardPart, Rollout
 from envs.protocols import State
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CaptionTally:
+    """The captions of one rollout: how often each came, and what it was paid."""
+
+    ids: np.ndarray
+    """int64 [N], distinct."""
+    counts: np.ndarray
+    """int64 [N]."""
+    paid: np.ndarray
+    """float64 [N], in the reward part that pays captions; zeros without one."""
+
+    @classmethod
+    def of(cls, rollout: Rollout, output: RewardOutput, part: str) -> CaptionTally | None:
+        """The tally of a scored rollout, None if it has no captions.
+
+        Args:
+            rollout: what was said.
+            output: what it was worth.
+            part: name of the reward that pays captions, whether or not the run has it.
+        """
+        if rollout.caption_id is None:
+            return None
+        ids, where, counts = np.unique(rollout.caption_id, return_inverse=True, return_counts=True)
+        paid = np.zeros(len(ids))
+        if part in output.parts:
+            paid = np.bincount(where.ravel(), weights=output.parts[part].value.ravel(), minlength=len(ids))
+        return cls(ids=ids, counts=counts, paid=paid)
+
+
 class CaptionLedger:
-    """Every caption of a run: its text, how often it came, what it was paid in each reward part."""
+    """Every caption of a run: its text, how often it came, what it was paid."""
 
     def __init__(self) -> None:
         self.texts: dict[int, str] = {}
         self._counts: dict[int, int] = {}
         self._paid: dict[int, float] = {}
 
-    def add(self, rollout: Rollout, output: RewardOutput, part: str | None) -> None:
-        """Take in a rollout; ``part`` names the reward that pays captions."""
-        self.texts.update(rollout.new_captions)
-        if rollout.caption_id is None:
-            return
-        ids, where, counts = np.unique(rollout.caption_id, return_inverse=True, return_counts=True)
-        paid = np.zeros(len(ids))
-        if part is not None:
-            paid = np.bincount(where.ravel(), weights=output.parts[part].value.ravel(), minlength=len(ids))
-        for caption, count, sum_paid in zip(ids.tolist(), counts.tolist(), paid.tolist(), strict=True):
+    def add(self, tally: CaptionTally) -> None:
+        """Take in a rollout's tally."""
+        rows = zip(tally.ids.tolist(), tally.counts.tolist(), tally.paid.tolist(), strict=True)
+        for caption, count, paid in rows:
             self._counts[caption] = self._counts.get(caption, 0) + count
-            self._paid[caption] = self._paid.get(caption, 0.0) + sum_paid
+            self._paid[caption] = self._paid.get(caption, 0.0) + paid
 
     def most_frequent(self, labels: Mapping[int, float | None], num: int = 200) -> list[dict[str, Any]]:
         """Rows ``{text, count, label, paid}``: the most frequent captions and the most paid ones."""
@@ -61,43 +85,62 @@ class CaptionLedger:
         self._paid = dict(zip(ids, state["paid"].tolist(), strict=True))
 
 
-class EpisodeSums:
-    """Sum of each reward part over each episode, followed over rollouts; means of the last 100."""
+class RunningSums:
+    """Sum of each reward part over the running episodes of some workers, followed over rollouts."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, dict[int, np.ndarray]] = {}
+
+    def add(self, worker: int, rollout: Rollout, output: RewardOutput) -> dict[str, list[float]]:
+        """Take in a worker's next rollout; returns the sums of the episodes that ended in it, by part."""
+        return {name: self._follow(name, worker, rollout, part) for name, part in output.parts.items()}
+
+    def _follow(self, name: str, worker: int, rollout: Rollout, part: RewardPart) -> list[float]:
+        value = np.where(part.valid, part.value, 0.0).astype(np.float64)
+        sums = self._running.setdefault(name, {}).get(worker)
+        total = value.cumsum(0) + (0.0 if sums is None else sums)
+        left = total[-1].copy()
+        # What a game's sum stood at when its episode before ended is no part of the next one.
+        ended, before = [], np.zeros(rollout.num_games)
+        for t, b in np.argwhere(rollout.done).tolist():
+            ended.append(total[t, b] - before[b])
+            before[b] = total[t, b]
+        self._running[name][worker] = left - before
+        return [float(x) for x in ended]
+
+    def state_dict(self) -> State:
+        """Sums of the running episodes."""
+        return {name: {str(w): sums for w, sums in workers.items()} for name, workers in self._running.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``state_dict``."""
+        self._running = {name: {int(w): sums for w, sums in workers.items()} for name, workers in state.items()}
+
+
+class RecentSums:
+    """Means of each reward part's sum over the last episodes.
+
+    Args:
+        window: how many.
+    """
 
     def __init__(self, window: int = 100) -> None:
         self._window = window
-        self._running: dict[str, dict[int, np.ndarray]] = {}
         self._ended: dict[str, deque[float]] = {}
 
-    def add(self, worker: int, rollout: Rollout, output: RewardOutput) -> None:
-        """Take in a worker's next rollout."""
-        for name, part in output.parts.items():
-            value = np.where(part.valid, part.value, 0.0)
-            ended = self._ended.setdefault(name, deque(maxlen=self._window))
-            sums = self._running.setdefault(name, {}).get(worker)
-            sums = np.zeros(rollout.num_games) if sums is None else sums
-            for t in range(rollout.num_steps):
-                sums = sums + value[t]
-                done = rollout.done[t]
-                if done.any():
-                    ended.extend(sums[done].tolist())
-                    sums = np.where(done, 0.0, sums)
-            self._running[name][worker] = sums
+    def add(self, ended: Mapping[str, Sequence[float]]) -> None:
+        """Remember sums of ended episodes, by part."""
+        for name, sums in ended.items():
+            self._ended.setdefault(name, deque(maxlen=self._window)).extend(sums)
 
     def metrics(self) -> dict[str, float]:
         """``{part: mean sum}`` of the parts that saw an episode end."""
         return {name: sum(ended) / len(ended) for name, ended in self._ended.items() if ended}
 
     def state_dict(self) -> State:
-        """Sums of running and of recent episodes."""
-        return {
-            "running": {name: {str(w): sums for w, sums in workers.items()} for name, workers in self._running.items()},
-            "ended": {name: list(ended) for name, ended in self._ended.items()},
-        }
+        """The remembered sums."""
+        return {name: list(ended) for name, ended in self._ended.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from ``state_dict``."""
-        self._running = {
-            name: {int(w): sums for w, sums in workers.items()} for name, workers in state["running"].items()
-        }
-        self._ended = {name: deque(ended, maxlen=self._window) for name, ended in state["ended"].items()}
+        self._ended = {name: deque(ended, maxlen=self._window) for name, ended in state.items()}

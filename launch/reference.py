@@ -116,8 +116,14 @@ def reference_env(config: TrainConfig) -> VecEnv:
     return RewardVecEnvWrapper(venv, build_mix(config, LabelTable()))
 
 
-def reference_ppo(config: TrainConfig, venv: VecEnv) -> PPO:
-    """SB3's PPO as the configuration says."""
+def reference_ppo(config: TrainConfig, venv: VecEnv, policy_kwargs: dict[str, Any] | None = None) -> PPO:
+    """SB3's PPO as the configuration says.
+
+    Args:
+        config: hyper-parameters, and the network where ``policy_kwargs`` give none.
+        venv: the games.
+        policy_kwargs: of SB3's policy; None = our network.
+    """
     ppo = config.ppo
     # SB3 counts the batch at hand as done, we do not.
     batch = config.batch_steps / config.total_steps
@@ -140,7 +146,7 @@ def reference_ppo(config: TrainConfig, venv: VecEnv) -> PPO:
         ent_coef=ppo.entropy,
         vf_coef=ppo.value,
         max_grad_norm=ppo.max_grad_norm,
-        policy_kwargs=network_kwargs(config.model),
+        policy_kwargs=network_kwargs(config.model) if policy_kwargs is None else policy_kwargs,
         seed=config.seed,
         device=device(config.device),
     )

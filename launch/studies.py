@@ -28,11 +28,15 @@ class Job:
     episodes: int = EVALUATION_EPISODES
 
 
-def _seeds(preset: str, *milestones: int, command: str = "train") -> Iterator[Job]:
+def _seeds(
+    preset: str, *milestones: int, command: str = "train", label: str | None = None, flags: tuple[str, ...] = ()
+) -> Iterator[Job]:
     """The same run with each seed."""
-    label = preset if command == "train" else f"{preset}_{command}"
+    label = label or (preset if command == "train" else f"{preset}_{command}")
     for seed in SEEDS:
-        yield Job(name=f"{label}-seed{seed}", preset=preset, seed=seed, milestones=milestones, command=command)
+        yield Job(
+            name=f"{label}-seed{seed}", preset=preset, seed=seed, milestones=milestones, command=command, flags=flags
+        )
 
 
 def _seed_by_seed(*runs: Iterator[Job]) -> tuple[Job, ...]:
@@ -63,6 +67,21 @@ def _coverage() -> Iterator[Job]:
         yield Job(name=f"{label}-seed1", preset="keyroom_oni", seed=1, milestones=(50_000,), flags=flags, episodes=16)
 
 
+SYMMETRIC = ("--rollout.num-workers", "2", "--rollout.games-per-worker", "8", "--placement", "symmetric")
+"""Two peers, with the games of one process between them; needs two cores to itself (``--parallel 1``)."""
+_PLACEMENT_TASKS = {"room": 100_000, "keyroom": 300_000, "river_narrow": 300_000}
+
+
+def _variants(suffix: str, *flags: str, command: str = "train") -> tuple[Job, ...]:
+    """A way to train, on the three tasks that the placements are compared on."""
+    return _seed_by_seed(
+        *(
+            _seeds(preset, steps, command=command, label=f"{preset}_{suffix}", flags=flags)
+            for preset, steps in _PLACEMENT_TASKS.items()
+        )
+    )
+
+
 STUDIES: dict[str, tuple[Job, ...]] = {
     # Does plain PPO learn what it should?
     "soundness": (
@@ -74,6 +93,12 @@ STUDIES: dict[str, tuple[Job, ...]] = {
     "nethack": (Job(name="nethack_score-seed1", preset="nethack_score", seed=1, milestones=(1_000_000,)),),
     # How much of what games say does the lexicon judge?
     "coverage": tuple(_coverage()),
+    # Do two peers learn what one process learns? What the wall clock says needs --parallel 1.
+    "symmetric": _variants("symmetric", *SYMMETRIC, "--ppo.precision", "fp32"),
+    "symmetric_bf16": _variants("symmetric_bf16", *SYMMETRIC, "--ppo.precision", "bf16"),
+    "synchronous": _variants("synchronous", "--ppo.precision", "fp32"),
+    # SB3's PPO with both cores, for the wall clock; over our games, which are faster than gymnasium's.
+    "sb3": _variants("sb3", "--threads", "2", command="reference"),
     # Does the labelled reward help where the environment's is sparse?
     "sparse": _seed_by_seed(
         _seeds("locked_door", 1_000_000),

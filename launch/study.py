@@ -34,6 +34,7 @@ _CURVE = (
     "rollout/max_depth",
     "rewards/oni/episode_sum",
     "labels/coverage",
+    "time/elapsed_s",
 )
 _SINGLE_PROCESS = (
     "--rollout.num-workers 0 --rollout.games-per-worker 16 --threads 1 --logging.interval-s 5 --no-logging.tensorboard"

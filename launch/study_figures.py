@@ -15,12 +15,38 @@ from agents.statistics import difference_interval, t_interval
 
 
 @dataclass(frozen=True, kw_only=True)
+class Axis:
+    """What a curve is drawn against."""
+
+    column: str
+    """Of a result's ``curve``."""
+    unit: float
+    """What one unit of the axis is, in the column's."""
+    label: str
+
+
+STEPS = Axis(column="step", unit=1e3, label="environment steps, thousands")
+SECONDS = Axis(column="time/elapsed_s", unit=1.0, label="seconds of training")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One plot: some variants of one task, success against steps."""
+    """One plot: some variants of one task, success against steps or seconds."""
 
     title: str
     variants: Mapping[str, str]
     """``{label in the legend: name of the runs without -seedN}``."""
+    against: Axis = STEPS
+
+
+def _placements(title: str, task: str) -> Panel:
+    variants = {"one process, fp32": "synchronous", "two peers, fp32": "symmetric", "two peers, bf16": "symmetric_bf16"}
+    return Panel(title=title, variants={label: f"{task}_{name}" for label, name in variants.items()})
+
+
+def _clocks(title: str, task: str) -> Panel:
+    variants = {"SB3 PPO, two threads": f"{task}_sb3", "two peers, fp32": f"{task}_symmetric"}
+    return Panel(title=title, variants=variants, against=SECONDS)
 
 
 FIGURES: Mapping[str, tuple[Panel, ...]] = {
@@ -29,6 +55,16 @@ FIGURES: Mapping[str, tuple[Panel, ...]] = {
         Panel(title="Room-Random-5x5", variants={"PPO": "room"}),
         Panel(title="KeyRoom-S5", variants={"PPO": "keyroom"}),
         Panel(title="River-Narrow", variants={"PPO": "river_narrow"}),
+    ),
+    "placement": (
+        _placements("Room-Random-5x5", "room"),
+        _placements("KeyRoom-S5", "keyroom"),
+        _placements("River-Narrow", "river_narrow"),
+    ),
+    "wall_clock": (
+        _clocks("Room-Random-5x5", "room"),
+        _clocks("KeyRoom-S5", "keyroom"),
+        _clocks("River-Narrow", "river_narrow"),
     ),
     "oni": (
         Panel(title="KeyRoom-S5", variants={"PPO": "keyroom", "PPO + ONI retrieval": "keyroom_oni"}),
@@ -59,10 +95,10 @@ def load(folder: Path) -> Runs:
     return runs
 
 
-def success_on_grid(result: Mapping[str, Any], grid: np.ndarray) -> np.ndarray:
-    """Training success (last 100 episodes) at each number of steps; 0 before the first episode ended."""
+def success_on_grid(result: Mapping[str, Any], grid: np.ndarray, against: Axis = STEPS) -> np.ndarray:
+    """Training success (last 100 episodes) at each point of the axis; 0 before the first episode ended."""
     curve = result["curve"]
-    pairs = zip(curve["step"], curve["rollout/success"], strict=True)
+    pairs = zip(curve[against.column], curve["rollout/success"], strict=True)
     points = [(step, value) for step, value in pairs if value is not None]
     steps, values = np.array(points, float).T
     return np.interp(grid, steps, values, left=0.0)
@@ -109,19 +145,20 @@ def table(runs: Runs) -> str:
 
 
 def differences(runs: Runs) -> str:
-    """Each panel's second variant minus its first, with 95 % Welch intervals over seeds.
+    """Each panel's other variants minus its first, with 95 % Welch intervals over seeds.
 
     Success at the milestones that both have; area under the curve up to where the shorter one ends.
     """
     lines = ["| task | compared | steps | figure | difference | 95 % interval |", "|---|---|---|---|---|---|"]
-    for panel in (panel for panels in FIGURES.values() for panel in panels if len(panel.variants) == 2):
-        (first_label, first), (second_label, second) = panel.variants.items()
-        for steps, figure, one, other in _compared(runs.get(first, ()), runs.get(second, ())):
-            low, high = difference_interval(other, one)
-            lines.append(
-                f"| {panel.title} | {second_label} - {first_label} | {steps:,} | {figure} "
-                f"| {np.mean(other) - np.mean(one):+.3f} | {low:+.3f} to {high:+.3f} |"
-            )
+    for panel in (panel for panels in FIGURES.values() for panel in panels if panel.against is STEPS):
+        (first_label, first), *others = panel.variants.items()
+        for label, name in others:
+            for steps, figure, one, other in _compared(runs.get(first, ()), runs.get(name, ())):
+                low, high = difference_interval(other, one)
+                lines.append(
+                    f"| {panel.title} | {label} - {first_label} | {steps:,} | {figure} "
+                    f"| {np.mean(other) - np.mean(one):+.3f} | {low:+.3f} to {high:+.3f} |"
+                )
     return "\n".join(lines)
 
 
@@ -194,7 +231,7 @@ def _seeds(num: int) -> str:
     return "1 seed" if num == 1 else f"{num} seeds"
 
 
-_COLOURS = ("#1f5f8b", "#b5532a")
+_COLOURS = ("#1f5f8b", "#b5532a", "#4c8c4a")
 
 
 def _draw_panel(panel: Panel, runs: Runs, axis: Any) -> None:
@@ -202,11 +239,12 @@ def _draw_panel(panel: Panel, runs: Runs, axis: Any) -> None:
         results = runs.get(name, ())
         if not results:
             continue
-        steps = min(max(map(int, result["evaluations"])) for result in results)
-        grid = np.linspace(0, steps, 301)
-        curves = np.stack([success_on_grid(result, grid) for result in results])
-        axis.plot(grid / 1e3, curves.T, color=colour, alpha=0.35, linewidth=0.8)
-        axis.plot(grid / 1e3, curves.mean(0), color=colour, linewidth=2, label=f"{label}, {_seeds(len(results))}")
-    axis.set(title=panel.title, xlabel="environment steps, thousands", ylim=(-0.03, 1.03))
+        against = panel.against
+        grid = np.linspace(0, min(result["curve"][against.column][-1] for result in results), 301)
+        curves = np.stack([success_on_grid(result, grid, against) for result in results])
+        shown = grid / against.unit
+        axis.plot(shown, curves.T, color=colour, alpha=0.35, linewidth=0.8)
+        axis.plot(shown, curves.mean(0), color=colour, linewidth=2, label=f"{label}, {_seeds(len(results))}")
+    axis.set(title=panel.title, xlabel=panel.against.label, ylim=(-0.03, 1.03))
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=8, loc="best")

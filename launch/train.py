@@ -19,7 +19,7 @@ asks for a run that can be repeated bit for bit.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,21 +30,22 @@ from agents.devices import device, resolved
 from envs.protocols import GamesSpec
 from envs.tempdirs import sweep
 from launch import checkpoint as checkpoints
+from launch.checks import with_placement
 from launch.config import TrainConfig
 from launch.errors import RunError
 from launch.label_feed import LabelFeed, RayFeed, ThreadFeed
 from launch.metrics import MetricsWriter
+from launch.peers import SymmetricPlacement
+from launch.placement import Placement, SplitPlacement
 from launch.progress import Progress
 from launch.ray_session import ray_session
 from launch.run_folder import RunFolder
 from launch.stopping import StopRequest
 from launch.training_run import TrainingRun, TrainSummary
-from launch.wiring import build_games, build_labeller, build_learner, build_mix, build_worker
+from launch.wiring import build_games, build_labeller, build_learning, build_worker, num_streams_of
 from launch.workers import LocalPool, RayPool, WorkerPool
 from rewards.labels.labeller import LabellerError
 from rewards.labels.store import LabelStoreError
-from rewards.labels.table import LabelTable
-from rewards.mix import RewardMix
 
 
 def train(
@@ -67,24 +68,21 @@ def train(
     """
     sweep(Path(tempfile.gettempdir()))  # what runs that were killed outright could not remove
     torch.set_num_threads(config.threads)
-    config = with_resolved_precision(config)
+    config = resolved_config(config)
     saved = checkpoints.load_latest(folder.path, _reporter(folder, progress)) if resume else None
     with ExitStack() as stack:
         if config.rollout.num_workers > 0:
             stack.enter_context(ray_session(config.ray_address, config.rollout.num_workers + 1))
-        table = LabelTable()
-        mix = build_mix(config, table)
         feed = stack.enter_context(_feed(config, folder.path)) if config.uses_labels else None
-        pool, spec = _pool(config, folder, progress, mix)
-        stack.callback(pool.close)
+        placement = _placement(config, folder, progress)
+        stack.callback(placement.close)
         # Ray and the games put handlers of their own in place when they start; this run ends them itself.
         stop.install()
-        learner = build_learner(config, spec, mix)
         writer = MetricsWriter(
             folder.path, tensorboard=config.logging.tensorboard, resume_step=saved.step if saved else None
         )
         stack.callback(writer.close)
-        run = TrainingRun(config, folder, pool, feed, table, mix, learner, writer, progress)
+        run = TrainingRun(config, folder, placement, feed, writer, progress)
         if saved is not None:
             run.restore(saved)
         try:
@@ -94,10 +92,11 @@ def train(
             raise RunError(str(getattr(error, "cause", error))) from error
 
 
-def with_resolved_precision(config: TrainConfig) -> TrainConfig:
-    """``ppo.precision=auto`` decided once, for the workers' CPUs and the learner's device together."""
+def resolved_config(config: TrainConfig) -> TrainConfig:
+    """What is ``auto`` decided once, for all processes together: the placement, and ``ppo.precision``."""
     precision = resolved(config.ppo.precision, torch.device("cpu"), device(config.device))
-    return config.model_copy(update={"ppo": config.ppo.model_copy(update={"precision": precision})})
+    ppo = config.ppo.model_copy(update={"precision": precision})
+    return with_placement(config).model_copy(update={"ppo": ppo})
 
 
 def _reporter(folder: RunFolder, progress: Progress) -> Any:
@@ -121,18 +120,31 @@ def _feed(config: TrainConfig, path: Path) -> Iterator[LabelFeed]:
         feed.close()
 
 
-def _pool(config: TrainConfig, folder: RunFolder, progress: Progress, mix: RewardMix) -> tuple[WorkerPool, GamesSpec]:
-    num_streams = len(mix.streams)
-    if config.rollout.num_workers == 0:
-        worker = build_worker(config, 0, num_streams)
-        return LocalPool(worker), worker.games.spec
-
+def _placement(config: TrainConfig, folder: RunFolder, progress: Progress) -> Placement:
     def on_death(worker: int, cause: str) -> None:
         folder.event("worker_died", worker=worker, cause=cause)
         progress.note(f"rollout worker {worker} died and is replaced: {cause}")
 
-    # The learner needs the shapes before the first rollout: one game tells them.
-    return RayPool(config, num_streams, on_death), games_spec(config)
+    return build_placement(config, on_death)
+
+
+def build_placement(config: TrainConfig, on_death: Callable[[int, str], None]) -> Placement:
+    """Starts what plays and learns, as ``config.placement`` says (``auto`` is resolved before).
+
+    Raises:
+        RunError: a process cannot start.
+    """
+    if config.placement == "symmetric":
+        return SymmetricPlacement(config, on_death)
+    num_streams = num_streams_of(config)
+    if config.rollout.num_workers == 0:
+        worker = build_worker(config, 0, num_streams)
+        pool: WorkerPool = LocalPool(worker)
+        spec = worker.games.spec
+    else:
+        # The learner needs the shapes before the first rollout: one game tells them.
+        pool, spec = RayPool(config, num_streams, on_death), games_spec(config)
+    return SplitPlacement(pool, build_learning(config, spec))
 
 
 def games_spec(config: TrainConfig) -> GamesSpec:

@@ -11,31 +11,26 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
 
-from agents.policy import weights_of
-from agents.ppo import PPOLearner
-from agents.rollout import Collected
-from envs.data import RewardOutput
+from envs.phases import Phases
 from launch import checkpoint as checkpoints
 from launch.config import TrainConfig
 from launch.durable import write_atomic
-from launch.label_feed import LabelFeed
-from launch.ledger import CaptionLedger, EpisodeSums
+from launch.label_feed import LabelFeed, Labels
+from launch.learning import UpdateReport
+from launch.ledger import CaptionLedger, RecentSums
 from launch.metrics import MetricsWriter, WindowedEpisodes
+from launch.placement import Placement
+from launch.profile import Profile
 from launch.progress import Progress
 from launch.run_folder import RunFolder, installed_versions
 from launch.stopping import StopRequest
-from launch.workers import WorkerPool
-from rewards.labels.table import LabelTable
-from rewards.mix import RewardMix
+from launch.wiring import PROFILED_SPANS
 
 CAPTIONS_FILE = "captions.json"
 SUMMARY_FILE = "summary.json"
-_CAPTION_PART = "oni"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,30 +48,39 @@ class TrainSummary:
 
 
 class TrainingRun:
-    """One run's moving parts, update after update."""
+    """One run's moving parts, update after update.
+
+    Args:
+        config: the run's.
+        folder: where it is written.
+        placement: plays, scores and learns.
+        feed: the labeller; None where no reward asks for labels.
+        writer: takes metrics.
+        progress: told of metrics and events.
+    """
 
     def __init__(
         self,
         config: TrainConfig,
         folder: RunFolder,
-        pool: WorkerPool,
+        placement: Placement,
         feed: LabelFeed | None,
-        table: LabelTable,
-        mix: RewardMix,
-        learner: PPOLearner,
         writer: MetricsWriter,
         progress: Progress,
     ) -> None:
         self.config, self.folder = config, folder
-        self.pool, self.feed, self.table, self.mix, self.learner = pool, feed, table, mix, learner
+        self.placement, self.feed = placement, feed
         self.writer, self.progress = writer, progress
         self.steps = self.updates = 0
+        self.phases = Phases()
+        self.phases.spans_left = PROFILED_SPANS if config.profile else 0
+        self._profile = Profile(folder.path) if config.profile else None
         self.episodes = WindowedEpisodes()
-        self.ledger, self.part_sums = CaptionLedger(), EpisodeSums()
-        self.memories: dict[int, Any] = {}
-        """Each worker's reward memory of its running episodes."""
+        self.ledger, self.part_sums = CaptionLedger(), RecentSums()
         self._labels: dict[int, float | None] = {}
-        self.times = {"collect_s": 0.0, "score_s": 0.0, "learn_s": 0.0, "wait_s": 0.0}
+        self._untold: list[tuple[int, float | None]] = []
+        """Labels that the placement does not know yet."""
+        self.times: dict[str, float] = {}
         """Seconds spent in each phase since the last line of metrics."""
         self._elapsed_before_s = 0.0
         self._started_s = self._line_s = self._saved_s = time.monotonic()
@@ -86,8 +90,7 @@ class TrainingRun:
     def until(self, stop: StopRequest) -> TrainSummary:
         """Update after update, until the steps are done or a signal came."""
         if self.feed is not None and self.steps == 0:
-            self._apply(self.feed.poll())
-        self.pool.publish(weights_of(self.learner.model), self.learner.version)
+            self._note(self.feed.poll())
         began_at = self.updates
         while self.steps < self.config.total_steps and stop.signal is None:
             self.update()
@@ -102,84 +105,75 @@ class TrainingRun:
         return self._finish(stop)
 
     def update(self) -> None:
-        """Collect a batch, score it, learn from it, publish the policy."""
-        if self.feed is not None and self.config.labels.mode == "async":
-            self._apply(self.feed.poll())
-        began = time.perf_counter()
-        collected = self.pool.batch()
-        self.times["wait_s"] += time.perf_counter() - began
-        self._learn_from(collected)
+        """Collect a batch, score it, learn from it."""
+        with self.phases.measure("wait"):
+            captions = self.placement.collect()
+        self._learn_from(captions)
 
-    def _learn_from(self, collected: Sequence[Collected]) -> None:
-        began = time.perf_counter()
-        self._take_labels(collected)
-        outputs = [self._score(c) for c in collected]
-        scored = time.perf_counter()
-        share = self.steps / self.config.total_steps
-        metrics = self.learner.update([c.rollout for c in collected], outputs, share)
-        self.pool.publish(weights_of(self.learner.model), self.learner.version)
-        learned = time.perf_counter()
+    def _learn_from(self, captions: Mapping[int, str]) -> None:
+        with self.phases.measure("labels"):
+            self.ledger.texts.update(captions)
+            self._take_labels(captions)
+        share = min(1.0, self.steps / self.config.total_steps)
+        untold, self._untold = self._untold, []
+        with self.phases.measure("update"):
+            reports = self.placement.learn(untold, share)
+        for phase, seconds in self.phases.take().items():
+            self._count_time(phase, seconds)
+        if not reports:  # a death undid it
+            return
         self.updates += 1
-        self.steps += sum(c.rollout.env_reward.size for c in collected)
-        self._account(collected, outputs, metrics)
-        for name, seconds in {
-            "score_s": scored - began,
-            "learn_s": learned - scored,
-            "collect_s": sum(c.collect_s for c in collected) / len(collected),
-        }.items():
-            self.times[name] += seconds
+        for report in reports:
+            self._account(report)
+        self._last = self._means(reports)
+        if self._profile is not None:
+            spans = [*(report.spans for report in reports), {"driver": self.phases.take_spans()}]
+            self._profile.add(spans, sum(report.steps for report in reports))
 
-    def _take_labels(self, collected: Sequence[Collected]) -> None:
+    def _count_time(self, phase: str, seconds: float) -> None:
+        self.times[phase] = self.times.get(phase, 0.0) + seconds
+
+    def _take_labels(self, new: Mapping[int, str]) -> None:
         if self.feed is None:
             return
-        new = {caption: text for c in collected for caption, text in c.rollout.new_captions.items()}
         if self.config.labels.mode == "barrier":
-            self._apply(self.feed.drain(new))
+            self._note(self.feed.drain(new))
             self.feed.poll()
         else:
             self.feed.submit(new)
-            self._apply(self.feed.poll())
+            self._note(self.feed.poll())
 
     def _ask_again(self) -> None:
         """Captions without an answer (dropped from a full queue, given up in an outage, cut) are asked again."""
         if self.feed is not None and self.config.labels.mode == "async":
             self.feed.submit({c: text for c, text in self.ledger.texts.items() if c not in self._labels})
 
-    def _apply(self, labels: Sequence[tuple[int, float | None]]) -> None:
-        self.table.apply(labels)
+    def _note(self, labels: Labels) -> None:
         self._labels.update(labels)
+        self._untold.extend(labels)
 
-    def _score(self, collected: Collected) -> RewardOutput:
-        worker, rollout = collected.worker, collected.rollout
-        memory = self.memories.get(worker)
-        if memory is None:
-            memory = self.mix.initial_state(rollout.num_games)
-        output, self.memories[worker] = self.mix.score(rollout, memory)
-        return output
+    def _account(self, report: UpdateReport) -> None:
+        self.steps += report.steps
+        self.episodes.add(report.episodes)
+        self.part_sums.add(report.part_sums)
+        for tally in report.captions:
+            self.ledger.add(tally)
 
-    def _account(
-        self, collected: Sequence[Collected], outputs: Sequence[RewardOutput], learned: Mapping[str, float]
-    ) -> None:
-        paying = _CAPTION_PART if _CAPTION_PART in self.mix.part_names else None
-        for c, output in zip(collected, outputs, strict=True):
-            self.episodes.add(c.episodes)
-            self.ledger.add(c.rollout, output, paying)
-            self.part_sums.add(c.worker, c.rollout, output)
-        self._last = {f"policy/{name}": value for name, value in learned.items()}
-        for name in self.mix.part_names:
-            values = np.concatenate([o.parts[name].value[o.parts[name].valid] for o in outputs])
-            valid = np.concatenate([o.parts[name].valid.ravel() for o in outputs])
-            self._last[f"rewards/{name}/valid"] = float(valid.mean())
-            if len(values):
-                self._last[f"rewards/{name}/mean"] = float(values.mean())
+    def _means(self, reports: Sequence[UpdateReport]) -> dict[str, float]:
+        """Metrics of one update, over its learners."""
+        for phase in dict.fromkeys(phase for report in reports for phase in report.seconds):
+            self._count_time(phase, float(np.mean([report.seconds.get(phase, 0.0) for report in reports])))
+        learned = [report.learned for report in reports]
+        found = {f"policy/{name}": float(np.mean([own[name] for own in learned])) for name in learned[0]}
+        for name in reports[0].parts:
+            totals, valid, steps = (sum(x) for x in zip(*(report.parts[name] for report in reports), strict=True))
+            found[f"rewards/{name}/valid"] = valid / steps
+            if valid:
+                found[f"rewards/{name}/mean"] = totals / valid
         if self.feed is not None:
-            self._last["labels/coverage"] = self._coverage(collected)
-
-    def _coverage(self, collected: Sequence[Collected]) -> float:
-        found = [c.rollout.caption_id for c in collected if c.rollout.caption_id is not None]
-        ids = np.concatenate([ids.ravel() for ids in found])
-        spoken = ids[ids != 0]
-        return float(self.table.lookup(spoken)[1].mean()) if len(spoken) else 1.0
+            known, spoken = (sum(x) for x in zip(*(report.covered for report in reports), strict=True))
+            found["labels/coverage"] = known / spoken if spoken else 1.0
+        return found
 
     def _write_line(self) -> None:
         now, updates = time.monotonic(), self.updates - self._line_updates
@@ -191,14 +185,14 @@ class TrainingRun:
             metrics["labels/labels_per_s"] = (len(self._labels) - self._line_labels) / max(1e-9, now - self._line_s)
             self._line_labels = len(self._labels)
             metrics["labels/known"] = float(sum(value is not None for value in self._labels.values()))
-        metrics |= {f"time/{name}": seconds / max(1, updates) for name, seconds in self.times.items()}
+        metrics |= {f"time/{name}_s": seconds / max(1, updates) for name, seconds in self.times.items()}
         metrics["time/steps_per_s"] = (self.steps - self._line_steps) / max(1e-9, now - self._line_s)
         metrics["time/elapsed_s"] = self.elapsed_s
-        metrics["workers/deaths"] = float(self.pool.deaths)
-        metrics["rollout/dropped"] = float(self.pool.dropped_rollouts)
+        metrics["workers/deaths"] = float(self.placement.deaths)
+        metrics["rollout/dropped"] = float(self.placement.dropped_rollouts)
         self.writer.write(self.steps, metrics)
         self.progress.update(self.steps, metrics)
-        self.times = dict.fromkeys(self.times, 0.0)
+        self.times = {}
         self._line_s, self._line_steps, self._line_updates = now, self.steps, self.updates
         self._last = metrics
 
@@ -219,19 +213,17 @@ class TrainingRun:
         What the workers are playing is learned from first: a checkpoint stands between rollouts, so that games,
         rewards' memories of them and sums over them agree.
         """
-        for collected in self.pool.drain():
-            self._learn_from(collected)
+        for captions in self.placement.drain():
+            self._learn_from(captions)
         if self.feed is not None and self.config.labels.mode == "async":
-            self._apply(self.feed.flush())
+            self._note(self.feed.flush())
         state = {
             "steps": self.steps,
             "updates": self.updates,
             "elapsed_s": self.elapsed_s,
-            "learner": self.learner.state_dict(),
-            "pool": self.pool.state_dict(),
-            "mix": self.mix.state_dict(),
-            "memories": {str(worker): memory for worker, memory in self.memories.items()},
+            "placement": self.placement.state_dict(),
             "labels": {str(caption): value for caption, value in self._labels.items()},
+            "untold": [caption for caption, _ in self._untold],
             "episodes": self.episodes.state_dict(),
             "ledger": self.ledger.state_dict(),
             "part_sums": self.part_sums.state_dict(),
@@ -241,7 +233,7 @@ class TrainingRun:
         path = checkpoints.save(
             self.folder.path,
             self.steps,
-            {"model": weights_of(self.learner.model)},
+            {"model": self.placement.weights()},
             state,
             keep=self.config.checkpoint.keep,
             versions=installed_versions(),
@@ -249,6 +241,8 @@ class TrainingRun:
         captions = json.dumps(self.ledger.most_frequent(self._labels), indent=1)
         write_atomic(self.folder.path / CAPTIONS_FILE, captions)
         self.folder.event("checkpoint", step=self.steps, path=path.name)
+        for worker in self.placement.recycle(state["placement"]):
+            self.folder.event("worker_recycled", step=self.steps, worker=worker)
         self._saved_s, self._saved_updates = time.monotonic(), self.updates
 
     def restore(self, saved: checkpoints.Checkpoint) -> None:
@@ -257,16 +251,12 @@ class TrainingRun:
         self.steps, self.updates = int(state["steps"]), int(state["updates"])
         self._elapsed_before_s = float(state["elapsed_s"])
         self._line_steps, self._line_updates, self._saved_updates = self.steps, self.updates, self.updates
-        weights = {name: torch.from_numpy(x) for name, x in saved.tensors["model"].items()}
-        self.learner.model.load_state_dict(weights)
-        self.learner.load_state_dict(state["learner"])
-        self.mix.load_state_dict(state["mix"])
-        self.memories = {int(worker): memory for worker, memory in state["memories"].items()}
         self._labels = {int(caption): value for caption, value in state["labels"].items()}
+        self._untold = [(int(caption), self._labels[int(caption)]) for caption in state["untold"]]
         self.episodes.load_state_dict(state["episodes"])
         self.ledger.load_state_dict(state["ledger"])
         self.part_sums.load_state_dict(state["part_sums"])
-        self.pool.load_state_dict(state["pool"])
+        self.placement.load_state_dict(state["placement"], saved.tensors["model"])
         self._last = dict(state["metrics"])
         if self.feed is not None:
             self.feed.load_state_dict(state["feed"])
@@ -275,11 +265,13 @@ class TrainingRun:
         self.progress.note(f"resumed at step {self.steps:,} from {saved.path.name}")
 
     def _finish(self, stop: StopRequest) -> TrainSummary:
+        if self._profile is not None and not self._profile.is_over:
+            self._profile.write()
         summary = TrainSummary(
             steps=self.steps,
             updates=self.updates,
             elapsed_s=self.elapsed_s,
-            weights_sha256=weights_sha256(weights_of(self.learner.model)),
+            weights_sha256=weights_sha256(self.placement.weights()),
             metrics=self._last,
             stopped_by=None if stop.signal is None else stop.signal.name,
         )

@@ -13,12 +13,16 @@ from envs.protocols import Games, GamesSpec, SeedSource
 from envs.seeding import TrainingSeeds
 from envs.tasks import make
 from launch.config import TrainConfig
+from launch.learning import Learning
 from rewards.env import EnvReward
 from rewards.labels.labeller import Labeller
 from rewards.labels.store import LabelStore
 from rewards.labels.table import LabelTable
 from rewards.mix import Ingredient, RewardMix
 from rewards.oni.retrieval import RetrievalReward
+
+PROFILED_SPANS = 100_000
+"""Stretches of work that a process keeps for a profile before it goes on without."""
 
 
 def build_games(config: TrainConfig, num_games: int, seeds: SeedSource) -> Games:
@@ -38,7 +42,31 @@ def build_worker(config: TrainConfig, stream: int, num_streams: int) -> RolloutW
     rollout = config.rollout
     games = build_games(config, rollout.games_per_worker, TrainingSeeds(config.seed, stream, rollout.games_per_worker))
     policy = TorchPolicy(build_model(config, games.spec, num_streams), torch.device("cpu"), config.ppo.precision)
-    return RolloutWorker(games, policy, rollout.num_steps, config.seed, stream)
+    return _worker(config, games, policy, stream)
+
+
+def build_peer(config: TrainConfig, stream: int) -> tuple[RolloutWorker, Learning]:
+    """A worker and what learns from it, with one network between them, on this process's CPU."""
+    rollout = config.rollout
+    games = build_games(config, rollout.games_per_worker, TrainingSeeds(config.seed, stream, rollout.games_per_worker))
+    learning = build_learning(config, games.spec, f"worker {stream}")
+    policy = TorchPolicy(learning.learner.model, torch.device("cpu"), config.ppo.precision)
+    return _worker(config, games, policy, stream), learning
+
+
+def _worker(config: TrainConfig, games: Games, policy: TorchPolicy, stream: int) -> RolloutWorker:
+    worker = RolloutWorker(games, policy, config.rollout.num_steps, config.seed, stream)
+    worker.phases.spans_left = PROFILED_SPANS if config.profile else 0
+    return worker
+
+
+def build_learning(config: TrainConfig, spec: GamesSpec, name: str = "learner") -> Learning:
+    """Labels, rewards and learner; ``name`` is the process's in profiles."""
+    table = LabelTable()
+    mix = build_mix(config, table)
+    learner = build_learner(config, spec, mix)
+    learner.phases.spans_left = PROFILED_SPANS if config.profile else 0
+    return Learning(table, mix, learner, name)
 
 
 def build_learner(config: TrainConfig, spec: GamesSpec, mix: RewardMix) -> PPOLearner:
@@ -55,6 +83,11 @@ def build_mix(config: TrainConfig, table: LabelTable) -> RewardMix:
         retrieval = RetrievalReward(table, reward.oni.count_exponent)
         ingredients.append(Ingredient(model=retrieval, config=reward.oni))
     return RewardMix(ingredients, {"extrinsic": reward.extrinsic, "intrinsic": reward.intrinsic})
+
+
+def num_streams_of(config: TrainConfig) -> int:
+    """S: reward streams that value heads are learned for."""
+    return len(build_mix(config, LabelTable()).streams)
 
 
 def build_labeller(config: TrainConfig, store_path: str) -> tuple[LabelStore, Labeller]:

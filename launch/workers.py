@@ -13,8 +13,6 @@ learner measures it all the same.
 
 from __future__ import annotations
 
-import re
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
@@ -26,17 +24,21 @@ from ray.exceptions import RayError, RayTaskError
 from agents.rollout import Collected, RolloutWorker
 from envs.protocols import State
 from launch.config import TrainConfig
+from launch.deaths import DeathWatch
 from launch.errors import RunError
+from launch.growth import MemoryGrowth
 
 Weights = Mapping[str, np.ndarray]
-_DEATH_WINDOW_S = 600.0
 
 
 class WorkerPool(Protocol):
     """Collects one rollout from each worker at a time."""
 
-    deaths: int
-    """Workers that died and were replaced."""
+    @property
+    def deaths(self) -> int:
+        """Workers that died and were replaced."""
+        ...
+
     dropped_rollouts: int
     """Rollouts lost with them."""
 
@@ -58,6 +60,17 @@ class WorkerPool(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from ``state_dict``."""
+        ...
+
+    def recycle(self, state: Mapping[str, Any]) -> list[int]:
+        """Put fresh processes in the place of workers that have grown too much.
+
+        Args:
+            state: ``state_dict``'s answer of this moment.
+
+        Returns:
+            The workers that were.
+        """
         ...
 
     def close(self) -> None:
@@ -93,6 +106,10 @@ class LocalPool:
         """Continue from ``state_dict``."""
         self._worker.load_state_dict(state["workers"][0]["state"])
 
+    def recycle(self, state: Mapping[str, Any]) -> list[int]:
+        """The driver's own process cannot be replaced."""
+        return []
+
     def close(self) -> None:
         """Close the games."""
         self._worker.close()
@@ -110,11 +127,18 @@ class RolloutActor:
         torch.set_num_threads(1)
         config = TrainConfig.model_validate_json(config_json)
         self._worker = build_worker(config, stream, num_streams)
+        self._growth = MemoryGrowth()
 
     def collect(self, weights: Weights, version: int) -> Collected:
         """One rollout with these weights."""
         self._worker.load(weights, version)
-        return self._worker.collect()
+        collected = self._worker.collect()
+        self._growth.settle()
+        return collected
+
+    def grown_mb(self) -> float:
+        """Memory that came since the first rollout."""
+        return self._growth.mb
 
     def state_dict(self) -> State:
         """The worker's state."""
@@ -156,18 +180,22 @@ class RayPool:
     """
 
     def __init__(self, config: TrainConfig, num_streams: int, on_death: Callable[[int, str], None]) -> None:
-        self._config, self._num_streams, self._on_death = config, num_streams, on_death
+        self._config, self._num_streams = config, num_streams
+        self._watch = DeathWatch(config.rollout.max_worker_deaths, "rollout worker", on_death)
         self._config_json = config.model_dump_json()
         self._depth = max(1, config.rollout.max_policy_lag)
         self._synchronous = config.rollout.max_policy_lag == 0
         self._weights: Any = None
         self._version = 0
-        self._recent_deaths: deque[float] = deque()
-        self.deaths = 0
         self.dropped_rollouts = 0
         self._seats = [_Seat(stream) for stream in range(config.rollout.num_workers)]
         for seat in self._seats:
             self._start(seat)
+
+    @property
+    def deaths(self) -> int:
+        """Workers that died and were replaced."""
+        return self._watch.deaths
 
     def _start(self, seat: _Seat) -> None:
         seat.actor = RolloutActor.remote(self._config_json, seat.stream, self._num_streams)
@@ -215,22 +243,8 @@ class RayPool:
                 self._order(seat, num_lost)
 
     def _replace(self, seat: _Seat, error: RayError) -> None:
-        cause = _last_line(error)
-        if "creation task" in str(error):
-            raise RunError(f"rollout worker {seat.stream} cannot start: {cause}") from error
-        now = time.monotonic()
-        self.deaths += 1
         self.dropped_rollouts += len(seat.orders)
-        self._recent_deaths.append(now)
-        while now - self._recent_deaths[0] > _DEATH_WINDOW_S:
-            self._recent_deaths.popleft()
-        self._on_death(seat.stream, cause)
-        if len(self._recent_deaths) > self._config.rollout.max_worker_deaths:
-            raise RunError(
-                f"{len(self._recent_deaths)} rollout workers died within {_DEATH_WINDOW_S / 60:.0f} minutes "
-                f"(allowed: rollout.max_worker_deaths {self._config.rollout.max_worker_deaths}); "
-                f"the last one's cause: {cause}"
-            ) from error
+        self._watch.record(seat.stream, error)
         # A stream of its own: the replacement plays other games under other episode ids.
         seat.stream += self._config.rollout.num_workers
         seat.orders.clear()
@@ -259,15 +273,21 @@ class RayPool:
             ]
         )
 
+    def recycle(self, state: Mapping[str, Any]) -> list[int]:
+        """Nothing may be on order."""
+        grown = ray.get([seat.actor.grown_mb.remote() for seat in self._seats])
+        chosen = [i for i, mb in enumerate(grown) if mb > self._config.rollout.recycle_growth_mb]
+        for i in chosen:
+            seat = self._seats[i]
+            ray.get(seat.actor.close.remote())
+            ray.kill(seat.actor)
+            self._start(seat)
+            ray.get(seat.actor.load_state_dict.remote(state["workers"][i]["state"]))
+        return [self._seats[i].stream for i in chosen]
+
     def close(self) -> None:
         """Let the workers close their games, then end them."""
         closing = [seat.actor.close.remote() for seat in self._seats]
         ray.wait(closing, num_returns=len(closing), timeout=10.0)
         for seat in self._seats:
             ray.kill(seat.actor)
-
-
-def _last_line(error: RayError) -> str:
-    """What Ray's many lines come to, without colours: the cause of a failed start, else the first line."""
-    lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines() if line.strip()]
-    return lines[-1] if "creation task" in str(error) else lines[0]

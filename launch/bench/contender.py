@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import traceback
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
@@ -26,7 +27,10 @@ class Round:
     seconds: float
     """Wall clock."""
     split: Mapping[str, float] = field(default_factory=dict)
-    """Share of the wall clock by activity (``collect``, ``learn``)."""
+    """Share of the wall clock by activity (``games``, ``inference``, ``learn``, ``wait``); of activities in
+    several processes at once, each process's own share, averaged."""
+    memory_mb: float | None = None
+    """Peak memory of the contender's processes together (proportional set size), where it was watched."""
 
     @property
     def steps_per_s(self) -> float:
@@ -87,13 +91,21 @@ class Isolated:
         self._process.start()
         theirs.close()
 
+    @property
+    def pid(self) -> int:
+        """Its process, from which all others of this contender descend."""
+        assert self._process.pid is not None, "it was started"
+        return self._process.pid
+
     def warm_up(self) -> None:
         """See ``Contender``."""
-        self._ask("warm_up")
+        self.ask("warm_up")
+        self.answer()
 
     def run_round(self, seconds: float) -> Round:
         """See ``Contender``."""
-        return self._ask("run_round", seconds)
+        self.ask("run_round", seconds)
+        return self.answer()
 
     def close(self) -> None:
         """Let it end by itself; end it by force where it does not."""
@@ -103,11 +115,17 @@ class Isolated:
             self._process.terminate()
             self._process.join()
 
-    def _ask(self, method: str, *arguments: float) -> Any:
-        try:
+    def ask(self, method: str, *arguments: float) -> None:
+        """Begin a call of one of ``Contender``'s methods; ``answer`` ends it."""
+        # A process that is gone says so by having no answer.
+        with suppress(BrokenPipeError, ConnectionResetError):
             self._pipe.send((method, arguments))
+
+    def answer(self) -> Any:
+        """What the method that was asked for returned."""
+        try:
             answer, error = self._pipe.recv()
-        except (EOFError, BrokenPipeError, ConnectionResetError):
+        except (EOFError, ConnectionResetError):
             self._process.join(_JOIN_S)
             raise RunError(f"contender {self.name} died (exit code {self._process.exitcode})") from None
         if error is not None:
@@ -119,6 +137,8 @@ def _serve(maker: Maker, pipe: Connection) -> None:
     """Answer until the other end is closed."""
     # Ctrl-C reaches the whole group; the driver answers it, and then closes the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Whoever is told to end still ends what it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     contender: Contender | None = None
     with ExitStack() as stack, suppress(EOFError, BrokenPipeError):
         while True:

@@ -1,24 +1,29 @@
-"""Speed of the games alone, random actions, resets included: ours beside a loop over ``gymnasium.make``."""
+"""Speed of the games alone, random actions, episodes and resets included: ours beside ``gymnasium.make``.
+
+    yendor-N                N games of ours in each process
+    yendor-plain-N          ... on NLE's own module
+    gymnasium-N             N environments of ``gymnasium.make`` in each process, stepped in turn, with the
+                            observation keys that its users get
+    gymnasium-N-few-keys    ... with the keys that we observe, and no others
+
+The processes of a contender work at the same time, contenders in turn.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 
-import numpy as np
 from pydantic import Field
 
 from envs.data import Config
 from envs.tasks import GamesConfig
-from launch.bench.contender import Contender, Maker, Round
+from launch.bench.contender import Maker
+from launch.bench.crew import CrewMaker
+from launch.bench.stepped_games import GymLoop, OurGames
 from launch.errors import UserError
 
-_KEYS = {True: ("glyphs_crop", "blstats", "message"), False: ("glyphs", "blstats", "message")}
-"""What is observed: of MiniHack's tasks, and of NLE's, which have no crops."""
-_BLOCK = 64
-"""Steps between looks at the clock."""
+Positive = Annotated[int, Field(gt=0)]
 
 
 class EnvBench(Config):
@@ -26,31 +31,35 @@ class EnvBench(Config):
 
     task: str = "MiniHack-Room-5x5-v0"
     """A registered task id."""
-    games: tuple[int, ...] = (8, 16)
-    """Numbers of games side by side in one process of ours."""
-    gymnasium: tuple[int, ...] = (1, 16)
-    """Numbers of gymnasium environments in one process, stepped in turn."""
-    rounds: Annotated[int, Field(gt=0)] = 5
+    processes: Positive = 2
+    """Processes of each contender; they work at the same time."""
+    games: Annotated[tuple[Positive, ...], Field(min_length=1)] = (8,)
+    """Numbers of games side by side in each process of ours."""
+    gymnasium: tuple[Positive, ...] = ()
+    """Numbers of gymnasium environments in each process, stepped in turn; none = as many as ``games``."""
+    rounds: Positive = 5
     """Measurements of each."""
     seconds: Annotated[float, Field(gt=0)] = 5.0
     """Length of a measurement."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
     """Fixes games and actions."""
 
-    @property
-    def obs_keys(self) -> tuple[str, ...]:
-        """The same for all."""
-        return _KEYS[self.task.startswith("MiniHack-")]
+
+OURS: Mapping[str, Mapping[str, Any]] = {
+    "yendor": {},
+    "yendor-plain": {"engine": "plain"},
+}
+"""``{name: fields of GamesConfig}``: the ways in which our games can run."""
 
 
 def makers(flags: EnvBench) -> list[Maker]:
     """The contenders that the flags name.
 
     Raises:
-        UserError: there are none, or the task cannot be played, or is not a registered one.
+        UserError: the task cannot be played, or is not a registered one.
     """
-    if min((*flags.games, *flags.gymnasium), default=0) < 1 or not flags.games:
-        raise UserError("games and gymnasium must be positive numbers of games, and at least one of games")
+    from launch.bench.gym_reference import cheap_keys
+
     try:
         (spec,) = GamesConfig(task=flags.task).specs()
     except ValueError as error:
@@ -59,109 +68,32 @@ def makers(flags: EnvBench) -> list[Maker]:
 
     if spec.id not in registered_ids():
         raise UserError(f"task '{flags.task}' is Yendor's own: gymnasium has nothing to compare it with")
-    ours: list[Maker] = [OurGames(f"yendor-{n}", flags, n) for n in flags.games]
-    return ours + [GymLoop(f"gymnasium-{n}", flags, n) for n in flags.gymnasium]
+    keys = cheap_keys(flags.task)
+    made: list[Maker] = []
+    for name, fields in OURS.items():
+        config = GamesConfig(task=flags.task, obs_keys=keys, **fields)
+        made += [_crew(f"{name}-{n}", flags, _ours(config, n, flags.seed)) for n in flags.games]
+    for n in flags.gymnasium or flags.games:
+        made.append(_crew(f"gymnasium-{n}", flags, _gymnasium(flags, None, n), is_reference=True))
+        made.append(_crew(f"gymnasium-{n}-few-keys", flags, _gymnasium(flags, keys, n), is_reference=True))
+    return made
 
 
-@dataclass(frozen=True)
-class OurGames:
-    """``NetHackVector`` with so many games."""
-
-    name: str
-    flags: EnvBench
-    num_games: int
-    is_reference: bool = False
-
-    def build(self) -> Contender:
-        """In this process."""
-        from envs.seeding import TrainingSeeds
-        from envs.tasks import make
-
-        flags = self.flags
-        config = GamesConfig(task=flags.task, obs_keys=flags.obs_keys)
-        games = make(config, self.num_games, TrainingSeeds(flags.seed, 0, self.num_games))
-        games.reset()
-        num_actions = games.spec.num_actions
-        return SteppedGames(games.step, games.close, self.num_games, num_actions, flags.seed)
+def _crew(name: str, flags: EnvBench, member: Callable[[str, int], Maker], *, is_reference: bool = False) -> Maker:
+    members = [member(f"{name}/{process}", process) for process in range(flags.processes)]
+    return CrewMaker(name, members, is_reference)
 
 
-@dataclass(frozen=True)
-class GymLoop:
-    """So many environments of ``gymnasium.make``, without its checker, only the same observations."""
-
-    name: str
-    flags: EnvBench
-    num_games: int
-    is_reference: bool = True
-
-    def build(self) -> Contender:
-        """In this process."""
-        import gymnasium
-
-        from envs import registered  # noqa: F401  (imports minihack, whose tasks register themselves)
-
-        flags = self.flags
-        envs = [
-            gymnasium.make(flags.task, observation_keys=flags.obs_keys, disable_env_checker=True)
-            for _ in range(self.num_games)
-        ]
-        for env in envs:
-            env.reset()
-
-        def step(actions: np.ndarray) -> None:
-            for env, action in zip(envs, actions.tolist(), strict=True):
-                _, _, terminated, truncated, _ = env.step(action)
-                if terminated or truncated:
-                    env.reset()
-
-        def close() -> None:
-            for env in envs:
-                env.close()
-
-        actions = envs[0].action_space
-        assert isinstance(actions, gymnasium.spaces.Discrete)
-        return SteppedGames(step, close, self.num_games, int(actions.n), flags.seed)
+def _ours(config: GamesConfig, num_games: int, seed: int) -> Callable[[str, int], Maker]:
+    return lambda name, process: OurGames(name, config, num_games, seed, process)
 
 
-class SteppedGames:
-    """Anything that plays one action in every game, driven by random actions.
+def _gymnasium(flags: EnvBench, obs_keys: tuple[str, ...] | None, num_games: int) -> Callable[[str, int], Maker]:
+    return lambda name, process: GymLoop(name, flags.task, obs_keys, num_games, flags.seed, process)
 
-    Args:
-        step: plays actions [B].
-        close: ends the games.
-        num_games: B.
-        num_actions: A.
-        seed: fixes the actions.
-    """
 
-    def __init__(
-        self,
-        step: Callable[[np.ndarray], object],
-        close: Callable[[], None],
-        num_games: int,
-        num_actions: int,
-        seed: int,
-    ) -> None:
-        self._step, self.close, self._num_games = step, close, num_games
-        self._actions = np.random.default_rng(seed).integers(num_actions, size=(4096, num_games))
-        self._at = 0
+def measure(flags: EnvBench) -> tuple[str, dict[str, Any]]:
+    """The table, and all that was measured."""
+    from launch.bench.alternate import contest
 
-    def warm_up(self) -> None:
-        """Some hundred steps."""
-        for _ in range(8):
-            self._block()
-
-    def run_round(self, seconds: float) -> Round:
-        """Blocks of steps, until the time is over; the first is not measured."""
-        self._block()
-        began, blocks, elapsed = time.perf_counter(), 0, 0.0
-        while elapsed < seconds:
-            self._block()
-            blocks += 1
-            elapsed = time.perf_counter() - began
-        return Round(steps=blocks * _BLOCK * self._num_games, seconds=elapsed)
-
-    def _block(self) -> None:
-        for actions in self._actions[self._at : self._at + _BLOCK]:
-            self._step(actions)
-        self._at = (self._at + _BLOCK) % len(self._actions)
+    return contest(makers(flags), flags.rounds, flags.seconds)

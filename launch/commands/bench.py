@@ -12,10 +12,13 @@ from launch.arguments import parse, take_value
 from launch.errors import UserError, unknown_name
 
 BENCHES = {
-    "train": ("launch.bench.train", "TrainBench", "training: our PPO beside Stable-Baselines3's"),
+    "train": ("launch.bench.train", "TrainBench", "training: our PPO beside Stable-Baselines3's and sample-factory's"),
     "env": ("launch.bench.env", "EnvBench", "the games alone: ours beside gymnasium.make"),
+    "overhead": ("launch.bench.overhead", "OverheadBench", "training: what captions, labels, features, ... add to it"),
+    "soak": ("launch.bench.soak", "SoakBench", "the games alone: does memory grow over many resets?"),
 }
-"""``{name: (module, its configuration class, what is measured)}``; a module also has ``makers``."""
+"""``{name: (module, its configuration class, what is measured)}``; a module's ``measure`` takes an instance of the
+class and answers with a table and with everything that it stands on."""
 
 
 def _help() -> str:
@@ -38,25 +41,21 @@ def run(argv: Sequence[str]) -> int:
     module_name, config_class, _ = BENCHES[name]
     bench = importlib.import_module(module_name)
     flags = parse(getattr(bench, config_class)(), rest, f"yendor bench {name}")
-    makers = bench.makers(flags)
-    from launch.bench.alternate import alternate, as_json, machine, raw, summarise, table
+    from launch.bench.machine import as_json, machine
 
     before = machine()
     print(f"{before['cpu']}, {before['cores']} cores, load {before['load_before']}")
     print(", ".join(f"{package} {version}" for package, version in before["versions"].items()))
     previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        found = alternate(makers, flags.rounds, flags.seconds)
+        shown, results = bench.measure(flags)
     finally:
         signal.signal(signal.SIGTERM, previous)
-    summary = summarise(makers, found)
-    print(table(summary))
+    print(shown)
     if out is not None:
         from launch.durable import write_atomic
 
         path = Path(out)
         path.parent.mkdir(parents=True, exist_ok=True)
-        command = ["yendor", "bench", *argv]
-        measured = {"summary": summary, "measurements": raw(found)}
-        write_atomic(path, as_json(command, flags.model_dump(mode="json"), before, **measured))
+        write_atomic(path, as_json(["yendor", "bench", *argv], flags.model_dump(mode="json"), before, results))
     return 0

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launch.arguments import parse, validate
-from launch.checks import check_label_store, check_startable
+from launch.checks import check_label_store, check_startable, with_placement
 from launch.config import TrainConfig, may_change_on_resume
 from launch.errors import UserError
 from launch.presets import PRESETS, preset
@@ -51,6 +51,7 @@ def run(argv: Sequence[str]) -> int:
     name, *flags = arguments
     config = parse(preset(name), flags, f"yendor train {name}")
     check_startable(config)
+    config = with_placement(config)
     if dry_run:
         return _show(config)
     check_label_store(config, None)
@@ -91,18 +92,27 @@ def processes(config: TrainConfig) -> list[str]:
     rollout = config.rollout
     where = f"at {config.ray_address}" if config.ray_address else "of its own on this machine"
     games = f"{rollout.games_per_worker} games x {rollout.num_steps} steps of {config.env.task}"
-    lines = [f"driver and PPO learner (device {config.device}), batches of {config.batch_steps:,} steps"]
+    batch = f"batches of {config.batch_steps:,} steps"
     if rollout.num_workers == 0:
-        lines.append(f"  plays {games} itself; no Ray")
+        lines = [f"driver and PPO learner (device {config.device}), {batch}", f"  plays {games} itself; no Ray"]
         labeller = "a thread of the driver"
     else:
-        lines.append(f"Ray session {where}")
-        lines.append(f"  {rollout.num_workers} rollout workers, 1 CPU each: {games}")
+        lines = [f"Ray session {where}", *_on_ray(config, games, batch)]
         labeller = "an async Ray actor"
     if config.uses_labels:
         store = config.labels.path or "labels.sqlite in the run's folder"
         lines.append(f"labeller ({config.labels.client.kind}) as {labeller}, storing in {store}")
     return lines
+
+
+def _on_ray(config: TrainConfig, games: str, batch: str) -> list[str]:
+    num = config.rollout.num_workers
+    if config.placement == "symmetric":
+        return [f"  {num} peers, 1 CPU each: {games}, and PPO learner; {batch} in all", "driver, which coordinates"]
+    return [
+        f"  {num} rollout workers, 1 CPU each: {games}",
+        f"driver and PPO learner (device {config.device}), {batch}",
+    ]
 
 
 def _train(config: TrainConfig, folder: RunFolder, *, resume: bool) -> int:
@@ -133,6 +143,9 @@ def _train(config: TrainConfig, folder: RunFolder, *, resume: bool) -> int:
             highlight=False,
             soft_wrap=True,
         )
+        phases = folder.path / "profile" / "phases.txt"
+        if config.profile and phases.exists():
+            console.print(phases.read_text(), highlight=False)
         return stop.exit_code
 
 

@@ -49,7 +49,7 @@ def test_help_answers_at_once_without_heavy_imports():
 
 def test_parsing_a_training_run_imports_neither_torch_nor_ray():
     code = (
-        "import sys; from launch.cli import main; main(['train', 'keyroom', '--dry-run']); "
+        "import sys; from launch.cli import main; main(['train', 'keyroom', '--device', 'cpu', '--dry-run']); "
         "sys.exit(', '.join({'torch', 'ray', 'stable_baselines3'} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

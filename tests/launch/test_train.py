@@ -57,9 +57,13 @@ def _train(config, *, resume=False):
         return train(config, folder, shown, stop, resume=resume)
 
 
-@pytest.mark.parametrize("core", ["none", "gru"])
-def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, core):
-    model = {"model": {"core": core, "core_hidden": 16}}
+HERE = {"num_workers": 0}
+PEERS = {"num_workers": 2, "games_per_worker": 2}
+
+
+@pytest.mark.parametrize(("core", "rollout"), [("none", HERE), ("gru", HERE), ("none", PEERS), ("gru", PEERS)])
+def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, core, rollout):
+    model = {"model": {"core": core, "core_hidden": 16}, "rollout": rollout}
     whole = _train(_config(tmp_path / "whole", **model))
     _train(_config(tmp_path / "cut", total_steps=2 * UPDATE, **model))
     resumed = _train(_config(tmp_path / "cut", **model), resume=True)
@@ -67,8 +71,9 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, core):
     assert whole.weights_sha256 == resumed.weights_sha256
 
 
-def test_a_run_leaves_its_folder_complete(tmp_path):
-    _train(_config(tmp_path))
+@pytest.mark.parametrize("rollout", [HERE, PEERS])
+def test_a_run_leaves_its_folder_complete(tmp_path, rollout):
+    _train(_config(tmp_path, rollout=rollout))
     run = tmp_path / "run"
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] == 4 * UPDATE
@@ -99,14 +104,16 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path):
 
 def test_one_ray_worker_gives_the_same_run_as_none(tmp_path):
     here = _train(_config(tmp_path / "here"))
-    on_ray = _train(_config(tmp_path / "ray", rollout={"num_workers": 1}))
-    assert here.weights_sha256 == on_ray.weights_sha256
+    on_ray = _train(_config(tmp_path / "ray", rollout={"num_workers": 1}, placement="split"))
+    peer = _train(_config(tmp_path / "peer", rollout={"num_workers": 1}, placement="symmetric"))
+    assert here.weights_sha256 == on_ray.weights_sha256 == peer.weights_sha256
 
 
 def _ray_worker_pids():
-    """Rollout actors below this process."""
+    """Rollout actors and peers below this process."""
     below = psutil.Process().children(recursive=True)
-    return [p.pid for p in below if p.is_running() and "RolloutActor" in " ".join(p.cmdline())]
+    names = [(p.pid, " ".join(p.cmdline())) for p in below if p.is_running()]
+    return [pid for pid, name in names if "RolloutActor" in name or "PeerActor" in name]
 
 
 class _Killer:
@@ -132,15 +139,17 @@ def _train_with(killer, config):
         return train(config, folder, killer, stop)
 
 
-def test_a_dead_worker_is_replaced_and_one_that_keeps_dying_ends_the_run(tmp_path):
-    rollout = {"num_workers": 2, "max_policy_lag": 1}
+@pytest.mark.parametrize(("placement", "lag"), [("split", 1), ("symmetric", 0)])
+def test_a_dead_worker_is_replaced_and_one_that_keeps_dying_ends_the_run(tmp_path, placement, lag):
+    rollout = {"num_workers": 2, "max_policy_lag": lag}
     asynchronous = {"labels": {"mode": "async"}, "ppo": {"minibatch": 64}, "total_steps": 12 * 2 * UPDATE}
+    asynchronous["placement"] = placement
     once = _Killer(1)
     summary = _train_with(once, _config(tmp_path / "once", rollout=rollout, **asynchronous))
     assert len(once.killed) == 1
     assert summary.metrics["workers/deaths"] == 1
     assert summary.metrics["rollout/dropped"] == 1
-    assert summary.metrics["policy/lag_max"] == 1
+    assert summary.metrics["policy/lag_max"] == lag
     assert [e["kind"] for e in read_events(tmp_path / "once" / "run")].count("worker_died") == 1
 
     often = _Killer(5)
@@ -153,13 +162,26 @@ def test_a_dead_worker_is_replaced_and_one_that_keeps_dying_ends_the_run(tmp_pat
         _train_with(often, config)
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_sigterm_saves_and_leaves_nothing_behind(tmp_path, num_workers):
+@pytest.mark.parametrize("placement", ["split", "symmetric"])
+def test_a_worker_that_grew_too_much_is_replaced_and_plays_on_where_it_stood(tmp_path, placement):
+    rollout = {"num_workers": 2, "games_per_worker": 2}
+    often = {"checkpoint": {"interval_updates": 1}, "placement": placement}
+    kept = _train(_config(tmp_path / "kept", rollout=rollout, **often))
+    fresh = _train(_config(tmp_path / "fresh", rollout=rollout | {"recycle_growth_mb": 1e-9}, **often))
+    kinds = [e["kind"] for e in read_events(tmp_path / "fresh" / "run")]
+    assert "worker_recycled" in kinds
+    assert fresh.metrics["workers/deaths"] == 0
+    assert kept.weights_sha256 == fresh.weights_sha256
+
+
+@pytest.mark.parametrize(("num_workers", "placement"), [(0, "split"), (1, "split"), (2, "symmetric")])
+def test_sigterm_saves_and_leaves_nothing_behind(tmp_path, num_workers, placement):
     # Not below tmp_path: Ray's sockets need a short path.
     temporary = Path(tempfile.mkdtemp(prefix="yt-"))
     shared_memory = set(Path("/dev/shm").iterdir())
     command = (
         f"train keyroom_oni --name run --runs {tmp_path} --rollout.num-workers {num_workers} "
+        f"--placement {placement} "
         "--rollout.games-per-worker 4 --rollout.num-steps 32 --ppo.minibatch 64 --logging.interval-s 0.2"
     )
     process = subprocess.Popen(
@@ -172,10 +194,11 @@ def test_sigterm_saves_and_leaves_nothing_behind(tmp_path, num_workers):
     while time.monotonic() < deadline and not (metrics.exists() and metrics.stat().st_size):
         time.sleep(0.2)
     children = psutil.Process(process.pid).children(recursive=True)
-    assert bool(children) == bool(num_workers)
     began = time.monotonic()
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    process.send_signal(signal.SIGTERM)  # before anything is asserted: a failed test leaves nothing running either
+    code = process.wait(timeout=60)
+    assert bool(children) == bool(num_workers)
+    assert code == 128 + signal.SIGTERM
     assert time.monotonic() - began < 30
     _, alive = psutil.wait_procs(children, timeout=10)
     assert alive == []

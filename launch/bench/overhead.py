@@ -1,0 +1,234 @@
+"""What parts of a run add to the time of training: the same updates with and without each, in turn, in one process.
+
+    captions            messages are named, hashed and counted
+    labels              a lexicon labels the captions, through the feed, and the update waits for it
+    ONI retrieval       labels are paid as a reward, for which a second value head learns
+    features            the schema features in ``features``, computed at each step
+    every feature       all features that there are
+    metrics             everything is accounted for; metrics.jsonl and TensorBoard
+    together            captions, labels, ONI retrieval and features
+    nothing             a second variant without any of it: how far off the figures can be
+
+All variants play the same games with the same actions (the learning rate is next to nothing, so that all keep the
+network that they began with) and take turns update by update, in an order drawn anew each time. The cost of a part
+is the median difference between an update with it and the same update without it; the interval is the 95 %
+bootstrap interval of that median. It is given twice: by the phases of the update in which the part works
+(``Row.phases``), which are timed by themselves and so exactly; and by the CPU time of whole updates (of all threads),
+which misses nothing, but needs a quiet machine and many updates.
+"""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import numpy as np
+from pydantic import Field
+
+from agents.config import ModelConfig, PPOConfig
+from envs.data import Config
+from launch.bench.train import REFERENCE_NETWORK, TrainBench
+from launch.config import TrainConfig
+from launch.errors import UserError
+
+if TYPE_CHECKING:
+    from launch.bench.overhead_runs import OverheadRun, Spent, Variant
+
+TYPICAL = (
+    "obs.hp", "prev_obs.hp", "obs.max_hp", "obs.depth", "obs.gold", "prev_obs.gold", "obs.score", "prev_obs.score",
+    "obs.xp_level", "obs.hunger", "obs.message", "action", "info.new_tiles_seen", "info.steps_since_change",
+    "info.stairs_down_distance",
+)  # fmt: skip
+"""What a reward for exploring and surviving reads."""
+_WARM_UP_UPDATES = 3
+_NO_LEARNING = 1e-12
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class OverheadBench(Config):
+    """What captions, labels, rewards, features and metrics add to the time of training."""
+
+    task: str = "MiniHack-Room-5x5-v0"
+    """A task id."""
+    updates: Annotated[int, Field(ge=2)] = 60
+    """Updates of each variant that are measured."""
+    batch: Positive = 2048
+    """Steps in an update, over all games."""
+    games: Positive = 16
+    """Games side by side."""
+    features: tuple[str, ...] = TYPICAL
+    """Schema features of the variant ``features``."""
+    threads: Positive = 1
+    """Threads of the learner's arithmetic."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
+    """Fixes games, weights and the order of turns."""
+    ppo: PPOConfig = PPOConfig(minibatch=512, epochs=1, learning_rate=_NO_LEARNING)
+    model: ModelConfig = REFERENCE_NETWORK
+
+    def train_config(self, changes: Mapping[str, Any]) -> TrainConfig:
+        """The run with some fields changed, by dotted path.
+
+        Raises:
+            UserError: the flags do not fit together.
+        """
+        shared = {name: getattr(self, name) for name in ("task", "batch", "threads", "seed", "ppo", "model")}
+        return TrainBench(**shared).train_config(self.games, changes)
+
+
+class Row(NamedTuple):
+    """A part of a run, and what tells its cost."""
+
+    on: str
+    """The variant that has it."""
+    off: str
+    """The same without it."""
+    phases: tuple[str, ...]
+    """Where it works."""
+
+
+_ALL = ("games", "inference", "captions", "record", "score", "learn", "rest")
+ROWS = {
+    "captions": Row("captions", "bare", ("captions", "record")),
+    "labels": Row("labels", "captions", ("rest",)),
+    "ONI retrieval": Row("oni", "labels", ("score", "inference", "learn")),
+    "features": Row("features", "bare", ("games", "record")),
+    "every feature": Row("every feature", "bare", ("games", "record")),
+    "metrics": Row("metrics", "captions", ("rest",)),
+    "together": Row("together", "bare", _ALL),
+    "nothing": Row("bare again", "bare", _ALL),
+}
+"""What is measured."""
+
+
+def variants(flags: OverheadBench) -> dict[str, Variant]:
+    """What is compared; each variant is that of a row plus one part."""
+    from envs.features import COLUMNS
+    from launch.bench.overhead_runs import Variant
+
+    oni = {"reward.oni.weight": 0.1}
+    features = {"env.features": flags.features}
+    return {
+        "bare": Variant(),
+        "bare again": Variant(),
+        "captions": Variant(captions=True),
+        "labels": Variant(captions=True, labels=True),
+        "oni": Variant(captions=True, labels=True, changes=oni),
+        "features": Variant(changes=features),
+        "every feature": Variant(changes={"env.features": tuple(COLUMNS)}),
+        "metrics": Variant(captions=True, metrics=True, changes={"logging.tensorboard": True}),
+        "together": Variant(captions=True, labels=True, changes=oni | features),
+    }
+
+
+def measure(flags: OverheadBench) -> tuple[str, dict[str, Any]]:
+    """The table, and all that was measured.
+
+    Raises:
+        UserError: the flags do not fit together.
+    """
+    spent = _take_turns(flags)
+    costs = {name: _costs(spent[row.on], spent[row.off], row.phases, flags.batch) for name, row in ROWS.items()}
+    bare_s = median(s.wall_s for s in spent["bare"])
+    results = {
+        "summary": {"bare_steps_per_s": flags.batch / bare_s, "costs": costs},
+        "measurements": {name: [asdict(s) for s in own] for name, own in spent.items()},
+    }
+    return table(results["summary"]), results
+
+
+def _take_turns(flags: OverheadBench) -> dict[str, list[Spent]]:
+    import torch
+
+    from launch.bench.overhead_runs import OverheadRun
+    from launch.train import resolved_config
+
+    torch.set_num_threads(flags.threads)
+    found = variants(flags)
+    configs = {name: resolved_config(flags.train_config(variant.changes)) for name, variant in found.items()}
+    with ExitStack() as stack:
+        path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="yendor-bench-")))
+        runs: dict[str, OverheadRun] = {}
+        for name, variant in found.items():
+            folder = path / name
+            folder.mkdir()
+            try:
+                runs[name] = OverheadRun(variant, configs[name], folder)
+            except ValueError as error:
+                raise UserError(str(error)) from None
+            stack.callback(runs[name].close)
+        order = np.random.default_rng(flags.seed)
+        for _ in range(_WARM_UP_UPDATES):
+            _round(runs, order)
+        print(f"{len(runs)} variants are warm")
+        # What was built will stay: the collector need not look at it again in somebody's turn.
+        gc.collect()
+        gc.freeze()
+        stack.callback(gc.unfreeze)
+        rounds = [_round(runs, order) for _ in range(flags.updates)]
+    return {name: [spent[name] for spent in rounds] for name in runs}
+
+
+def _round(runs: Mapping[str, OverheadRun], order: np.random.Generator) -> dict[str, Spent]:
+    names = list(runs)
+    return {names[i]: runs[names[i]].update() for i in order.permutation(len(names))}
+
+
+def _costs(on: Sequence[Spent], off: Sequence[Spent], phases: Sequence[str], steps: int) -> dict[str, Any]:
+    def within(spent: Sequence[Spent]) -> np.ndarray:
+        return np.array([sum(s.phases[phase] for phase in phases) for s in spent])
+
+    wall, cpu = (np.array([[getattr(s, clock) for s in both] for both in (on, off)]) for clock in ("wall_s", "cpu_s"))
+    return {
+        "phases": cost(within(on) - within(off), wall[0], steps),
+        "cpu": cost(cpu[0] - cpu[1], cpu[0], steps),
+        "wall": cost(wall[0] - wall[1], wall[0], steps),
+    }
+
+
+def cost(more_s: np.ndarray, update_s: np.ndarray, steps: int) -> dict[str, float]:
+    """What a part costs, from pairs of updates with and without it.
+
+    Args:
+        more_s: [N] seconds that the update with it took longer.
+        update_s: [N] seconds of the whole update with it.
+        steps: environment steps in an update.
+
+    Returns:
+        ``share`` of the time with it, its 95 % interval ``low`` and ``high``, and ``us_per_step``.
+    """
+    low, high = median_interval(more_s)
+    whole_s, more = float(np.median(update_s)), float(np.median(more_s))
+    return {"share": more / whole_s, "low": low / whole_s, "high": high / whole_s, "us_per_step": more / steps * 1e6}
+
+
+def median_interval(values: np.ndarray, seed: int = 0, samples: int = 10_000) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of the median of values [N]."""
+    drawn = np.random.default_rng(seed).choice(values, (samples, len(values)))
+    low, high = np.quantile(np.median(drawn, axis=1), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def table(summary: Mapping[str, Any]) -> str:
+    """The costs for people."""
+    lines = [
+        f"without any of it: {summary['bare_steps_per_s']:,.0f} steps/s",
+        f"{'':<15}{'its phases':>10}  {'95 % interval':<18}{'us/step':>8}   {'whole update':>12}  95 % interval",
+    ]
+    for row, costs in summary["costs"].items():
+        own, cpu = costs["phases"], costs["cpu"]
+        lines.append(
+            f"{row:<15}{own['share']:>10.2%}  {_interval(own):<18}{own['us_per_step']:>8.1f}   "
+            f"{cpu['share']:>12.1%}  {_interval(cpu)}"
+        )
+    return "\n".join(lines)
+
+
+def _interval(costs: Mapping[str, float]) -> str:
+    return f"{costs['low']:.2%} to {costs['high']:.2%}"

@@ -1,0 +1,147 @@
+"""Training with some of its parts left out, update by update, in this process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agents.policy import TorchPolicy, weights_of
+from agents.rollout import RolloutWorker
+from envs.seeding import TrainingSeeds
+from launch.bench.yendor_training import Silent
+from launch.config import TrainConfig
+from launch.label_feed import LabelFeed, ThreadFeed
+from launch.learning import Learning
+from launch.metrics import MetricsWriter
+from launch.placement import SplitPlacement
+from launch.run_folder import RunFolder
+from launch.training_run import TrainingRun
+from launch.wiring import build_games, build_labeller, build_learning, build_model, num_streams_of
+from launch.workers import LocalPool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """What a training loop has."""
+
+    captions: bool = False
+    """Messages are named and counted."""
+    labels: bool = False
+    """Captions are sent to the labeller, and the update waits for its answers."""
+    metrics: bool = False
+    """Everything is accounted for, and written every ``logging.interval_s``."""
+    changes: dict[str, Any] = field(default_factory=dict)
+    """Fields of ``TrainConfig`` by dotted path."""
+
+
+PHASES = ("games", "inference", "captions", "record", "score", "learn")
+"""Parts of an update that are timed by themselves; everything else is ``rest``."""
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What one update took."""
+
+    wall_s: float
+    cpu_s: float
+    """Of all threads of the process."""
+    phases: Mapping[str, float]
+    """Wall clock of each of ``PHASES``, in seconds, and ``rest``."""
+
+
+class OverheadRun:
+    """One variant; its games and network are its own.
+
+    Args:
+        variant: which parts it has.
+        config: the run, with the variant's changes.
+        folder: an empty folder for its files.
+    """
+
+    def __init__(self, variant: Variant, config: TrainConfig, folder: Path) -> None:
+        with ExitStack() as stack:
+            self.worker = worker = _worker(config, captions=variant.captions)
+            stack.callback(worker.close)
+            learning = build_learning(config, worker.games.spec)
+            feed = None
+            if variant.labels:
+                feed = ThreadFeed(*build_labeller(config, str(folder / "labels.sqlite")))
+                stack.callback(feed.close)
+            loop = Loop(worker, learning, feed)
+            self._update: Callable[[], object] = loop.update
+            self._write_line: Callable[[], None] | None = None
+            self._times: Callable[[], Mapping[str, float]] = lambda: loop.times
+            if variant.metrics:
+                held = stack.enter_context(RunFolder.create(folder, "run", config.model_dump_json()))
+                writer = stack.enter_context(MetricsWriter(held.path, tensorboard=config.logging.tensorboard))
+                placement = SplitPlacement(LocalPool(worker), learning)
+                run = TrainingRun(config, held, placement, None, writer, Silent())
+                # Writing a line starts the times afresh.
+                self._update, self._write_line, self._times = run.update, run._write_line, lambda: run.times
+            self._interval_s = config.logging.interval_s
+            self._stack = stack.pop_all()
+
+    def update(self) -> Spent:
+        """One update; of a line of metrics, the part that falls to it."""
+        wall_s, cpu_s = _timed(self._update)
+        phases = {phase: self._times().get(phase, 0.0) for phase in PHASES}
+        if self._write_line is not None:
+            line_wall_s, line_cpu_s = _timed(self._write_line)
+            part = wall_s / self._interval_s
+            wall_s, cpu_s = wall_s + part * line_wall_s, cpu_s + part * line_cpu_s
+        return Spent(wall_s, cpu_s, phases | {"rest": wall_s - sum(phases.values())})
+
+    def close(self) -> None:
+        """End what was started."""
+        self._stack.close()
+
+
+def _timed(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds of wall clock and of CPU time."""
+    wall_s, cpu_s = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - wall_s, time.process_time() - cpu_s
+
+
+def _worker(config: TrainConfig, *, captions: bool) -> RolloutWorker:
+    rollout = config.rollout
+    games: Any = build_games(config, rollout.games_per_worker, TrainingSeeds(config.seed, 0, rollout.games_per_worker))
+    if not captions:  # a worker names the messages of all games that say they give some
+        games.spec = replace(games.spec, has_messages=False)
+    model = build_model(config, games.spec, num_streams_of(config))
+    policy = TorchPolicy(model, torch.device("cpu"), config.ppo.precision)
+    return RolloutWorker(games, policy, rollout.num_steps, config.seed, 0)
+
+
+class Loop:
+    """Collect, label, score, learn: what an update cannot do without, and nothing else.
+
+    Args:
+        worker: plays.
+        learning: scores and learns.
+        feed: labels the worker's captions; None = nobody does.
+    """
+
+    def __init__(self, worker: RolloutWorker, learning: Learning, feed: LabelFeed | None) -> None:
+        self._worker, self._learning, self._feed = worker, learning, feed
+        self.times: dict[str, float] = {}
+        """Seconds by phase in the last update."""
+
+    def update(self) -> None:
+        """One update."""
+        learner, phases = self._learning.learner, self._learning.phases
+        collected = self._worker.collect()
+        if self._feed is not None:
+            self._learning.table.apply(self._feed.drain(collected.rollout.new_captions))
+            self._feed.poll()
+        outputs = self._learning.score([collected])
+        with phases.measure("learn"):
+            learner.update([collected.rollout], outputs)
+        self._worker.load(weights_of(learner.model), learner.version)
+        self.times = {**collected.seconds, **phases.take()}

@@ -1,0 +1,151 @@
+"""Scoring rollouts and learning from them: in the driver (split), or in every peer (symmetric)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from agents.ppo import PPOLearner
+from agents.rollout import Collected
+from envs.data import EpisodeResult, RewardOutput
+from envs.phases import Span
+from envs.protocols import State
+from launch.ledger import CaptionTally, RunningSums
+from rewards.labels.table import LabelTable
+from rewards.mix import RewardMix
+
+CAPTION_PART = "oni"
+"""The reward part that pays captions."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class UpdateReport:
+    """What one learner's update came to: all that the driver must know of it."""
+
+    steps: int
+    """Environment steps that were learned from."""
+    episodes: list[EpisodeResult]
+    captions: list[CaptionTally]
+    parts: Mapping[str, tuple[float, int, int]]
+    """Of each reward part: the sum of its valid values, how many they are, and of how many steps."""
+    part_sums: Mapping[str, list[float]]
+    """Of each reward part: its sums over the episodes that ended."""
+    covered: tuple[int, int]
+    """Caption occurrences that had a label, and how many there were."""
+    learned: Mapping[str, float]
+    """The learner's metrics."""
+    seconds: Mapping[str, float]
+    """Where the time went: the workers' phases, their mean, and ``score``, ``learn``, ``exchange``, ``account``."""
+    spans: Mapping[str, list[Span]]
+    """The same, stretch by stretch, by process, while it is kept."""
+
+
+class Learning:
+    """What turns rollouts into a better network: labels, rewards, learner.
+
+    Args:
+        table: the labels that the mix reads.
+        mix: the rewards.
+        learner: improves the network; its phases are also this object's.
+        name: of the process, in profiles.
+    """
+
+    def __init__(self, table: LabelTable, mix: RewardMix, learner: PPOLearner, name: str = "learner") -> None:
+        self.table, self.mix, self.learner = table, mix, learner
+        self.phases = learner.phases
+        self._name = name
+        self._memories: dict[int, Any] = {}
+        """Each worker's reward memory of its running episodes."""
+        self._sums = RunningSums()
+
+    def score(self, collected: Sequence[Collected]) -> list[RewardOutput]:
+        """What each rollout was worth; memories move on with their games."""
+        with self.phases.measure("score"):
+            return [self._score(c) for c in collected]
+
+    def _score(self, collected: Collected) -> RewardOutput:
+        worker, rollout = collected.worker, collected.rollout
+        memory = self._memories.get(worker)
+        if memory is None:
+            memory = self.mix.initial_state(rollout.num_games)
+        output, self._memories[worker] = self.mix.score(rollout, memory)
+        return output
+
+    def learn(self, collected: Sequence[Collected], outputs: Sequence[RewardOutput], share: float) -> UpdateReport:
+        """One update of the network.
+
+        Args:
+            collected: one rollout from each worker.
+            outputs: what they were worth.
+            share: of the run that is over, for annealing.
+        """
+        with self.phases.measure("learn"):
+            learned = self.learner.update([c.rollout for c in collected], outputs, share)
+        with self.phases.measure("account"):
+            tallies = [CaptionTally.of(c.rollout, o, CAPTION_PART) for c, o in zip(collected, outputs, strict=True)]
+            part_sums: dict[str, list[float]] = {name: [] for name in self.mix.part_names}
+            for c, output in zip(collected, outputs, strict=True):
+                for name, sums in self._sums.add(c.worker, c.rollout, output).items():
+                    part_sums[name].extend(sums)
+            covered = [self._covered(c) for c in collected]
+            parts = {name: _part(name, outputs) for name in self.mix.part_names}
+        spent = self.phases.take()
+        exchange_s = spent.get("learn/exchange", 0.0)
+        seconds = _mean_of([c.seconds for c in collected])
+        seconds |= {phase: s for phase, s in spent.items() if "/" not in phase}
+        seconds |= {"learn": spent["learn"] - exchange_s, "exchange": exchange_s}
+        spans = {f"worker {c.worker}": c.spans for c in collected}
+        spans[self._name] = spans.get(self._name, []) + self.phases.take_spans()
+        return UpdateReport(
+            steps=sum(c.rollout.env_reward.size for c in collected),
+            episodes=[episode for c in collected for episode in c.episodes],
+            captions=[tally for tally in tallies if tally is not None],
+            parts=parts,
+            part_sums=part_sums,
+            covered=(sum(known for known, _ in covered), sum(spoken for _, spoken in covered)),
+            learned=learned,
+            seconds=seconds,
+            spans=spans,
+        )
+
+    def _covered(self, collected: Collected) -> tuple[int, int]:
+        ids = collected.rollout.caption_id
+        if ids is None:
+            return 0, 0
+        spoken = ids[ids != 0]
+        return int(self.table.lookup(spoken)[1].sum()), len(spoken)
+
+    def common_state(self) -> State:
+        """What all learners of a group have in common: optimiser, normalisers, labels (weights are kept apart)."""
+        return {"learner": self.learner.state_dict(), "mix": self.mix.state_dict()}
+
+    def load_common_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``common_state``."""
+        self.learner.load_state_dict(state["learner"])
+        self.mix.load_state_dict(state["mix"])
+
+    def own_state(self) -> State:
+        """What belongs to the workers whose rollouts this one scores."""
+        return {
+            "memories": {str(worker): memory for worker, memory in self._memories.items()},
+            "sums": self._sums.state_dict(),
+        }
+
+    def load_own_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``own_state``."""
+        self._memories = {int(worker): memory for worker, memory in state["memories"].items()}
+        self._sums.load_state_dict(state["sums"])
+
+
+def _part(name: str, outputs: Sequence[RewardOutput]) -> tuple[float, int, int]:
+    parts = [output.parts[name] for output in outputs]
+    total = sum(float(part.value[part.valid].sum(dtype=np.float64)) for part in parts)
+    return total, sum(int(part.valid.sum()) for part in parts), sum(part.valid.size for part in parts)
+
+
+def _mean_of(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: sum(row.get(name, 0.0) for row in rows) / len(rows) for name in names}

@@ -1,0 +1,292 @@
+"""The symmetric placement: Ray actors that play, score and learn alike, and hold one network between them."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from agents.policy import weights_of
+from agents.rollout import Collected
+from envs.group import Alone, Group
+from envs.protocols import State
+from launch.config import TrainConfig
+from launch.deaths import DeathWatch
+from launch.errors import RunError
+from launch.groups import GlooMeeting, GroupBrokenError, Invitation, Meeting, SharedMemoryMeeting
+from launch.growth import MemoryGrowth
+from launch.learning import UpdateReport
+from launch.placement import Labels
+from launch.workers import Weights
+
+
+@ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)
+class PeerActor:
+    """A thin shell around a ``RolloutWorker`` and a ``Learning`` that share one network."""
+
+    def __init__(self, config_json: str, stream: int) -> None:
+        import torch
+
+        from launch.wiring import build_peer
+
+        torch.set_num_threads(1)
+        self._worker, self._learning = build_peer(TrainConfig.model_validate_json(config_json), stream)
+        self._group: Group = Alone()
+        self._held: Collected | None = None
+        self._growth = MemoryGrowth()
+
+    def node(self) -> tuple[str, str, int]:
+        """This machine's id, its address, and a port that is free there."""
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            port = probe.getsockname()[1]
+        return ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address(), port
+
+    def join(self, invitation: Invitation, rank: int, size: int) -> None:
+        """Leave the old group, enter a new one."""
+        self._group.close()
+        self._group = invitation.join(rank, size)
+        self._learning.learner.group = self._learning.mix.group = self._group
+
+    def collect(self) -> Mapping[int, str]:
+        """Play a rollout, unless one is waiting to be learned from; returns its new captions."""
+        if self._held is None:
+            self._worker.policy.version = self._learning.learner.version
+            self._held = self._worker.collect()
+        return self._held.rollout.new_captions
+
+    def learn(self, labels: Labels, share: float) -> UpdateReport:
+        """Score the rollout and learn from it, together with the others."""
+        assert self._held is not None, "learn comes after collect"
+        self._learning.table.apply(labels)
+        held = [self._held]
+        outputs = self._learning.score(held)
+        # From here on memories are past this rollout: it cannot be scored a second time.
+        self._held = None
+        report = self._learning.learn(held, outputs, share)
+        self._growth.settle()
+        return report
+
+    def grown_mb(self) -> float:
+        """Memory that came since the first update."""
+        return self._growth.mb
+
+    def weights(self) -> Weights:
+        """Copies of the network's weights."""
+        return weights_of(self._learning.learner.model)
+
+    def common_state(self) -> State:
+        """See ``Learning``."""
+        return self._learning.common_state()
+
+    def load_common_state(self, state: State, weights: Weights) -> None:
+        """Continue with this network, optimiser, labels and normalisers."""
+        self._learning.learner.load_weights(weights)
+        self._learning.load_common_state(state)
+
+    def own_state(self) -> State:
+        """Games and what follows them."""
+        return {"worker": self._worker.state_dict(), "learning": self._learning.own_state()}
+
+    def load_own_state(self, state: State) -> None:
+        """Continue from ``own_state``."""
+        self._learning.load_own_state(state["learning"])
+        self._worker.load_state_dict(state["worker"])
+
+    def close(self) -> None:
+        """Close the games and remove their temporary folders."""
+        self._worker.close()
+
+
+class _Seat:
+    """One peer's place: outlives the actors that take it."""
+
+    def __init__(self, stream: int) -> None:
+        self.stream = stream
+        self.actor: Any = None
+
+
+class _LostError(Exception):
+    """Peers died; their seats and causes."""
+
+    def __init__(self, lost: Mapping[int, RayError]) -> None:
+        super().__init__(f"{len(lost)} peers died")
+        self.lost = lost
+
+
+class SymmetricPlacement:
+    """Peers; a dead one is replaced by one with games of its own, which is given the others' network.
+
+    A death undoes the update that was under way, and drops the rollouts that had been scored for it.
+
+    Args:
+        config: the run's; each peer builds itself from it.
+        on_death: told which peer died of what.
+
+    Raises:
+        RunError: from every method: peers died more often than ``rollout.max_worker_deaths`` allows, all of
+            them died, or one raised an error (which its replacement would raise again).
+    """
+
+    def __init__(self, config: TrainConfig, on_death: Callable[[int, str], None]) -> None:
+        self._size = config.rollout.num_workers
+        self._recycle_mb = config.rollout.recycle_growth_mb
+        self._config_json = config.model_dump_json()
+        self._watch = DeathWatch(config.rollout.max_worker_deaths, "peer", on_death)
+        self.dropped_rollouts = 0
+        self._meeting: Meeting | None = None
+        self._seats = [_Seat(stream) for stream in range(self._size)]
+        for seat in self._seats:
+            self._start(seat)
+        self._until_all_live(self._meet)
+
+    @property
+    def deaths(self) -> int:
+        """Peers that died and were replaced."""
+        return self._watch.deaths
+
+    def _start(self, seat: _Seat) -> None:
+        seat.actor = PeerActor.remote(self._config_json, seat.stream)
+
+    def _meet(self) -> None:
+        """Form the group anew."""
+        nodes = self._ask(lambda rank, actor: actor.node.remote())
+        here = ray.get_runtime_context().get_node_id()
+        together = all(node == here for node, _, _ in nodes)
+        meeting: Meeting = SharedMemoryMeeting(self._size) if together else GlooMeeting(*nodes[0][1:])
+        self._meeting, invitation = meeting, meeting.invitation
+        try:
+            self._ask(lambda rank, actor: actor.join.remote(invitation, rank, self._size))
+        finally:
+            meeting.close()
+
+    def _ask(self, question: Callable[[int, Any], Any]) -> list[Any]:
+        """What every peer answers, in the order of ranks.
+
+        Raises:
+            _LostError: some died; the others have answered or given up.
+            RunError: one failed.
+        """
+        asked = {question(rank, seat.actor): rank for rank, seat in enumerate(self._seats)}
+        waiting, answers = list(asked), {}
+        lost: dict[int, RayError] = {}
+        while waiting:
+            (ready,), waiting = ray.wait(waiting, num_returns=1)
+            rank = asked[ready]
+            try:
+                answers[rank] = ray.get(ready)
+            except RayTaskError as error:
+                if not isinstance(error.cause, GroupBrokenError):
+                    raise RunError(f"peer {self._seats[rank].stream} failed: {error.cause}") from error
+            except RayError as error:  # its process, its node or its memory is gone
+                lost[rank] = error
+                if self._meeting is not None:
+                    self._meeting.abort()
+        if lost:
+            raise _LostError(lost)
+        if len(answers) < self._size:
+            raise RunError("peers lost touch with each other, though none of them died")
+        return [answers[rank] for rank in range(self._size)]
+
+    def _replace(self, lost: Mapping[int, RayError]) -> None:
+        """New peers for the dead ones; all get the network of one that lives."""
+        alive = [seat for rank, seat in enumerate(self._seats) if rank not in lost]
+        for rank, error in lost.items():
+            self.dropped_rollouts += 1
+            self._watch.record(self._seats[rank].stream, error)
+        if not alive:
+            raise RunError("every peer died, and their network with them; go on with --resume")
+        weights, common = ray.get([alive[0].actor.weights.remote(), alive[0].actor.common_state.remote()])
+        for rank in lost:
+            # A stream of its own: the replacement plays other games under other episode ids.
+            self._seats[rank].stream += self._size
+            self._start(self._seats[rank])
+        self._meet()
+        self._ask(lambda rank, actor: actor.load_common_state.remote(common, weights))
+
+    def _until_all_live(self, work: Callable[[], Any]) -> Any:
+        """Do the work; where peers die of it, replace them and do it again."""
+        while True:
+            try:
+                return work()
+            except _LostError as error:
+                self._recover(error.lost)
+
+    def _recover(self, lost: Mapping[int, RayError]) -> None:
+        while lost:
+            try:
+                self._replace(lost)
+                return
+            except _LostError as error:
+                lost = error.lost
+
+    def collect(self) -> Mapping[int, str]:
+        """Every peer plays a rollout and keeps it."""
+        found = self._until_all_live(lambda: self._ask(lambda rank, actor: actor.collect.remote()))
+        return {caption: text for captions in found for caption, text in captions.items()}
+
+    def learn(self, labels: Labels, share: float) -> list[UpdateReport]:
+        """Every peer scores its rollout; all learn together."""
+        labels = list(labels)
+        try:
+            return self._ask(lambda rank, actor: actor.learn.remote(labels, share))
+        except _LostError as error:
+            self._recover(error.lost)
+            return []
+
+    def drain(self) -> Iterator[Mapping[int, str]]:
+        """Nothing is ever under way between updates."""
+        return iter(())
+
+    def weights(self) -> Weights:
+        """The first peer's copy, which is equal to the others'."""
+        return ray.get(self._seats[0].actor.weights.remote())
+
+    def state_dict(self) -> State:
+        """What all have in common, and each peer's own."""
+        return self._until_all_live(self._state)
+
+    def _state(self) -> State:
+        own = self._ask(lambda rank, actor: actor.own_state.remote())
+        return {
+            "common": ray.get(self._seats[0].actor.common_state.remote()),
+            "peers": [{"stream": seat.stream, "state": state} for seat, state in zip(self._seats, own, strict=True)],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], weights: Weights) -> None:
+        """Continue from ``state_dict`` and ``weights``."""
+        for seat, saved in zip(self._seats, state["peers"], strict=True):
+            if saved["stream"] != seat.stream:
+                ray.kill(seat.actor)
+                seat.stream = int(saved["stream"])
+                self._start(seat)
+        self._meet()
+        common, kept = ray.put(state["common"]), ray.put(dict(weights))
+        self._ask(lambda rank, actor: actor.load_common_state.remote(common, kept))
+        self._ask(lambda rank, actor: actor.load_own_state.remote(state["peers"][rank]["state"]))
+
+    def recycle(self, state: Mapping[str, Any]) -> list[int]:
+        """The group is formed anew with the fresh ones."""
+        grown = self._until_all_live(lambda: self._ask(lambda rank, actor: actor.grown_mb.remote()))
+        chosen = [rank for rank, mb in enumerate(grown) if mb > self._recycle_mb]
+        if not chosen:
+            return []
+        weights = self.weights()
+        for rank in chosen:
+            ray.get(self._seats[rank].actor.close.remote())
+            ray.kill(self._seats[rank].actor)
+            self._start(self._seats[rank])
+        self.load_state_dict(state, weights)
+        return [self._seats[rank].stream for rank in chosen]
+
+    def close(self) -> None:
+        """Let the peers close their games, then end them."""
+        closing = [seat.actor.close.remote() for seat in self._seats]
+        ray.wait(closing, num_returns=len(closing), timeout=10.0)
+        for seat in self._seats:
+            with suppress(RayError):
+                ray.kill(seat.actor)
