@@ -26,7 +26,9 @@ class EncoderConfig(Config):
     crop_stride: Annotated[int, Field(ge=1, le=3)] = 2
     """Stride of the second one; the reference network has 1, and an embedding of 32."""
     blstats_hidden: Positive = 64
-    """Width of the bottom line statistics' layer."""
+    """Width of the bottom line statistics' layers."""
+    blstats_layers: Annotated[int, Field(ge=1, le=4)] = 1
+    """How many; the reference network has 2."""
     map_hidden: Positive = 64
     """Width of the full-map summary's layer."""
     message_bytes: Annotated[int, Field(ge=16, le=256)] = 64

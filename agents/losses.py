@@ -30,14 +30,16 @@ def explained_variance(value: Tensor, target: Tensor) -> Tensor:
     return torch.where(variance > 1e-12, explained, torch.zeros_like(explained))
 
 
-def normalised(advantage: Tensor, std_floor: float = 0.0) -> Tensor:
+def normalised(advantage: Tensor, std_floor: float = 0.0, among: Tensor | None = None) -> Tensor:
     """Zero mean, unit (sample) standard deviation; a single sample is left alone.
 
     Args:
         advantage: [N].
         std_floor: smallest standard deviation that is divided by. Without a floor, a batch that saw no reward
             is driven by the value heads' noise, at full strength, until the policy has collapsed.
+        among: [M], the samples whose mean and deviation count, these N among them; None = these alone.
     """
-    if advantage.numel() < 2:
+    among = advantage if among is None else among
+    if among.numel() < 2:
         return advantage
-    return (advantage - advantage.mean()) / (advantage.std().clamp(min=std_floor) + 1e-8)
+    return (advantage - among.mean()) / (among.std().clamp(min=std_floor) + 1e-8)

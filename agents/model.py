@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from agents.config import ModelConfig
 from agents.encoders import Encoder, initialise
 from agents.heads.categorical import CategoricalHead
+from agents.repeats import Memo
 from envs.protocols import GamesSpec
 
 
@@ -42,9 +43,11 @@ class ActorCritic(nn.Module):
             return None
         return torch.zeros(num_games, self.core.hidden_size, device=self.value.weight.device)
 
-    def step(self, obs: Mapping[str, Tensor], state: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """One step of N games: features [N, F] and the state after it [N, H]."""
-        features = self.encoder(obs)
+    def step(
+        self, obs: Mapping[str, Tensor], state: Tensor | None, memo: Memo | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """One step of N games: features [N, F] and the state after it [N, H]; ``memo`` as in ``Encoder``."""
+        features = self.encoder(obs, memo)
         if self.core is None:
             return features, None
         after = self.core(features, state)

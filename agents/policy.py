@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from agents.devices import autocast
 from agents.model import ActorCritic
+from agents.repeats import Memo
 from envs.protocols import Noise, PolicyStep
 
 
@@ -28,12 +30,24 @@ class TorchPolicy:
         self.device = device
         self.precision = precision
         self.version = version
+        self._memo: Memo | None = None
+
+    @contextmanager
+    def fixed_weights(self) -> Iterator[None]:
+        """Inside, the weights stay as they are: what was computed of a crop or a message is not computed again."""
+        self._memo = self.model.encoder.memo()
+        try:
+            yield
+        finally:
+            self._memo = None
 
     def load(self, weights: Mapping[str, np.ndarray], version: int) -> None:
         """Take over published weights (``weights_of``)."""
         with torch.no_grad():
             for name, parameter in self.model.state_dict().items():
                 parameter.copy_(torch.from_numpy(np.array(weights[name])))
+        if self._memo is not None:
+            self._memo = self.model.encoder.memo()
         self.version = version
 
     def initial_state(self, num_games: int) -> np.ndarray | None:
@@ -63,7 +77,7 @@ class TorchPolicy:
         state = self._memory(recurrent_state)
         mask = None if action_mask is None else torch.from_numpy(action_mask).to(self.device)
         with autocast(self.precision, self.device):
-            features, state = self.model.step(self.tensors(obs), state)
+            features, state = self.model.step(self.tensors(obs), state, self._memo)
             sample = self.model.head.sample(features, mask, noise, deterministic=deterministic)
             values = self.model.values(features)
         return PolicyStep(
@@ -79,7 +93,7 @@ class TorchPolicy:
         """Values float32 [N, S] of observations ``{key: [N, ...]}``, without acting."""
         state = self._memory(recurrent_state)
         with autocast(self.precision, self.device):
-            features, _ = self.model.step(self.tensors(obs), state)
+            features, _ = self.model.step(self.tensors(obs), state, self._memo)
             return self.model.values(features).cpu().numpy()
 
 

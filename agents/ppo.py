@@ -15,10 +15,13 @@ from agents.advantages import bootstrap_values, gae, vtrace
 from agents.batch import TrainBatch, train_batch
 from agents.config import PPOConfig
 from agents.devices import autocast
+from agents.flat import FlatParameters
 from agents.heads.base import HeadBatch
 from agents.losses import explained_variance, normalised, value_loss
 from agents.model import ActorCritic
 from envs.data import RewardOutput, Rollout
+from envs.group import Alone, Group
+from envs.phases import Phases
 from envs.protocols import State
 
 
@@ -28,6 +31,8 @@ class _Targets:
 
     advantage: Tensor
     """[T, B], summed over streams."""
+    advantages: Tensor
+    """[G, T, B]: those of every member of the group, this one's among them."""
     value: Tensor
     """[T, B, S]."""
     old_log_prob: Tensor | None
@@ -43,6 +48,9 @@ class PPOLearner:
         gammas: discount of each of the S streams.
         device: where it computes.
         seed: fixes the order of minibatches.
+        group: learners that improve one network together, each on rollouts of its own and of equal size. They
+            hold equal weights: gradients are averaged, and each minibatch is dealt over the members, with
+            advantages normalised over all of it.
 
     Rollouts of the current policy are learned from by GAE with the values recorded while acting. Older ones
     are re-evaluated with the current network and corrected by V-trace; ratios are then clipped around the
@@ -57,13 +65,17 @@ class PPOLearner:
         gammas: Sequence[float],
         device: torch.device,
         seed: int,
+        group: Group | None = None,
     ) -> None:
         self.model = model.to(device)
         self.config, self.device = config, device
+        self.group = group or Alone()
+        self.phases = Phases()
         self.version = 0
         self._gamma = torch.tensor(gammas, dtype=torch.float32, device=device)
+        self._flat = FlatParameters(self.model)
         self._optimizer = torch.optim.Adam(
-            model.parameters(), lr=config.learning_rate, eps=1e-5, fused=device.type in ("cpu", "cuda")
+            [self._flat.values], lr=config.learning_rate, eps=1e-5, fused=device.type in ("cpu", "cuda")
         )
         self._generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, 2))))
 
@@ -83,10 +95,11 @@ class PPOLearner:
         Raises:
             FloatingPointError: the loss is not finite; the network is left as it was before that step.
         """
-        batch = train_batch(rollouts, rewards, self.device)
-        self._set_learning_rate(progress)
-        lag = self.version - batch.policy_version
-        targets = self._on_policy(batch) if lag.max() == 0 else self._off_policy(batch)
+        with self.phases.measure("learn/advantages"):
+            batch = train_batch(rollouts, rewards, self.device)
+            self._set_learning_rate(progress)
+            lag = self.version - batch.policy_version
+            targets = self._on_policy(batch) if lag.max() == 0 else self._off_policy(batch)
         sums: dict[str, list[Tensor]] = defaultdict(list)
         for _ in range(self.config.epochs):
             for rows in self._minibatches(batch):
@@ -109,7 +122,7 @@ class PPOLearner:
         advantage, value = gae(
             batch.rewards, batch.values[:-1], following, batch.done, self._gamma, self.config.gae_lambda
         )
-        return _Targets(advantage=advantage.sum(-1), value=value, old_log_prob=batch.log_prob)
+        return self._targets(advantage.sum(-1), value, batch.log_prob)
 
     @torch.no_grad()
     def _off_policy(self, batch: TrainBatch) -> _Targets:
@@ -138,7 +151,11 @@ class PPOLearner:
             self.config.rho_max,
             self.config.c_max,
         )
-        return _Targets(advantage=advantage.sum(-1), value=value, old_log_prob=log_prob)
+        return self._targets(advantage.sum(-1), value, log_prob)
+
+    def _targets(self, advantage: Tensor, value: Tensor, old_log_prob: Tensor | None) -> _Targets:
+        gathered = torch.from_numpy(self.group.gather(advantage.cpu().numpy())).to(self.device)
+        return _Targets(advantage=advantage, advantages=gathered, value=value, old_log_prob=old_log_prob)
 
     def _final_values(self, batch: TrainBatch, features: Tensor) -> Tensor:
         if not len(batch.final_at):
@@ -148,25 +165,31 @@ class PPOLearner:
         memory = None if self.model.core is None else features[t, b].float()
         return self.model.values(self.model.step(batch.final_obs, memory)[0])
 
-    def _minibatches(self, batch: TrainBatch) -> Iterator[np.ndarray]:
-        """Rows of each minibatch, every row once an epoch: samples, or whole sequences with a core."""
-        num_rows = batch.num_games if self.model.core else batch.num_steps * batch.num_games
-        size = self.config.minibatch // batch.num_steps if self.model.core else self.config.minibatch
-        order = self._generator.permutation(num_rows)
-        for start in range(0, num_rows, max(1, size)):
-            yield order[start : start + max(1, size)]
+    def _minibatches(self, batch: TrainBatch) -> Iterator[list[np.ndarray]]:
+        """Rows of each minibatch, every row once an epoch: samples, or whole sequences with a core.
 
-    def _step(self, batch: TrainBatch, targets: _Targets, rows: np.ndarray) -> dict[str, Tensor]:
-        """One gradient step on some rows."""
-        index = torch.from_numpy(rows).to(self.device)
+        For every member of the group, in the order of ranks: all draw the same orders, so that each knows
+        whose advantages meet in a minibatch.
+        """
+        num_rows = batch.num_games if self.model.core else batch.num_steps * batch.num_games
+        size = self.config.minibatch // self.group.size
+        size = max(1, size // batch.num_steps if self.model.core else size)
+        orders = [self._generator.permutation(num_rows) for _ in range(self.group.size)]
+        for start in range(0, num_rows, size):
+            yield [order[start : start + size] for order in orders]
+
+    def _step(self, batch: TrainBatch, targets: _Targets, members_rows: list[np.ndarray]) -> dict[str, Tensor]:
+        """One gradient step on some rows of each member's batch."""
+        indices = [torch.from_numpy(rows).to(self.device) for rows in members_rows]
+        index = indices[self.group.rank]
         sequences = self.model.core is not None
 
-        def chosen(x: Tensor) -> Tensor:
+        def chosen(x: Tensor, index: Tensor = index) -> Tensor:
             if sequences:
                 return x[:, index].flatten(0, 1)
             return x.flatten(0, 1)[index]
 
-        with autocast(self.config.precision, self.device):
+        with self.phases.measure("learn/forward"), autocast(self.config.precision, self.device):
             if sequences:
                 assert batch.recurrent_state is not None
                 obs = {key: x[:-1, index] for key, x in batch.obs.items()}
@@ -176,7 +199,8 @@ class PPOLearner:
                 features = self.model.encoder({key: chosen(x[:-1]) for key, x in batch.obs.items()})
             advantage = chosen(targets.advantage)
             if self.config.normalise_advantage:
-                advantage = normalised(advantage, self.config.advantage_std_floor)
+                among = torch.cat([chosen(a, i) for a, i in zip(targets.advantages, indices, strict=True)])
+                advantage = normalised(advantage, self.config.advantage_std_floor, among)
             head_batch = HeadBatch(
                 actions=chosen(batch.actions),
                 advantage=advantage,
@@ -191,13 +215,23 @@ class PPOLearner:
         return {**head.metrics, "loss": loss.detach(), "value_loss": values.detach(), "grad_norm": norm}
 
     def _descend(self, loss: Tensor) -> Tensor:
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
-        if not torch.isfinite(norm):
-            raise FloatingPointError(f"the gradient is not finite at update {self.version} (loss {loss.item()})")
-        self._optimizer.step()
+        flat, measure = self._flat, self.phases.measure
+        with measure("learn/backward"):
+            flat.gradient.zero_()
+            loss.backward()
+        if self.group.size > 1:
+            with measure("learn/exchange"):
+                self.group.average(flat.gradient.numpy())
+        with measure("learn/optimiser"):
+            norm = flat.clip(self.config.max_grad_norm)
+            if not torch.isfinite(norm):
+                raise FloatingPointError(f"the gradient is not finite at update {self.version} (loss {loss.item()})")
+            self._optimizer.step()
         return norm
+
+    def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Take over a network's weights (``weights_of``)."""
+        self.model.load_state_dict({name: torch.from_numpy(np.array(x)) for name, x in weights.items()})
 
     def state_dict(self) -> State:
         """Optimiser, generator and version; the weights are saved apart (``weights_of``)."""

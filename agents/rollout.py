@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from agents.noise import GeneratorNoise
 from agents.policy import TorchPolicy
 from envs.captions import CaptionTracker
 from envs.data import EpisodeResult, FinalObs, GamesStep, Rollout
+from envs.phases import Phases, Span
 from envs.protocols import Games, PolicyStep, State
 
 
@@ -24,8 +24,15 @@ class Collected:
     episodes: list[EpisodeResult]
     worker: int
     """The worker's stream."""
-    collect_s: float
-    """Seconds that it took."""
+    seconds: Mapping[str, float]
+    """Where the time went: ``games``, ``inference``, ``captions`` and ``record`` (copies and book-keeping)."""
+    spans: list[Span]
+    """The same, stretch by stretch, while ``RolloutWorker.phases`` keeps them."""
+
+    @property
+    def collect_s(self) -> float:
+        """Seconds that it took."""
+        return sum(self.seconds.values())
 
 
 class RolloutWorker:
@@ -41,6 +48,7 @@ class RolloutWorker:
 
     def __init__(self, games: Games, policy: TorchPolicy, num_steps: int, seed: int, stream: int) -> None:
         self.games, self.policy, self.stream = games, policy, stream
+        self.phases = Phases()
         self._num_steps = num_steps
         B = games.num_games
         self._noise = GeneratorNoise(B, seed, stream, 1)
@@ -57,42 +65,65 @@ class RolloutWorker:
 
     def collect(self) -> Collected:
         """Play T steps."""
-        started = time.perf_counter()
-        columns = _Columns(self._num_steps, self.games, self.policy.version)
-        recurrent_start = self._recurrent
-        episodes: list[EpisodeResult] = []
+        with self.policy.fixed_weights():
+            return self._played()
+
+    def _played(self) -> Collected:
+        measure = self.phases.measure
+        with measure("record"):
+            columns = _Columns(self._num_steps, self.games, self.policy.version)
+            recurrent_start = self._recurrent
+            episodes: list[EpisodeResult] = []
         for t in range(self._num_steps):
-            columns.observe(t, self._obs)
-            acted = self.policy.act(columns.obs_at(t), self._recurrent, self.games.action_mask, self._noise)
-            played = self.games.step(acted.actions)
-            columns.write(t, acted, played, self._ids(), self._step_in_episode)
+            with measure("record"):
+                columns.observe(t, self._obs)
+            with measure("inference"):
+                acted = self.policy.act(columns.obs_at(t), self._recurrent, self.games.action_mask, self._noise)
+            with measure("games"):
+                played = self.games.step(acted.actions)
             if self._captions is not None:
-                assert played.messages is not None, "games that declare messages give them at each step"
-                done = played.terminated | played.truncated
-                columns.write_captions(t, *self._captions.observe(played.messages, done))
-            self._end_episodes(t, acted, played, columns)
-            episodes.extend(played.finished.values())
-            self._obs = played.obs
-        columns.observe(self._num_steps, self._obs)
-        last_values = self.policy.evaluate(columns.obs_at(self._num_steps), self._recurrent)
-        new_captions = {} if self._captions is None else self._captions.take_new()
-        rollout = columns.finish(recurrent_start, last_values, self.games.action_mask, new_captions)
-        collect_s = time.perf_counter() - started
-        return Collected(rollout=rollout, episodes=episodes, worker=self.stream, collect_s=collect_s)
+                with measure("captions"):
+                    assert played.messages is not None, "games that declare messages give them at each step"
+                    done = played.terminated | played.truncated
+                    columns.write_captions(t, *self._captions.observe(played.messages, done))
+            with measure("record"):
+                columns.write(t, acted, played, self._ids(), self._step_in_episode)
+                self._end_episodes(t, acted.recurrent_state, played, columns)
+                episodes.extend(played.finished.values())
+                self._obs = played.obs
+        with measure("inference"):
+            columns.observe(self._num_steps, self._obs)
+            last_values = self.policy.evaluate(columns.obs_at(self._num_steps), self._recurrent)
+            finals = self._finals(columns, last_values)
+        with measure("record"):
+            new_captions = {} if self._captions is None else self._captions.take_new()
+            rollout = columns.finish(recurrent_start, last_values, finals, self.games.action_mask, new_captions)
+        return Collected(
+            rollout=rollout,
+            episodes=episodes,
+            worker=self.stream,
+            seconds=self.phases.take(),
+            spans=self.phases.take_spans(),
+        )
+
+    def _finals(self, columns: _Columns, last_values: np.ndarray) -> FinalObs:
+        """Last observations with their values: all at once, because small batches cost nearly as much."""
+        at, obs, memory = columns.finals()
+        values = self.policy.evaluate(obs, memory) if len(at) else last_values[:0]
+        return FinalObs(at=at, obs=obs, values=values)
 
     def _ids(self) -> np.ndarray:
         # The stream is in the upper bits: no two workers of a run share an episode id.
         return self._episode_id + (np.int64(self.stream) << 40)
 
-    def _end_episodes(self, t: int, acted: PolicyStep, played: GamesStep, columns: _Columns) -> None:
+    def _end_episodes(self, t: int, recurrent: np.ndarray | None, played: GamesStep, columns: _Columns) -> None:
         done = played.terminated | played.truncated
         self._step_in_episode += 1
-        recurrent = acted.recurrent_state
         if done.any():
             ended = np.flatnonzero(done)
             final = {key: np.stack([played.final_obs[int(b)][key] for b in ended]) for key in self._obs}
             memory = None if recurrent is None else recurrent[ended]
-            columns.write_finals(t, ended, final, self.policy.evaluate(final, memory))
+            columns.write_finals(t, ended, final, memory)
             self._step_in_episode[ended] = 0
             self._episode_id[ended] = np.arange(self._next_episode, self._next_episode + len(ended))
             self._next_episode += len(ended)
@@ -141,7 +172,7 @@ class _Columns:
         self._feature_rows: dict[str, np.ndarray] = {}
         self._final_at: list[tuple[int, int]] = []
         self._final_obs: list[Mapping[str, np.ndarray]] = []
-        self._final_values: list[np.ndarray] = []
+        self._final_memory: list[np.ndarray] = []
 
     def observe(self, t: int, obs: Mapping[str, np.ndarray]) -> None:
         for key, rows in self._obs.items():
@@ -175,10 +206,22 @@ class _Columns:
     def write_captions(self, t: int, ids: np.ndarray, counts: np.ndarray) -> None:
         self._put(self._rows, t, caption_id=ids, caption_count=counts)
 
-    def write_finals(self, t: int, ended: np.ndarray, obs: Mapping[str, np.ndarray], values: np.ndarray) -> None:
+    def write_finals(self, t: int, ended: np.ndarray, obs: Mapping[str, np.ndarray], memory: np.ndarray | None) -> None:
         self._final_at.extend((t, int(b)) for b in ended)
         self._final_obs.append(obs)
-        self._final_values.append(values)
+        if memory is not None:
+            self._final_memory.append(memory)
+
+    def finals(self) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray | None]:
+        """Where episodes ended [N, 2], what they showed last, and the memory with which it was met [N, H]."""
+        obs = {
+            key: np.concatenate([obs[key] for obs in self._final_obs])
+            if self._final_obs
+            else np.empty((0, *column.shape[2:]), column.dtype)
+            for key, column in self._obs.items()
+        }
+        memory = np.concatenate(self._final_memory) if self._final_memory else None
+        return np.array(self._final_at, np.int64).reshape(-1, 2), obs, memory
 
     def _put(self, columns: dict[str, np.ndarray], t: int, **rows: np.ndarray | None) -> None:
         for name, row in rows.items():
@@ -192,23 +235,13 @@ class _Columns:
         self,
         recurrent_start: np.ndarray | None,
         last_values: np.ndarray,
+        finals: FinalObs,
         action_mask: np.ndarray | None,
         new_captions: Mapping[int, str],
     ) -> Rollout:
         rows = dict(self._rows)
         if "values" in rows:
             rows["values"] = np.concatenate([rows["values"], last_values[None]])
-        final_obs = {
-            key: np.concatenate([obs[key] for obs in self._final_obs])
-            if self._final_obs
-            else np.empty((0, *column.shape[2:]), column.dtype)
-            for key, column in self._obs.items()
-        }
-        finals = FinalObs(
-            at=np.array(self._final_at, np.int64).reshape(-1, 2),
-            obs=final_obs,
-            values=np.concatenate(self._final_values) if self._final_values else last_values[:0],
-        )
         mask = None
         if action_mask is not None:
             mask = np.broadcast_to(action_mask, (self._shape[0], *action_mask.shape))

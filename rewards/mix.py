@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from envs.data import RewardOutput, RewardPart, Rollout
+from envs.group import Alone, Group
 from envs.protocols import RewardModel, State
 from rewards.config import PartConfig, StreamConfig
-from rewards.normalise import RunningMoments
+from rewards.normalise import RunningMoments, moments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,13 +30,17 @@ class RewardMix:
         ingredients: their part names must differ.
         streams: configuration of each stream by name; only those that an ingredient with a positive
             weight feeds are kept, in this order.
+        group: processes that score rollouts of the same run: their running normalisers stay equal.
 
     Raises:
         ValueError: two ingredients share a part name, or nothing has a positive weight.
     """
 
-    def __init__(self, ingredients: Sequence[Ingredient], streams: Mapping[str, StreamConfig]) -> None:
+    def __init__(
+        self, ingredients: Sequence[Ingredient], streams: Mapping[str, StreamConfig], group: Group | None = None
+    ) -> None:
         self._ingredients = list(ingredients)
+        self.group = group or Alone()
         names = [name for i in ingredients for name in i.model.part_names]
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
@@ -81,9 +86,10 @@ class RewardMix:
         """The weighted part; what is invalid has no say: 0 in a sum, 1 in a product."""
         value = part.value
         if config.normalise == "std":
-            moments = self._moments[name]
-            moments.update(value[part.valid])
-            value = value / moments.std
+            running = self._moments[name]
+            for batch in self.group.gather(moments(value[part.valid])):
+                running.merge(batch)
+            value = value / running.std
         value = config.weight * value
         if config.clip is not None:
             value = value.clip(-config.clip, config.clip)
@@ -94,15 +100,15 @@ class RewardMix:
         """What the ingredients learned, and the running normalisers."""
         return {
             "models": [ingredient.model.state_dict() for ingredient in self._ingredients],
-            "moments": {name: moments.state_dict() for name, moments in self._moments.items()},
+            "moments": {name: running.state_dict() for name, running in self._moments.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from ``state_dict``."""
         for ingredient, learned in zip(self._ingredients, state["models"], strict=True):
             ingredient.model.load_state_dict(learned)
-        for name, moments in self._moments.items():
-            moments.load_state_dict(state["moments"][name])
+        for name, running in self._moments.items():
+            running.load_state_dict(state["moments"][name])
 
 
 def _combine(terms: Sequence[np.ndarray], config: StreamConfig) -> np.ndarray:

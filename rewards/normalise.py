@@ -23,13 +23,16 @@ class RunningMoments:
 
     def update(self, values: np.ndarray) -> None:
         """Take in a batch of any shape; an empty one changes nothing."""
-        if values.size == 0:
+        self.merge(moments(values))
+
+    def merge(self, batch: np.ndarray) -> None:
+        """Take in a batch by its ``moments``."""
+        count, mean, sum_of_squares = int(batch[0]), float(batch[1]), float(batch[2])
+        if count == 0:
             return
-        batch = values.astype(np.float64).ravel()
-        delta, total = batch.mean() - self.mean, self.count + batch.size
-        spread = ((batch - batch.mean()) ** 2).sum()
-        self._sum_of_squares += spread + delta**2 * self.count * batch.size / total
-        self.mean += delta * batch.size / total
+        delta, total = mean - self.mean, self.count + count
+        self._sum_of_squares += sum_of_squares + delta**2 * self.count * count / total
+        self.mean += delta * count / total
         self.count = total
 
     @property
@@ -47,3 +50,12 @@ class RunningMoments:
         """Continue from ``state_dict``."""
         self.count, self.mean = int(state["count"]), float(state["mean"])
         self._sum_of_squares = float(state["sum_of_squares"])
+
+
+def moments(values: np.ndarray) -> np.ndarray:
+    """float64 [3]: count, mean and sum of squared deviations of numbers of any shape; zeros for none."""
+    if values.size == 0:
+        return np.zeros(3)
+    batch = values.astype(np.float64).ravel()
+    mean = batch.mean()
+    return np.array([batch.size, mean, ((batch - mean) ** 2).sum()])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -41,9 +42,11 @@ class CategoricalHead(nn.Module):
         if deterministic:
             actions = log_probs.argmax(-1)
         else:
-            cumulative = log_probs.exp().double().cumsum(-1)
-            level = torch.from_numpy(noise.uniform(1)).to(cumulative) * cumulative[:, -1:]
-            actions = (cumulative <= level).sum(-1).clamp(max=log_probs.shape[-1] - 1)
+            # On the host, where the noise is: these arrays are small, and numpy's calls are the cheaper ones.
+            cumulative = log_probs.detach().exp().cpu().numpy().cumsum(-1, dtype=np.float64)
+            level = noise.uniform(1) * cumulative[:, -1:]
+            chosen = np.minimum((cumulative <= level).sum(-1), log_probs.shape[-1] - 1)
+            actions = torch.from_numpy(chosen).to(log_probs.device)
         log_prob = log_probs.gather(-1, actions[:, None])[:, 0]
         return HeadSample(actions=actions, log_prob=log_prob)
 

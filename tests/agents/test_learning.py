@@ -54,6 +54,6 @@ def test_ppo_learns_where_each_game_has_other_actions():
 
 
 def test_a_recurrent_policy_recalls_a_cue_that_a_memoryless_one_cannot():
-    remembered = _success_after(MemoryGames(16, TrainingSeeds(1, 0, 16)), 60, core="gru")
-    guessed = _success_after(MemoryGames(16, TrainingSeeds(1, 0, 16)), 60)
+    remembered = _success_after(MemoryGames(16, TrainingSeeds(1, 0, 16)), 90, core="gru")
+    guessed = _success_after(MemoryGames(16, TrainingSeeds(1, 0, 16)), 90)
     assert remembered > 0.9 > 0.75 > guessed
