@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import ne
 from typing import Any
 
 import numpy as np
 from nle import nethack as _nethack
 
-from envs.glyphs import (
-    ABSENT,
-    CLASS_OF_GLYPH,
-    COLS,
-    GLYPH_CLASSES,
-    NEAREST_CLASSES,
-    ROWS,
-    MapSummary,
-    item_class,
-)
+from envs import maps
+from envs.glyphs import COLS, NEAREST_CLASSES, ROWS, SCENERY, STONE, MapSummary, item_class, rows_of_glyphs
+from envs.maps import ABSENT, CELL_BITS, NO_ROW
 from envs.sources import MESSAGE_CHARS, Moment, Source
 
 nethack: Any = _nethack  # an extension module: type checkers cannot see its constants
@@ -28,21 +22,10 @@ INVENTORY_CLASSES: tuple[str, ...] = (
     "gold", "tool", "wand", "jewelry", "potion", "scroll", "gear", "food", "other_item",
 )  # fmt: skip
 
-_STONE = nethack.GLYPH_CMAP_OFF
-_LEVEL = [nethack.NLE_BL_DNUM, nethack.NLE_BL_DLEVEL]
-_POSITION = [nethack.NLE_BL_X, nethack.NLE_BL_Y]
+_GIVE_WAY = ("closed_door", "boulder", "monster", "pet")
+"""Classes of interest that do not lie under the hero who steps there."""
+_PLACE = (nethack.NLE_BL_X, nethack.NLE_BL_Y, nethack.NLE_BL_DNUM, nethack.NLE_BL_DLEVEL)
 _PLACE_BITS = 11  # ROWS * COLS = 1659 < 2048
-
-
-def _underfoot() -> np.ndarray:
-    """int64 [glyphs]: the class of interest that the hero may stand on there, -1 for none."""
-    gives_way = ("closed_door", "boulder", "monster", "pet")
-    row = np.array([NEAREST_CLASSES.index(n) if n in NEAREST_CLASSES else -1 for n in GLYPH_CLASSES])
-    row[[GLYPH_CLASSES.index(name) for name in gives_way]] = -1
-    return row[CLASS_OF_GLYPH]
-
-
-_UNDERFOOT = _underfoot()
 
 
 class Messages(Source):
@@ -115,20 +98,19 @@ class Places(Source):
 
     def begin(self, now: Moment, games: np.ndarray) -> None:
         """The hero has been where the episode starts, once."""
-        self._max_depth[games] = now.status[nethack.NLE_BL_DEPTH, games]
-        places = _places(now.status)
-        for game in games:
-            self._visits[game] = {places[game]: 1}
+        self._max_depth = _replaced(self._max_depth, games, now.status[nethack.NLE_BL_DEPTH, games])
+        for game, place in zip(games.tolist(), _places(now, games), strict=True):
+            self._visits[game] = {place: 1}
 
     def advance(self, now: Moment) -> Mapping[str, np.ndarray]:
         """Counts with this step's place included."""
-        np.maximum(self._max_depth, now.status[nethack.NLE_BL_DEPTH], out=self._max_depth)
+        self._max_depth = np.maximum(self._max_depth, now.status[nethack.NLE_BL_DEPTH])
         here = []
-        for visits, place in zip(self._visits, _places(now.status), strict=True):
+        for visits, place in zip(self._visits, _places(now), strict=True):
             visits[place] = count = visits.get(place, 0) + 1
             here.append(count)
         return {
-            "info.max_depth": self._max_depth.copy(),
+            "info.max_depth": self._max_depth,
             "info.visits_here": np.array(here),
             "info.tiles_visited": np.array(list(map(len, self._visits))),
         }
@@ -144,38 +126,42 @@ class Tiles(Source):
         super().__init__(asked, num_games, action_names)
         self._seen = np.zeros((num_games, ROWS, COLS), bool)
         self._other_levels: list[dict[int, np.ndarray]] = [{} for _ in range(num_games)]
-        self._level = np.zeros(num_games, np.int64)
+        self._level = [0] * num_games
         self._num_seen = np.zeros(num_games, np.int64)
         self._since = np.zeros(num_games, np.int64)
 
     def begin(self, now: Moment, games: np.ndarray) -> None:
         """What the first observation shows counts as seen, not as new."""
-        self._seen[games] = now.buffers["glyphs"][games] != _STONE
-        self._num_seen[games] = self._seen[games].sum((1, 2))
-        self._level[games] = _levels(now.status)[games]
-        self._since[games] = 0
-        for game in games:
+        seen, num_seen = np.zeros((len(games), ROWS, COLS), bool), np.empty(len(games), np.int64)
+        maps.mark_seen(now.buffers["glyphs"][games], STONE, seen, num_seen)
+        self._seen[games] = seen
+        self._num_seen = _replaced(self._num_seen, games, num_seen)
+        self._since = _replaced(self._since, games, 0)
+        for game, level in zip(games.tolist(), now.levels[games].tolist(), strict=True):
+            self._level[game] = level
             self._other_levels[game] = {}
 
     def advance(self, now: Moment) -> Mapping[str, np.ndarray]:
         """Cells that show something for the first time."""
-        level = _levels(now.status)
-        for game in np.flatnonzero(level != self._level):
-            stored = self._other_levels[game]
-            stored[int(self._level[game])] = self._seen[game].copy()
-            self._seen[game] = stored.pop(int(level[game]), False)
+        level = now.levels.tolist()
+        if level != self._level:
+            self._change_levels(level)
+        num_new = np.empty(self.num_games, np.int64)
+        maps.mark_seen(now.buffers["glyphs"], STONE, self._seen, num_new)
+        columns = {"info.new_tiles_seen": num_new}
+        if "info.tiles_seen" in self.asked:
+            columns["info.tiles_seen"] = self._num_seen = self._num_seen + num_new
+        if "info.steps_since_new_tile" in self.asked:
+            columns["info.steps_since_new_tile"] = self._since = (self._since + 1) * (num_new == 0)
+        return columns
+
+    def _change_levels(self, level: list[int]) -> None:
+        for game, (before, after) in enumerate(zip(self._level, level, strict=True)):
+            if before != after:
+                stored = self._other_levels[game]
+                stored[before] = self._seen[game].copy()
+                self._seen[game] = stored.pop(after, False)
         self._level = level
-        shown = now.buffers["glyphs"] != _STONE
-        fresh = np.flatnonzero(shown > self._seen) // (ROWS * COLS)
-        self._seen |= shown
-        num_new = np.bincount(fresh, minlength=self.num_games)
-        self._num_seen += num_new
-        self._since = np.where(num_new > 0, 0, self._since + 1)
-        return {
-            "info.new_tiles_seen": num_new,
-            "info.tiles_seen": self._num_seen.copy(),
-            "info.steps_since_new_tile": self._since.copy(),
-        }
 
 
 class Changes(Source):
@@ -183,27 +169,26 @@ class Changes(Source):
 
     offers = frozenset({"info.steps_since_change"})
     nle_keys = ("glyphs", "blstats", "message")
+    reads_glyphs_before = True
 
     def __init__(self, asked: Sequence[str], num_games: int, action_names: Sequence[str]) -> None:
         super().__init__(asked, num_games, action_names)
-        self._glyphs = np.zeros((num_games, ROWS, COLS), np.int16)
         self._since = np.zeros(num_games, np.int64)
 
     def begin(self, now: Moment, games: np.ndarray) -> None:
         """The start is a change."""
-        self._glyphs[games] = now.buffers["glyphs"][games]
-        self._since[games] = 0
+        self._since = _replaced(self._since, games, 0)
 
     def advance(self, now: Moment) -> Mapping[str, np.ndarray]:
         """Map, message and status line are compared with the step before, turn counter aside."""
-        status = now.status != now.status_before
-        status[nethack.NLE_BL_TIME] = False
-        changed = status.any(0)
-        changed |= [a != b for a, b in zip(now.texts, now.texts_before, strict=True)]
-        changed[np.flatnonzero(now.buffers["glyphs"] != self._glyphs) // (ROWS * COLS)] = True
-        self._glyphs[:] = now.buffers["glyphs"]
-        self._since = np.where(changed, 0, self._since + 1)
-        return {"info.steps_since_change": self._since.copy()}
+        changed = np.empty(self.num_games, bool)
+        maps.differ(
+            now.buffers["glyphs"], now.glyphs_before, now.status, now.status_before, nethack.NLE_BL_TIME, changed
+        )
+        if now.texts != now.texts_before:
+            changed |= np.fromiter(map(ne, now.texts, now.texts_before), bool, self.num_games)
+        self._since = (self._since + 1) * ~changed
+        return {"info.steps_since_change": self._since}
 
 
 class Nearby(Source):
@@ -214,53 +199,39 @@ class Nearby(Source):
 
     offers = frozenset(f"info.{name}_{what}" for name in NEAREST_CLASSES for what in ("distance", "count", "approach"))
     nle_keys = ("glyphs", "blstats")
+    reads_glyphs_before = True
 
     def __init__(self, asked: Sequence[str], num_games: int, action_names: Sequence[str]) -> None:
         super().__init__(asked, num_games, action_names)
-        self._summary = MapSummary(num_games)
-        self._distance = np.full((num_games, len(NEAREST_CLASSES)), FAR, np.int64)
+        parts = [(name, *name.removeprefix("info.").rpartition("_")[::2]) for name in self.asked]
+        # Columns of the arrays below: the K classes that are asked for.
+        names = [name for name in NEAREST_CLASSES if any(name == asked for _, asked, _ in parts)]
+        self._summary = MapSummary(num_games, names)
+        self._wanted = [(qualified, what, names.index(name)) for qualified, name, what in parts]
+        self._rows, self._underfoot = rows_of_glyphs(names), rows_of_glyphs(names)
+        self._underfoot[rows_of_glyphs(_GIVE_WAY) != NO_ROW] = NO_ROW
+        self._distance = np.full((num_games, len(names)), FAR, np.int64)
         self._count = np.zeros_like(self._distance)
-        self._glyphs = np.zeros((num_games, ROWS, COLS), np.int16)
-        self._under = np.full(num_games, -1)
-        rows = {f"info.{name}_": k for k, name in enumerate(NEAREST_CLASSES)}
-        self._wanted = [
-            (name, what, rows[name.removesuffix(what)]) for name in self.asked for what in (name.rpartition("_")[2],)
-        ]
+        self._under = np.full(num_games, NO_ROW, np.uint8)
 
     def begin(self, now: Moment, games: np.ndarray) -> None:
         """Distances from which the first step approaches; what lies under the hero is not known."""
-        self._glyphs[games] = now.buffers["glyphs"][games]
-        self._under[games] = -1
-        self._distance[games], self._count[games] = self._measure(now, games)
+        self._under[games] = NO_ROW
+        x, y = now.status[nethack.NLE_BL_X, games], now.status[nethack.NLE_BL_Y, games]
+        key, count = self._summary.nearest(now.buffers["glyphs"][games], x, y)
+        self._distance = _replaced(self._distance, games, np.where(key == ABSENT, FAR, key >> CELL_BITS))
+        self._count = _replaced(self._count, games, count)
 
     def advance(self, now: Moment) -> Mapping[str, np.ndarray]:
         """Distances, counts, and how much nearer the nearest one is than a step before."""
-        before, count_before = self._distance, self._count
-        distance, count = self._measure(now, None)
-        x, y = now.status[nethack.NLE_BL_X], now.status[nethack.NLE_BL_Y]
-        games = np.arange(self.num_games)
-        same_level = (now.status[_LEVEL] == now.status_before[_LEVEL]).all(0)
-        stayed = same_level & (now.status[_POSITION] == now.status_before[_POSITION]).all(0)
-        stepped_on = np.where(same_level, _UNDERFOOT[self._glyphs[games, y, x]], -1)
-        self._under = np.where(stayed, self._under, stepped_on)
-        known = np.flatnonzero(self._under >= 0)
-        distance[known, self._under[known]] = 0
-        # Once a game is over its map is blank, even where the hero is: the last map that was shown counts.
-        blank = now.buffers["glyphs"][games, y, x] == _STONE
-        distance[blank], count[blank] = before[blank], count_before[blank]
-        known_twice = same_level[:, None] & (before != FAR) & (distance != FAR)
-        approach = np.where(known_twice, before - distance, 0)
-        self._glyphs[:] = now.buffers["glyphs"]
+        distance, count, approach = (np.empty_like(self._distance) for _ in range(3))
+        maps.nearby(
+            now.buffers["glyphs"], now.glyphs_before, now.status, now.status_before, _PLACE, self._rows,
+            self._underfoot, SCENERY, FAR, self._under, self._distance, self._count, distance, count, approach,
+        )  # fmt: skip
         self._distance, self._count = distance, count
-        by_what = {"distance": distance.T.copy(), "count": count.T.copy(), "approach": approach.T.copy()}
+        by_what = {"distance": distance.T, "count": count.T, "approach": approach.T}
         return {name: by_what[what][row] for name, what, row in self._wanted}
-
-    def _measure(self, now: Moment, games: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        x, y, glyphs = now.status[nethack.NLE_BL_X], now.status[nethack.NLE_BL_Y], now.buffers["glyphs"]
-        if games is not None:
-            x, y, glyphs = x[games], y[games], glyphs[games]
-        key, count = self._summary.nearest(glyphs, x, y)
-        return np.where(key == ABSENT, FAR, self._summary.distance(key)).astype(np.int64), count
 
 
 class Inventory(Source):
@@ -290,34 +261,35 @@ class Inventory(Source):
 
     def begin(self, now: Moment, games: np.ndarray) -> None:
         """What is carried at the start."""
-        self._total[games] = self._count(now)[:, games].sum(0)
+        self._total = _replaced(self._total, games, self._count(now.buffers["inv_oclasses"][games]).sum(0))
 
     def advance(self, now: Moment) -> Mapping[str, np.ndarray]:
         """Counts by class and in all."""
-        counts = self._count(now)
+        counts = self._count(now.buffers["inv_oclasses"])
         total = counts.sum(0)
         columns = {f"info.inventory_{name}": counts[k] for k, name in enumerate(INVENTORY_CLASSES)}
         columns["info.inventory_count"] = total
         columns["info.inventory_change"] = total - self._total
         if "info.has_key" in self.asked:
             columns["info.has_key"] = (now.buffers["inv_glyphs"] == self._key_glyphs[0]).any(1)
-        self._total = total.copy()
+        self._total = total
         return columns
 
-    def _count(self, now: Moment) -> np.ndarray:
-        """int64 [classes, B]."""
-        slots = self._kind[now.buffers["inv_oclasses"]] + self._offset
-        width = len(INVENTORY_CLASSES) + 1
-        counts = np.bincount(slots.reshape(-1), minlength=self.num_games * width)
-        return counts.reshape(self.num_games, width).T[:-1].copy()
+    def _count(self, object_classes: np.ndarray) -> np.ndarray:
+        """int64 [classes, N], from uint8 [N, 55]."""
+        num_games, width = len(object_classes), len(INVENTORY_CLASSES) + 1
+        slots = self._kind[object_classes] + self._offset[:num_games]
+        return np.bincount(slots.reshape(-1), minlength=num_games * width).reshape(num_games, width).T[:-1]
 
 
-def _levels(status: np.ndarray) -> np.ndarray:
-    """int64 [B]: one number for each level of each dungeon."""
-    return status[nethack.NLE_BL_DNUM] * 64 + status[nethack.NLE_BL_DLEVEL]
+def _replaced(values: np.ndarray, games: np.ndarray, by: np.ndarray | int) -> np.ndarray:
+    """A copy with other values for ``games``: the array itself was handed out as a column."""
+    values = values.copy()
+    values[games] = by
+    return values
 
 
-def _places(status: np.ndarray) -> list[int]:
-    """B numbers: one for each cell of each level."""
-    cell = status[nethack.NLE_BL_Y] * COLS + status[nethack.NLE_BL_X]
-    return ((_levels(status) << _PLACE_BITS) | cell).tolist()
+def _places(now: Moment, games: np.ndarray | slice = slice(None)) -> list[int]:
+    """One number a game, of all or of N games: one for each cell of each level."""
+    cell = now.status[nethack.NLE_BL_Y, games] * COLS + now.status[nethack.NLE_BL_X, games]
+    return ((now.levels[games] << _PLACE_BITS) | cell).tolist()

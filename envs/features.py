@@ -31,7 +31,7 @@ from envs.episode_memory import (
     Places,
     Tiles,
 )
-from envs.glyphs import CLASS_MEANINGS, NEAREST_CLASSES
+from envs.glyphs import CLASS_MEANINGS, COLS, NEAREST_CLASSES, ROWS
 from envs.sources import CONDITIONS, MESSAGE_CHARS, WORDS, Actions, Moment, Source, Status, Texts
 
 SCHEMA_VERSION = 1
@@ -220,28 +220,32 @@ class FeatureTable:
         self._reads_status, self._reads_text = "blstats" in keys, "message" in keys
         self._status = np.zeros((27, num_games), np.int64)
         self._texts = [""] * num_games
+        self._glyphs = np.zeros((num_games, ROWS, COLS), np.int16)
+        self._keeps_glyphs = any(source.reads_glyphs_before for source in self._sources)
         self._canonical = Texts()
-        self._num_games = num_games
+        self._no_actions = np.zeros(num_games, np.int64)
 
     def reset(self, buffers: Mapping[str, np.ndarray], games: np.ndarray) -> None:
         """Begin episodes.
 
         Args:
             buffers: NLE's arrays ``{key: [B, ...]}``, showing the first observation in ``games``.
-            games: int [N], the games that begin.
+            games: int [N], the games that begin; each once.
         """
         if not self._sources:
             return
         games = np.asarray(games, np.int64)
-        # Copies: columns handed out earlier may be rows of the status.
-        self._status, self._texts = self._status.copy(), list(self._texts)
         if self._reads_status:
+            self._status = self._status.copy()  # columns handed out earlier may be rows of it
             self._status[:, games] = buffers["blstats"][games].T
         if self._reads_text:
+            self._texts = list(self._texts)
             for game in games:
                 raw = buffers["message"][game].tobytes().partition(b"\0")[0]
                 self._texts[game] = self._canonical(raw)
-        now = self._moment(buffers, np.zeros(self._num_games, np.int64), self._status, self._texts)
+        if self._keeps_glyphs:
+            self._glyphs[games] = buffers["glyphs"][games]
+        now = self._moment(buffers, self._no_actions, self._status, self._texts)
         for source in self._sources:
             source.begin(now, games)
 
@@ -262,12 +266,14 @@ class FeatureTable:
         if not self._sources:
             return {}
         status = np.array(buffers["blstats"].T, np.int64, order="C") if self._reads_status else self._status
-        texts = [self._canonical(raw) for raw in messages] if self._reads_text else self._texts
+        texts = self._canonical.of_all(messages) if self._reads_text else self._texts
         now = self._moment(buffers, np.asarray(actions), status, texts)
         columns: dict[str, np.ndarray] = {}
         for source in self._sources:
             columns.update(source.advance(now))
         self._status, self._texts = status, texts
+        if self._keeps_glyphs:
+            self._glyphs[:] = buffers["glyphs"]
         return {name: columns[name] for name in self.names}
 
     def _moment(
@@ -280,6 +286,7 @@ class FeatureTable:
             status_before=self._status,
             texts=texts,
             texts_before=self._texts,
+            glyphs_before=self._glyphs,
         )
 
 

@@ -1,15 +1,19 @@
 """What a glyph is: every NLE glyph id in one of a few dozen named classes, and where the nearest one is.
 
 ``MapSummary`` is on the path of every step, so it never looks up the whole map: two vector compares
-drop stone, walls and floor, and only the few cells that are left are classified and measured.
+drop stone, walls and floor, and only the few cells that are left are classified and measured (``envs.maps``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from nle import nethack as _nethack
+
+from envs import maps
+from envs.maps import ABSENT, CELL_BITS, NO_ROW
 
 nethack: Any = _nethack  # an extension module: type checkers cannot see its constants
 
@@ -121,17 +125,20 @@ def _class_of_every_glyph() -> np.ndarray:
 CLASS_OF_GLYPH: np.ndarray = _class_of_every_glyph()
 """uint8 [NUM_GLYPHS]: index into ``GLYPH_CLASSES``; read-only."""
 
-_FIRST = len(BACKGROUND_CLASSES)
-ABSENT = np.iinfo(np.int32).max
-"""Key of a class that is not on the map (``MapSummary.nearest``)."""
-_CELL_BITS = 11  # ROWS * COLS = 1659 < 2048
-_KEY_CELL = (1 << _CELL_BITS) - 1
+_KEY_CELL = (1 << CELL_BITS) - 1
 
-# The two ranges of glyphs that are almost every cell: stone and walls, then floor and corridor.
-_STONE = np.uint16(nethack.GLYPH_CMAP_OFF)
-_NUM_STONE_AND_WALLS = np.uint16(12)
-_FLOOR = np.uint16(19)
-_NUM_FLOORS = np.uint16(4)
+STONE = nethack.GLYPH_CMAP_OFF
+"""Glyph of solid stone, or of what was never seen."""
+SCENERY = (STONE, 12, STONE + 19, 4)
+"""First glyph and number of glyphs of the two ranges that are almost every cell: stone and walls, then floor and
+corridor."""
+
+
+def rows_of_glyphs(names: Sequence[str]) -> np.ndarray:
+    """uint8 [NUM_GLYPHS]: index into ``names``, which are classes of interest; ``NO_ROW`` for other classes."""
+    row = np.array([names.index(name) if name in names else NO_ROW for name in GLYPH_CLASSES], np.uint8)
+    return row[CLASS_OF_GLYPH]
+
 
 _CELL = np.arange(ROWS * COLS)
 _CELL_X = (_CELL % COLS).astype(np.int32)
@@ -147,21 +154,19 @@ class MapSummary:
 
     Args:
         num_games: B, the largest number of maps handled in one call.
+        names: the classes of interest that are looked for.
     """
 
-    names: tuple[str, ...] = NEAREST_CLASSES
-    """Name of each of the K rows."""
-    shape: tuple[int, int] = (len(NEAREST_CLASSES), 4)
-    """(K, 4): presence, dx, dy, count of each class."""
     dtype = np.dtype(np.float32)
 
-    def __init__(self, num_games: int) -> None:
-        cells, K = ROWS * COLS, len(self.names)
-        self._offset = np.empty((num_games, ROWS, COLS), np.uint16)
-        self._floor = np.empty_like(self._offset)
-        self._kept = np.empty(self._offset.shape, bool)
-        self._kept_too = np.empty_like(self._kept)
-        self._best = np.empty(num_games * K, np.int32)
+    def __init__(self, num_games: int, names: Sequence[str] = NEAREST_CLASSES) -> None:
+        cells = ROWS * COLS
+        self.names = tuple(names)
+        """Name of each of the K rows."""
+        self.shape = (len(self.names), 4)
+        """(K, 4): presence, dx, dy, count of each class."""
+        self._rows = rows_of_glyphs(self.names)
+        self._key = np.empty((num_games, len(self.names)), np.int32)
         self._log_count = (np.log1p(np.arange(cells + 1)) / 4).astype(np.float32)
         self._tenths = np.clip(np.arange(-COLS, COLS + 1) / 10, -1, 1).astype(np.float32)
 
@@ -178,27 +183,15 @@ class MapSummary:
                 ``ABSENT`` where the class is not on the map; valid until the next call.
             count: int64 [B, K]; cells of that class, the hero's own left out.
         """
-        B, K = len(glyphs), len(self.names)
-        index = self._interesting(glyphs)
-        kind = CLASS_OF_GLYPH[self._offset.reshape(-1)[index] + _STONE].astype(np.int32) - _FIRST
-        game, cell = np.divmod(index, ROWS * COLS)
-        dx = np.abs(_CELL_X[cell] - np.asarray(x)[game])
-        dy = np.abs(_CELL_Y[cell] - np.asarray(y)[game])
-        distance = np.maximum(dx, dy)
-        # What the two ranges let through (ice, trees, ...) and the hero's own cell.
-        wanted = (kind >= 0) & (distance > 0)
-        row = (game * K + kind)[wanted]
-        best = self._best[: B * K]
-        best.fill(ABSENT)
-        key = (distance.astype(np.int32) << _CELL_BITS) | cell.astype(np.int32)
-        np.minimum.at(best, row, key[wanted])
-        count = np.bincount(row, minlength=B * K)
-        return best.reshape(B, K), count.reshape(B, K)
+        key = self._key[: len(glyphs)]
+        count = np.empty(key.shape, np.int64)
+        maps.nearest(glyphs, np.asarray(x, np.int64), np.asarray(y, np.int64), self._rows, SCENERY, key, count)
+        return key, count
 
     @staticmethod
     def distance(key: np.ndarray) -> np.ndarray:
         """King's moves to the nearest cell, from the keys of ``nearest``; -1 where there is none."""
-        return np.where(key == ABSENT, -1, key >> _CELL_BITS)
+        return np.where(key == ABSENT, -1, key >> CELL_BITS)
 
     def fill(self, glyphs: np.ndarray, x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
         """Write the summary of B maps.
@@ -220,15 +213,3 @@ class MapSummary:
         np.multiply(self._tenths[dx + COLS], present, out=out[..., 1])
         np.multiply(self._tenths[dy + COLS], present, out=out[..., 2])
         out[..., 3] = self._log_count[count]
-
-    def _interesting(self, glyphs: np.ndarray) -> np.ndarray:
-        """Flat indices [N] into [B, 21, 79] of the cells that are not stone, wall or plain floor."""
-        B = len(glyphs)
-        offset, floor, kept, kept_too = (a[:B] for a in (self._offset, self._floor, self._kept, self._kept_too))
-        # Unsigned and wrapping: what lies below a range's start becomes large, so one compare tells.
-        np.subtract(glyphs.view(np.uint16), _STONE, out=offset)
-        np.greater_equal(offset, _NUM_STONE_AND_WALLS, out=kept)
-        np.subtract(offset, _FLOOR, out=floor)
-        np.greater_equal(floor, _NUM_FLOORS, out=kept_too)
-        np.logical_and(kept, kept_too, out=kept)
-        return np.flatnonzero(kept)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from nle import nethack as _nethack
 
-from envs.captions import canonical
+from envs.captions import canonical_of_raw
 
 nethack: Any = _nethack  # an extension module: type checkers cannot see its constants
 
@@ -81,7 +81,7 @@ CONDITIONS: Mapping[str, int] = {
 
 @dataclass(slots=True)
 class Moment:
-    """What B games show after a step, and what they showed before it."""
+    """What B games show after a step, and what they showed before it. Nothing here is written to later."""
 
     buffers: Mapping[str, np.ndarray]
     """NLE's arrays ``{key: [B, ...]}``."""
@@ -93,6 +93,13 @@ class Moment:
     texts: Sequence[str]
     """B canonical messages."""
     texts_before: Sequence[str]
+    glyphs_before: np.ndarray
+    """int16 [B, 21, 79]: the maps; meaningless if no source has ``reads_glyphs_before``."""
+
+    @property
+    def levels(self) -> np.ndarray:
+        """int64 [B]: one number for each level of each dungeon."""
+        return self.status[nethack.NLE_BL_DNUM] * 64 + self.status[nethack.NLE_BL_DLEVEL]
 
 
 class Source(ABC):
@@ -108,6 +115,8 @@ class Source(ABC):
     """Qualified names of all columns that this source can compute."""
     nle_keys: tuple[str, ...] = ()
     """Observation keys that it reads."""
+    reads_glyphs_before: bool = False
+    """Whether it reads the maps of before."""
 
     def __init__(self, asked: Sequence[str], num_games: int, action_names: Sequence[str]) -> None:
         self.asked = tuple(name for name in asked if name in self.offers)
@@ -132,10 +141,19 @@ class Texts:
     def __call__(self, raw: bytes) -> str:
         """Canonical text of one message."""
         text = self._cache.get(raw)
-        if text is None:
-            if len(self._cache) >= self._cache_size:
-                self._cache.clear()
-            text = self._cache[raw] = canonical(raw.decode("latin-1"))[:MESSAGE_CHARS]
+        return self._meet(raw) if text is None else text
+
+    def of_all(self, raws: Sequence[bytes]) -> list[str]:
+        """Canonical texts of many messages."""
+        texts = list(map(self._cache.get, raws))
+        if None in texts:
+            return [self(raw) for raw in raws]
+        return texts  # pyright: ignore[reportReturnType]  (no None among them)
+
+    def _meet(self, raw: bytes) -> str:
+        if len(self._cache) >= self._cache_size:
+            self._cache.clear()
+        text = self._cache[raw] = canonical_of_raw(raw)[:MESSAGE_CHARS]
         return text
 
 
@@ -148,25 +166,51 @@ class Status(Source):
     def __init__(self, asked: Sequence[str], num_games: int, action_names: Sequence[str]) -> None:
         super().__init__(asked, num_games, action_names)
         self._words = {name: (index, np.array(words)) for name, (index, words) in WORDS.items()}
+        self._now = self._plan("obs.")
+        self._before = self._plan("prev_obs.")
+
+    def _plan(self, prefix: str) -> _StatusPlan:
+        asked = [(name, name.removeprefix(prefix)) for name in self.asked if name.startswith(prefix)]
+        conditions = [(column, CONDITIONS[name]) for column, name in asked if name in CONDITIONS]
+        return _StatusPlan(
+            numbers=[(column, STATUS[name]) for column, name in asked if name in STATUS],
+            words=[(column, *self._words[name]) for column, name in asked if name in self._words],
+            conditions=[column for column, _ in conditions],
+            bits=np.array([[bit] for _, bit in conditions], np.int64),
+        )
 
     def begin(self, now: Moment, games: np.ndarray) -> None:
         """Nothing to remember."""
 
     def advance(self, now: Moment) -> Mapping[str, np.ndarray]:
         """One column a name."""
-        columns = {}
-        for qualified in self.asked:
-            when, _, name = qualified.partition(".")
-            columns[qualified] = self._column(now.status if when == "obs" else now.status_before, name)
+        columns: dict[str, np.ndarray] = {}
+        self._now.read(now.status, columns)
+        self._before.read(now.status_before, columns)
         return columns
 
-    def _column(self, status: np.ndarray, name: str) -> np.ndarray:
-        if name in STATUS:
-            return status[STATUS[name]]
-        if name in CONDITIONS:
-            return (status[nethack.NLE_BL_CONDITION] & CONDITIONS[name]) != 0
-        index, words = self._words[name]
-        return words.take(status[index], mode="clip")
+
+@dataclass(frozen=True, slots=True)
+class _StatusPlan:
+    """Columns that are read from one status."""
+
+    numbers: list[tuple[str, int]]
+    """Column, and index in ``blstats``."""
+    words: list[tuple[str, int, np.ndarray]]
+    """Column, index in ``blstats``, and the word of 0, 1, ..."""
+    conditions: list[str]
+    bits: np.ndarray
+    """int64 [conditions, 1]."""
+
+    def read(self, status: np.ndarray, columns: dict[str, np.ndarray]) -> None:
+        """Add the columns [B] of a status int64 [27, B]."""
+        for column, index in self.numbers:
+            columns[column] = status[index]
+        for column, index, words in self.words:
+            columns[column] = words.take(status[index], mode="clip")
+        if self.conditions:
+            flags = (status[nethack.NLE_BL_CONDITION] & self.bits) != 0
+            columns.update(zip(self.conditions, flags, strict=True))
 
 
 class Actions(Source):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import zlib
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,6 +23,7 @@ from envs import tempdirs
 from envs.actions import action_mask, own_actions, translated, union_of_names
 from envs.data import EpisodeResult, EpisodeSeeds, GamesStep
 from envs.endings import episode_result
+from envs.engine import Engine
 from envs.game import Game
 from envs.levels import level_of
 from envs.logic import AskedLogic, Logic
@@ -64,7 +65,7 @@ class NetHackVector:
         seeds: which episodes are played.
 
     Raises:
-        ValueError: an unknown task, or fewer games than tasks.
+        ValueError: an unknown task, fewer games than tasks, or an engine that cannot be had here.
     """
 
     def __init__(self, config: GamesConfig, num_games: int, seeds: SeedSource) -> None:
@@ -94,7 +95,7 @@ class NetHackVector:
             has_messages=True,
         )
         self._allocate(num_games)
-        self._build(specs)
+        self._build(specs, config.engine)
 
     def _nle_keys(self, config: GamesConfig, specs: Sequence[TaskSpec]) -> set[str]:
         keys = {*Game.ALWAYS, *nle_keys_of(config)}
@@ -118,12 +119,12 @@ class NetHackVector:
         self._seeds: list[EpisodeSeeds | None] = [None] * num_games
         self._no_action = np.zeros(num_games, np.int64)
 
-    def _build(self, specs: Sequence[TaskSpec]) -> None:
+    def _build(self, specs: Sequence[TaskSpec], engine: Engine) -> None:
         self._folder = tempdirs.hold()
         self._closed = False
         levels = [level_of(spec, self._folder / "levels") for spec in specs]
         self._games = [
-            Game(spec, levels[b % len(specs)], self._buffers.rows(b), self._last_blstats[b], self._folder)
+            Game(spec, levels[b % len(specs)], self._buffers.rows(b), self._last_blstats[b], self._folder, engine)
             for b, spec in enumerate(self._specs)
         ]
         self._groups: list[_Group] = []
@@ -148,18 +149,26 @@ class NetHackVector:
 
     def reset(self) -> Mapping[str, np.ndarray]:
         """Start an episode in every game; returns live buffers ``{key: [B, ...]}``."""
-        for b in range(self.num_games):
-            self._begin_next(b)
+        self._begin_next(range(self.num_games))
         self._observations.update()
         return self._observations.obs
 
-    def _begin_next(self, b: int) -> None:
-        seeds = self._seed_source.next(b)
-        if seeds is not None:
-            self._begin(b, seeds)
-            return
-        self.active[b] = self._all_active = False
-        self._plays[b] = self._log_actions[b] = _idle
+    def _begin_next(self, games: Iterable[int]) -> None:
+        begun = []
+        for b in games:
+            seeds = self._seed_source.next(b)
+            if seeds is not None:
+                self._begin(b, seeds)
+                begun.append(b)
+                continue
+            self.active[b] = self._all_active = False
+            self._plays[b] = self._log_actions[b] = _idle
+        self._begin_features(begun)
+
+    def _begin_features(self, games: list[int]) -> None:
+        """At once for all games that begin: each call takes in all of them at little more than the cost of one."""
+        if self._features is not None and games:
+            self._features.reset(self._buffers.arrays, np.array(games))
 
     def _begin(self, b: int, seeds: EpisodeSeeds) -> None:
         self._games[b].start(seeds)
@@ -172,8 +181,6 @@ class NetHackVector:
         self._episodes[b] += 1
         self.active[b] = True
         self._all_active = bool(self.active.all())
-        if self._features is not None:
-            self._features.reset(self._buffers.arrays, np.array([b]))
 
     # ---- steps
 
@@ -198,8 +205,7 @@ class NetHackVector:
         if ended:
             final_obs = {b: self._observations.row(b) for b in ended}
             finished = {b: self._result(b, outcome) for b in ended}
-            for b in ended:
-                self._begin_next(b)
+            self._begin_next(ended)
             self._observations.update()
         self._last_blstats[:] = self._blstats
         return GamesStep(
@@ -338,9 +344,10 @@ class NetHackVector:
         logs = {b: np.asarray(state["actions"][b]).astype(np.int64) for b in games}
         longest = max((len(log) for log in logs.values()), default=0)
         for t in range(longest + 1):
-            for b, log in logs.items():
-                if longest - len(log) == t:
-                    self._begin(b, EpisodeSeeds(*(int(s) for s in state["seeds"][b])))
+            begun = [b for b, log in logs.items() if longest - len(log) == t]
+            for b in begun:
+                self._begin(b, EpisodeSeeds(*(int(s) for s in state["seeds"][b])))
+            self._begin_features(begun)
             if t == longest:
                 break
             actions = self._no_action.copy()

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from envs import captions
 from envs.captions import CaptionTracker, canonical, caption_id
 
 NO_END = np.zeros(2, bool)
@@ -94,6 +95,15 @@ def test_canonical_is_idempotent(text):
     once = canonical(text)
     assert canonical(once) == once
     assert once == once.strip()
+
+
+@given(st.text(max_size=60) | st.lists(_WORDS, max_size=12).map(" ".join) | st.lists(_WORDS).map("".join))
+@example("the gold piece, f - a key called Fred, Search for: x, [yn] (n) n")
+@example("Can't find dungeon feature '^'.\n# ab xy: unknown extended")
+def test_a_rule_that_is_passed_over_would_have_changed_nothing(text):
+    for rule in captions._RULES:
+        if not any(needed in text for needed in rule.needs):
+            assert rule.pattern.sub(rule.by, text) == text
 
 
 def test_ids_are_stable_positive_and_zero_only_for_silence():
