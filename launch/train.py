@@ -1,19 +1,25 @@
 """The driver of a training run.
 
-    RolloutWorker x N (Ray actors, or this process)          Labeller (async Ray actor, or a thread)
-      play T steps with policy v  ----- Rollout ---->  pool.batch()      ^ captions     | labels
-                                                            |            |              v
-                                    feed.submit(new captions) -----------+      feed.poll() / drain()
-                                                            |                           |
-                                    mix.score(rollout) -> RewardOutput  <--- LabelTable +
-                                                            |
-                                    learner.update(...) -> policy v+1
-                                                            |
-      weights  <------------------------------------- pool.publish(...)
+Split: workers play, this process scores and learns.
 
-What waits for what: the learner waits for rollouts (never longer than the slowest worker), the workers for
-nobody up to ``rollout.max_policy_lag`` updates ahead, and nobody for labels, unless ``labels.mode=barrier``
-asks for a run that can be repeated bit for bit.
+    RolloutWorker x N (Ray actors, or this process)             Labeller (async Ray actor, or a thread)
+      play T steps with policy v  --- Rollout --->  placement.collect()  ^ captions       | labels
+                                                            |            |                v
+                                    feed.submit(new captions) -----------+      feed.poll() / drain()
+                                                            |                             |
+                                    placement.learn(labels): LabelTable <-----------------+
+                                      mix.score(rollout) -> RewardOutput
+                                      learner.update(...) -> policy v+1  --> weights --> workers
+
+Symmetric: every worker is a peer that does all of it; only captions, labels and reports pass through here.
+
+    Peer x N (Ray actors)
+      RolloutWorker and Learning, one network   <-- gradients, averaged over shared memory or gloo -->   peers
+        collect()  -- new captions -->  driver  -- labels -->  learn() -- UpdateReport --> driver
+
+What waits for what: a learner waits for rollouts (never longer than the slowest worker), peers for each other's
+gradients, split workers for nobody up to ``rollout.max_policy_lag`` updates ahead, and nobody for labels, unless
+``labels.mode=barrier`` asks for a run that can be repeated bit for bit.
 """
 
 from __future__ import annotations
