@@ -8,6 +8,7 @@ import pytest
 
 from envs.conformance import EXCEPTIONS, UNBUILDABLE, why_unbuildable
 from envs.data import EndStatus
+from envs.engine.native import why_not
 from envs.registered import OWN_TASKS, registered_ids
 from envs.seeding import TrainingSeeds
 from envs.tasks import OBS_KEYS, GamesConfig, make, task_ids
@@ -27,6 +28,7 @@ FAST_IDS = (
     "NetHackStaircasePet-v0",
     "NetHackChallenge-v0",
 )
+ENGINES = ("plain",) if why_not() else ("plain", "native")
 NOT_AT_DEATH = ("blstats", "tty_chars", "tty_colors", "tty_cursor")
 """Keys whose last frame of a lost game differs on purpose (and crops, which are centred by blstats)."""
 
@@ -86,36 +88,48 @@ def assert_same_obs(where, ours, theirs, keys, lost=False):
         assert np.array_equal(ours[key], theirs[key]), f"{where}: {key}"
 
 
+def assert_same_step(where, b, step, theirs, reward, ended, status, keys, lost):
+    assert step.end_status[b] == status, where
+    assert step.reward[b] == np.float32(reward), where
+    assert step.terminated[b] == (ended and status != EndStatus.ABORTED), where
+    assert step.truncated[b] == (ended and status == EndStatus.ABORTED), where
+    if ended:
+        assert_same_obs(where, step.final_obs[b], theirs, keys, lost)
+
+
 def assert_conforms(task, num_games, num_steps, min_episodes, run_seed=3, max_steps=None):
+    """Under every engine at once, against one reference."""
     keys, filled = shown_and_filled_keys(task)
-    games = make(GamesConfig(task=task, obs_keys=filled), num_games, TrainingSeeds(run_seed, 0, num_games))
+    vectors = {
+        engine: make(
+            GamesConfig(task=task, obs_keys=filled, engine=engine), num_games, TrainingSeeds(run_seed, 0, num_games)
+        )
+        for engine in ENGINES
+    }
     seeds = TrainingSeeds(run_seed, 0, num_games)
     references = [Reference(task, seeds, b) for b in range(num_games)]
     rng = np.random.default_rng(run_seed)
-    obs = games.reset()
+    first = {engine: games.reset() for engine, games in vectors.items()}
     for b, reference in enumerate(references):
-        assert_same_obs(f"game {b}, reset", {k: a[b] for k, a in obs.items()}, reference.reset(), keys)
+        theirs = reference.reset()
+        for engine, obs in first.items():
+            assert_same_obs(f"{engine}, game {b}, reset", {k: a[b] for k, a in obs.items()}, theirs, keys)
     t, episodes = 0, np.zeros(num_games, int)
     while t < num_steps or (episodes.min() < min_episodes and (max_steps is None or t < max_steps)):
-        actions = rng.integers(0, games.spec.num_actions, num_games)
-        step = games.step(actions)
+        actions = rng.integers(0, vectors["plain"].spec.num_actions, num_games)
+        steps = {engine: games.step(actions) for engine, games in vectors.items()}
         for b, reference in enumerate(references):
-            where = f"{task}, game {b}, step {t}"
             theirs, reward, ended, status = reference.step(actions[b])
-            assert step.end_status[b] == status, where
-            assert step.reward[b] == np.float32(reward), where
-            assert step.terminated[b] == (ended and status != EndStatus.ABORTED), where
-            assert step.truncated[b] == (ended and status == EndStatus.ABORTED), where
-            if ended:
-                lost = status == EndStatus.DEATH and reference.before_quit is None
-                assert_same_obs(where, step.final_obs[b], theirs, keys, lost)
-                episodes[b] += 1
-                theirs = reference.reset()
-            assert_same_obs(where, {k: a[b] for k, a in step.obs.items()}, theirs, keys)
+            lost = ended and status == EndStatus.DEATH and reference.before_quit is None
+            following = reference.reset() if ended else theirs
+            episodes[b] += ended
+            for engine, step in steps.items():
+                where = f"{task}, {engine}, game {b}, step {t}"
+                assert_same_step(where, b, step, theirs, reward, ended, status, keys, lost)
+                assert_same_obs(where, {k: a[b] for k, a in step.obs.items()}, following, keys)
         t += 1
-    games.close()
-    for reference in references:
-        reference.close()
+    for games in (*vectors.values(), *references):
+        games.close()
     return t, episodes
 
 
