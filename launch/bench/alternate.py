@@ -26,7 +26,10 @@ def contest(makers: Sequence[Maker], rounds: int, seconds: float, say: Say = pri
 
 
 def alternate(makers: Sequence[Maker], rounds: int, seconds: float, say: Say = print) -> dict[str, list[Round]]:
-    """Start every contender, warm each up, then measure them in turn.
+    """Start every contender, warm each up, then measure them in turn; last, one round more of each for its memory.
+
+    Memory is not watched while time is measured: walking through the page tables of many processes costs them more
+    than it costs a single one.
 
     Args:
         makers: what is measured, in this order in each round.
@@ -49,9 +52,11 @@ def alternate(makers: Sequence[Maker], rounds: int, seconds: float, say: Say = p
         width = max(len(contender.name) for contender in contenders)
         for number in range(1, rounds + 1):
             for contender in contenders:
-                with PeakMemory(contender.pid) as peak:
-                    measured = contender.run_round(seconds)
-                measured = replace(measured, memory_mb=peak.mb)
+                measured = contender.run_round(seconds)
                 found[contender.name].append(measured)
                 say(f"round {number}/{rounds}  {contender.name:<{width}} {measured.steps_per_s:>10,.0f} steps/s")
+        for contender in contenders:
+            with PeakMemory(contender.pid) as peak:
+                contender.run_round(seconds)
+            found[contender.name] = [replace(measured, memory_mb=peak.mb) for measured in found[contender.name]]
     return found

@@ -98,6 +98,7 @@ class TrainBench(Config):
             "seed": self.seed,
             "total_steps": 2**40,
             "threads": self.threads,
+            "device": "cpu",
             "env": {"task": self.task, "obs_keys": OBS_KEYS, "penalty_step": self.penalty_step},
             "placement": "split",
             "rollout": {"num_workers": 0},
