@@ -1,4 +1,4 @@
-"""Builds the compiled game engine, where that is possible; everything else is in pyproject.toml."""
+"""Builds the three compiled modules, where that is possible; everything else is in pyproject.toml."""
 
 import platform
 import sys

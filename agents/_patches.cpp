@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <new>
 #include <vector>
 
 // With GCC on Linux the loops are compiled twice, and the loader takes what the processor has. They only add: both
@@ -221,8 +222,12 @@ PyObject* py_find_patches(PyObject*, PyObject* args) {
       !patches.holds(num * area * kTaps, "patches")) {
     return nullptr;
   }
-  return PyLong_FromLong(find_patches(maps.of<int32_t>(), num, height, width, stride, patches.of<int32_t>(),
-                                      places.of<int32_t>()));
+  try {
+    return PyLong_FromLong(find_patches(maps.of<int32_t>(), num, height, width, stride, patches.of<int32_t>(),
+                                        places.of<int32_t>()));
+  } catch (const std::bad_alloc&) {
+    return PyErr_NoMemory();
+  }
 }
 
 PyObject* py_layer(PyObject*, PyObject* args) {

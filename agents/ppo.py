@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -100,6 +100,10 @@ class PPOLearner:
             self._set_learning_rate(progress)
             lag = self.version - batch.policy_version
             targets = self._on_policy(batch) if lag.max() == 0 else self._off_policy(batch)
+        if self.group.size > 1:
+            with self.phases.measure("learn/exchange"):
+                everyones = self.group.gather(targets.advantage.numpy())
+            targets = replace(targets, advantages=torch.from_numpy(everyones))
         sums: dict[str, list[Tensor]] = defaultdict(list)
         for _ in range(self.config.epochs):
             for rows in self._minibatches(batch):
@@ -122,7 +126,7 @@ class PPOLearner:
         advantage, value = gae(
             batch.rewards, batch.values[:-1], following, batch.done, self._gamma, self.config.gae_lambda
         )
-        return self._targets(advantage.sum(-1), value, batch.log_prob)
+        return _targets(advantage.sum(-1), value, batch.log_prob)
 
     @torch.no_grad()
     def _off_policy(self, batch: TrainBatch) -> _Targets:
@@ -151,11 +155,7 @@ class PPOLearner:
             self.config.rho_max,
             self.config.c_max,
         )
-        return self._targets(advantage.sum(-1), value, log_prob)
-
-    def _targets(self, advantage: Tensor, value: Tensor, old_log_prob: Tensor | None) -> _Targets:
-        gathered = torch.from_numpy(self.group.gather(advantage.cpu().numpy())).to(self.device)
-        return _Targets(advantage=advantage, advantages=gathered, value=value, old_log_prob=old_log_prob)
+        return _targets(advantage.sum(-1), value, log_prob)
 
     def _final_values(self, batch: TrainBatch, features: Tensor) -> Tensor:
         if not len(batch.final_at):
@@ -254,6 +254,10 @@ class PPOLearner:
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": slots, "param_groups": groups})
         self._generator.bit_generator.state = state["generator"]
+
+
+def _targets(advantage: Tensor, value: Tensor, old_log_prob: Tensor | None) -> _Targets:
+    return _Targets(advantage=advantage, advantages=advantage[None], value=value, old_log_prob=old_log_prob)
 
 
 def _head_batch(batch: TrainBatch) -> HeadBatch:

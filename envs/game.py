@@ -37,7 +37,7 @@ class Game:
         level: where its level comes from.
         rows: ``{NLE key: row}`` to write observations into; at least the keys of ``ALWAYS``.
         last_blstats: row for the last non-zero ``blstats``; kept by the vector between steps, by
-            ``note_blstats`` within one.
+            ``keep_blstats`` within one.
         folder: where temporary files go.
         engine: what runs NetHack.
 
@@ -78,7 +78,7 @@ class Game:
         self.blstats, self._last_blstats = rows["blstats"], last_blstats
         self._message = rows["message"]
         self.pages: list[bytes] = []
-        """Messages that were shown and dismissed since the last ``take_pages``."""
+        """Messages that were shown and dismissed and not yet taken by the vector."""
         self.folder = nethack.folder
         self._finalizer = weakref.finalize(self, _close_in_owner, os.getpid(), nethack, self.folder)
 

@@ -169,6 +169,8 @@ def nearby_in_numpy(
     approach[:] = np.where(known_twice, distance_before - distance, 0)
 
 
+IS_COMPILED = False
+"""Whether the compiled functions are taken."""
 nearest: Callable[..., None] = nearest_in_numpy
 mark_seen: Callable[..., None] = mark_seen_in_numpy
 differ: Callable[..., None] = differ_in_numpy
@@ -178,4 +180,5 @@ try:
 except ImportError:  # there was no compiler when this was installed
     pass
 else:
+    IS_COMPILED = True
     nearest, mark_seen, differ, nearby = _maps.nearest, _maps.mark_seen, _maps.differ, _maps.nearby

@@ -81,7 +81,8 @@ CONDITIONS: Mapping[str, int] = {
 
 @dataclass(slots=True)
 class Moment:
-    """What B games show after a step, and what they showed before it. Nothing here is written to later."""
+    """What B games show after a step, and what they showed before it. Buffers and maps are live: whoever
+    keeps them copies them."""
 
     buffers: Mapping[str, np.ndarray]
     """NLE's arrays ``{key: [B, ...]}``."""

@@ -23,6 +23,12 @@ def check_startable(config: TrainConfig) -> None:
             f"rollout.games_per_worker {config.rollout.games_per_worker} is too few for the {len(specs)} tasks "
             "of env.task: every worker plays each of them"
         )
+    from envs.engine import starter
+
+    try:
+        starter(config.env.engine)
+    except ValueError as error:
+        raise UserError(f"env.engine: {error}") from None
     if config.env.features:
         from envs.features import check_names
 

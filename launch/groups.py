@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import platform
 import tempfile
 import time
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ _LINE = 8
 """int64 in a cache line: every member's counter has one of its own."""
 _YIELDS = 50
 _NAP_S = 50e-6
-_GIVE_UP_S = 1800.0
+_GIVE_UP_S = 300.0
 
 
 class GroupBrokenError(RuntimeError):
@@ -86,8 +87,14 @@ class SharedMemoryMeeting:
     def __init__(self, size: int) -> None:
         shared = Path("/dev/shm")
         number, path = tempfile.mkstemp(prefix="yendor-group-", dir=shared if shared.is_dir() else None)
-        os.ftruncate(number, 8 * _LINE * (size + 1) + (size + 1) * _PIECE_BYTES)
-        os.close(number)
+        try:
+            # Really there, where a sparse file would end the process that first writes to it.
+            os.posix_fallocate(number, 0, 8 * _LINE * (size + 1) + (size + 1) * _PIECE_BYTES)
+        except OSError:
+            Path(path).unlink()
+            raise
+        finally:
+            os.close(number)
         self._memory = _mapped(path, size)
         self._path = path
 
@@ -103,6 +110,20 @@ class SharedMemoryMeeting:
     def close(self) -> None:
         """Remove the name; the memory lives until the last member leaves."""
         Path(self._path).unlink(missing_ok=True)
+
+
+def shared_memory_meeting(size: int) -> SharedMemoryMeeting | None:
+    """A meeting in shared memory; None where gloo must do.
+
+    That is where there is too little of it, and on processors other than x86: members see each other's counters
+    without locks, which relies on stores becoming visible in the order in which they were made.
+    """
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return None
+    try:
+        return SharedMemoryMeeting(size)
+    except OSError:
+        return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +222,7 @@ class GlooMeeting:
         return self._address
 
     def abort(self) -> None:
-        """Members notice by themselves: their connections to the dead one are closed."""
+        """Members notice by themselves: whoever meets a closed connection closes its own, and so on."""
 
     def close(self) -> None:
         """Nothing is left behind."""
@@ -238,8 +259,9 @@ class GlooGroup:
         return np.stack([x.numpy() for x in found]).view(values.dtype).reshape(self.size, *values.shape)
 
     def close(self) -> None:
-        """Close the connections."""
-        self._dist.destroy_process_group()
+        """Close the connections, unless a broken exchange has."""
+        if self._dist.is_initialized():
+            self._dist.destroy_process_group()
 
 
 @contextmanager
@@ -248,4 +270,8 @@ def _named_broken(rank: int) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        import torch.distributed as dist
+
+        if dist.is_initialized():
+            dist.destroy_process_group()
         raise GroupBrokenError(f"a member of the group is gone; member {rank} was told: {error}") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -17,7 +17,7 @@ from envs.protocols import State
 from launch.config import TrainConfig
 from launch.deaths import DeathWatch
 from launch.errors import RunError
-from launch.groups import GlooMeeting, GroupBrokenError, Invitation, Meeting, SharedMemoryMeeting
+from launch.groups import GlooMeeting, GroupBrokenError, Invitation, Meeting, shared_memory_meeting
 from launch.growth import MemoryGrowth
 from launch.learning import UpdateReport
 from launch.placement import Labels
@@ -33,8 +33,9 @@ class PeerActor:
 
         from launch.wiring import build_peer
 
-        torch.set_num_threads(1)
-        self._worker, self._learning = build_peer(TrainConfig.model_validate_json(config_json), stream)
+        config = TrainConfig.model_validate_json(config_json)
+        torch.set_num_threads(config.threads)
+        self._worker, self._learning = build_peer(config, stream)
         self._group: Group = Alone()
         self._held: Collected | None = None
         self._growth = MemoryGrowth()
@@ -49,6 +50,7 @@ class PeerActor:
     def join(self, invitation: Invitation, rank: int, size: int) -> None:
         """Leave the old group, enter a new one."""
         self._group.close()
+        self._group = Alone()
         self._group = invitation.join(rank, size)
         self._learning.learner.group = self._learning.mix.group = self._group
 
@@ -89,7 +91,8 @@ class PeerActor:
         self._learning.load_common_state(state)
 
     def own_state(self) -> State:
-        """Games and what follows them."""
+        """Games and what follows them. A rollout that a broken update left behind is dropped."""
+        self._held = None
         return {"worker": self._worker.state_dict(), "learning": self._learning.own_state()}
 
     def load_own_state(self, state: State) -> None:
@@ -108,6 +111,8 @@ class _Seat:
     def __init__(self, stream: int) -> None:
         self.stream = stream
         self.actor: Any = None
+        self.holds_network = True
+        """The run's network, and not the one that every peer begins with."""
 
 
 class _LostError(Exception):
@@ -121,7 +126,8 @@ class _LostError(Exception):
 class SymmetricPlacement:
     """Peers; a dead one is replaced by one with games of its own, which is given the others' network.
 
-    A death undoes the update that was under way, and drops the rollouts that had been scored for it.
+    An update in which a peer dies does not count, and the rollouts that had been scored for it are dropped; what
+    gradient steps it had taken by then stay in the network, the same in all peers.
 
     Args:
         config: the run's; each peer builds itself from it.
@@ -157,21 +163,23 @@ class SymmetricPlacement:
         nodes = self._ask(lambda rank, actor: actor.node.remote())
         here = ray.get_runtime_context().get_node_id()
         together = all(node == here for node, _, _ in nodes)
-        meeting: Meeting = SharedMemoryMeeting(self._size) if together else GlooMeeting(*nodes[0][1:])
+        meeting: Meeting | None = shared_memory_meeting(self._size) if together else None
+        meeting = meeting or GlooMeeting(*nodes[0][1:])
         self._meeting, invitation = meeting, meeting.invitation
         try:
             self._ask(lambda rank, actor: actor.join.remote(invitation, rank, self._size))
         finally:
             meeting.close()
 
-    def _ask(self, question: Callable[[int, Any], Any]) -> list[Any]:
-        """What every peer answers, in the order of ranks.
+    def _ask(self, question: Callable[[int, Any], Any], ranks: Sequence[int] | None = None) -> list[Any]:
+        """What the peers (all, or those of some ranks) answer, in the order of ranks.
 
         Raises:
             _LostError: some died; the others have answered or given up.
             RunError: one failed.
         """
-        asked = {question(rank, seat.actor): rank for rank, seat in enumerate(self._seats)}
+        ranks = range(self._size) if ranks is None else ranks
+        asked = {question(rank, self._seats[rank].actor): rank for rank in ranks}
         waiting, answers = list(asked), {}
         lost: dict[int, RayError] = {}
         while waiting:
@@ -181,32 +189,40 @@ class SymmetricPlacement:
                 answers[rank] = ray.get(ready)
             except RayTaskError as error:
                 if not isinstance(error.cause, GroupBrokenError):
+                    self._abort()
                     raise RunError(f"peer {self._seats[rank].stream} failed: {error.cause}") from error
             except RayError as error:  # its process, its node or its memory is gone
                 lost[rank] = error
-                if self._meeting is not None:
-                    self._meeting.abort()
+                self._abort()
         if lost:
             raise _LostError(lost)
-        if len(answers) < self._size:
-            raise RunError("peers lost touch with each other, though none of them died")
-        return [answers[rank] for rank in range(self._size)]
+        if len(answers) < len(ranks):
+            raise RunError("peers lost touch with each other, though none of them died; go on with --resume")
+        return [answers[rank] for rank in ranks]
+
+    def _abort(self) -> None:
+        if self._meeting is not None:
+            self._meeting.abort()
 
     def _replace(self, lost: Mapping[int, RayError]) -> None:
-        """New peers for the dead ones; all get the network of one that lives."""
-        alive = [seat for rank, seat in enumerate(self._seats) if rank not in lost]
+        """New peers for the dead ones; all get the network of one that holds it."""
         for rank, error in lost.items():
+            seat = self._seats[rank]
+            seat.holds_network = False
             self.dropped_rollouts += 1
-            self._watch.record(self._seats[rank].stream, error)
-        if not alive:
-            raise RunError("every peer died, and their network with them; go on with --resume")
-        weights, common = ray.get([alive[0].actor.weights.remote(), alive[0].actor.common_state.remote()])
-        for rank in lost:
+            self._watch.record(seat.stream, error)
             # A stream of its own: the replacement plays other games under other episode ids.
-            self._seats[rank].stream += self._size
-            self._start(self._seats[rank])
+            seat.stream += self._size
+            self._start(seat)
+        holders = [rank for rank, seat in enumerate(self._seats) if seat.holds_network]
+        if not holders:
+            raise RunError("every peer died, and their network with them; go on with --resume")
+        (weights,) = self._ask(lambda rank, actor: actor.weights.remote(), holders[:1])
+        (common,) = self._ask(lambda rank, actor: actor.common_state.remote(), holders[:1])
         self._meet()
         self._ask(lambda rank, actor: actor.load_common_state.remote(common, weights))
+        for seat in self._seats:
+            seat.holds_network = True
 
     def _until_all_live(self, work: Callable[[], Any]) -> Any:
         """Do the work; where peers die of it, replace them and do it again."""
@@ -235,6 +251,7 @@ class SymmetricPlacement:
         try:
             return self._ask(lambda rank, actor: actor.learn.remote(labels, share))
         except _LostError as error:
+            self.dropped_rollouts += self._size - len(error.lost)
             self._recover(error.lost)
             return []
 
@@ -244,7 +261,8 @@ class SymmetricPlacement:
 
     def weights(self) -> Weights:
         """The first peer's copy, which is equal to the others'."""
-        return ray.get(self._seats[0].actor.weights.remote())
+        (weights,) = self._until_all_live(lambda: self._ask(lambda rank, actor: actor.weights.remote(), [0]))
+        return weights
 
     def state_dict(self) -> State:
         """What all have in common, and each peer's own."""
@@ -252,13 +270,20 @@ class SymmetricPlacement:
 
     def _state(self) -> State:
         own = self._ask(lambda rank, actor: actor.own_state.remote())
+        (common,) = self._ask(lambda rank, actor: actor.common_state.remote(), [0])
         return {
-            "common": ray.get(self._seats[0].actor.common_state.remote()),
+            "common": common,
             "peers": [{"stream": seat.stream, "state": state} for seat, state in zip(self._seats, own, strict=True)],
         }
 
     def load_state_dict(self, state: Mapping[str, Any], weights: Weights) -> None:
         """Continue from ``state_dict`` and ``weights``."""
+        try:
+            self._load(state, weights)
+        except _LostError as error:
+            raise RunError("a peer died while the run was being restored; go on with --resume") from error
+
+    def _load(self, state: Mapping[str, Any], weights: Weights) -> None:
         for seat, saved in zip(self._seats, state["peers"], strict=True):
             if saved["stream"] != seat.stream:
                 ray.kill(seat.actor)
@@ -276,8 +301,8 @@ class SymmetricPlacement:
         if not chosen:
             return []
         weights = self.weights()
+        self._until_all_live(lambda: self._ask(lambda rank, actor: actor.close.remote(), chosen))
         for rank in chosen:
-            ray.get(self._seats[rank].actor.close.remote())
             ray.kill(self._seats[rank].actor)
             self._start(self._seats[rank])
         self.load_state_dict(state, weights)
@@ -285,6 +310,7 @@ class SymmetricPlacement:
 
     def close(self) -> None:
         """Let the peers close their games, then end them."""
+        self._abort()
         closing = [seat.actor.close.remote() for seat in self._seats]
         ray.wait(closing, num_returns=len(closing), timeout=10.0)
         for seat in self._seats:

@@ -90,6 +90,7 @@ class Study:
             json.dumps(asdict(job)),
             str(self.out),
             str(self.runs),
+            str(self.parallel),
         ]
         self.say(f"{job.name} starts")
         return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
@@ -111,8 +112,14 @@ class Study:
         return self.out / f"{job.name}.json"
 
 
-def run_job(job: Job, out: Path, runs: Path) -> None:
+def run_job(job: Job, out: Path, runs: Path, parallel: int = 1) -> None:
     """Train to each milestone, evaluate there, write the job's JSON.
+
+    Args:
+        job: what is run.
+        out: folder of the result.
+        runs: folder of the run folder.
+        parallel: how many jobs ran side by side, for the record: seconds depend on it.
 
     Raises:
         SystemExit: a command failed or was stopped; with its exit code.
@@ -139,6 +146,7 @@ def run_job(job: Job, out: Path, runs: Path) -> None:
             "step": [line["step"] for line in lines],
             **{name: [line.get(name) for line in lines] for name in _CURVE if any(name in x for x in lines)},
         },
+        "parallel": parallel,
         "train_s": lines[-1].get("time/elapsed_s"),
         "finished_at": time.time(),
         "evaluations": evaluations,
@@ -201,4 +209,5 @@ if __name__ == "__main__":
         Job(**_job | {"milestones": tuple(_job["milestones"]), "flags": tuple(_job["flags"])}),
         Path(sys.argv[2]),
         Path(sys.argv[3]),
+        int(sys.argv[4]),
     )

@@ -99,10 +99,12 @@ def train(
 
 
 def resolved_config(config: TrainConfig) -> TrainConfig:
-    """What is ``auto`` decided once, for all processes together: the placement, and ``ppo.precision``."""
+    """What is ``auto`` decided once, for all processes together: placement, device of peers, ``ppo.precision``."""
+    config = with_placement(config)
+    if config.placement == "symmetric":  # peers compute where their games are, on any machine
+        config = config.model_copy(update={"device": "cpu"})
     precision = resolved(config.ppo.precision, torch.device("cpu"), device(config.device))
-    ppo = config.ppo.model_copy(update={"precision": precision})
-    return with_placement(config).model_copy(update={"ppo": ppo})
+    return config.model_copy(update={"ppo": config.ppo.model_copy(update={"precision": precision})})
 
 
 def _reporter(folder: RunFolder, progress: Progress) -> Any:
@@ -129,7 +131,7 @@ def _feed(config: TrainConfig, path: Path) -> Iterator[LabelFeed]:
 def _placement(config: TrainConfig, folder: RunFolder, progress: Progress) -> Placement:
     def on_death(worker: int, cause: str) -> None:
         folder.event("worker_died", worker=worker, cause=cause)
-        progress.note(f"rollout worker {worker} died and is replaced: {cause}")
+        progress.note(f"worker {worker} died and is replaced: {cause}")
 
     return build_placement(config, on_death)
 

@@ -25,9 +25,19 @@ def machine() -> dict[str, Any]:
         "cores": num_cores(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "system": f"{platform.system()} {platform.machine()}",
+        "compiled": compiled(),
         "load_before": round(os.getloadavg()[0], 2),
         "versions": versions,
     }
+
+
+def compiled() -> dict[str, bool]:
+    """Which of our compiled modules are at work here; without them, the same is done in Python, or by NLE."""
+    from agents import patches
+    from envs import maps
+    from envs.engine import native
+
+    return {"engine": native.why_not() is None, "patches": patches.is_compiled(), "maps": maps.IS_COMPILED}
 
 
 def _cpu() -> str:

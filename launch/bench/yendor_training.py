@@ -66,9 +66,10 @@ class YendorTraining:
         self._rest()
 
     def run_round(self, seconds: float) -> Round:
-        """Whole updates, until the time is over; the first is not measured."""
+        """Whole updates, until the time is over; not measured are the first ones, whose rollouts lay ready."""
         run = self._run
-        run.update()
+        for _ in range(1 + self._config.rollout.max_policy_lag):
+            run.update()
         began, steps, before = time.perf_counter(), run.steps, dict(run.times)
         while (elapsed := time.perf_counter() - began) < seconds:
             run.update()

@@ -25,7 +25,7 @@ class StudyFlags(Config):
     runs: Path = Path("runs/studies")
     """Folder of the run folders."""
     parallel: Annotated[int, Field(gt=0)] = 2
-    """Jobs side by side, one process with one thread each."""
+    """Jobs side by side; one process with one thread each, except those of two peers, which need 1."""
     only: str = ""
     """Only jobs whose name contains this text."""
 

@@ -61,7 +61,10 @@ HERE = {"num_workers": 0}
 PEERS = {"num_workers": 2, "games_per_worker": 2}
 
 
-@pytest.mark.parametrize(("core", "rollout"), [("none", HERE), ("gru", HERE), ("none", PEERS), ("gru", PEERS)])
+@pytest.mark.parametrize(
+    ("core", "rollout"),
+    [("none", HERE), ("gru", HERE), ("none", PEERS), pytest.param("gru", PEERS, marks=pytest.mark.slow)],
+)
 def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, core, rollout):
     model = {"model": {"core": core, "core_hidden": 16}, "rollout": rollout}
     whole = _train(_config(tmp_path / "whole", **model))
@@ -162,6 +165,22 @@ def test_a_dead_worker_is_replaced_and_one_that_keeps_dying_ends_the_run(tmp_pat
         _train_with(often, config)
 
 
+class _KillsAll(_Killer):
+    """Kills every peer at once, when told of the first update."""
+
+    def update(self, step, metrics):
+        for pid in _ray_worker_pids() if not self.killed else ():
+            os.kill(pid, signal.SIGKILL)
+            self.killed.append(pid)
+
+
+def test_when_every_peer_dies_nothing_is_made_up(tmp_path):
+    config = _config(tmp_path, rollout=PEERS, labels={"mode": "async"}, total_steps=10**6)
+    with pytest.raises(RunError, match="every peer died, and their network with them; go on with --resume"):
+        _train_with(_KillsAll(1), config)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("placement", ["split", "symmetric"])
 def test_a_worker_that_grew_too_much_is_replaced_and_plays_on_where_it_stood(tmp_path, placement):
     rollout = {"num_workers": 2, "games_per_worker": 2}

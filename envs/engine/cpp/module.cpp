@@ -225,9 +225,17 @@ PyObject *game_set_buffers(PyObject *object, PyObject *args, PyObject *kwargs) {
 }
 
 PyObject *game_set_initial_seeds(PyObject *object, PyObject *args) {
-  unsigned long core = 0, disp = 0, lgen = 0;
-  if (!PyArg_ParseTuple(args, "kkk", &core, &disp, &lgen)) return nullptr;
-  as_game(object)->game->set_seeds(core, disp, lgen);
+  PyObject *given[3];
+  if (!PyArg_ParseTuple(args, "OOO", &given[0], &given[1], &given[2])) return nullptr;
+  unsigned long seeds[3];
+  for (int i = 0; i < 3; ++i) {
+    PyObject *index = PyNumber_Index(given[i]);
+    if (!index) return nullptr;
+    seeds[i] = PyLong_AsUnsignedLong(index);  // refuses what is negative or too large
+    Py_DECREF(index);
+    if (PyErr_Occurred()) return nullptr;
+  }
+  as_game(object)->game->set_seeds(seeds[0], seeds[1], seeds[2]);
   Py_RETURN_NONE;
 }
 
