@@ -81,8 +81,10 @@ CONDITIONS: Mapping[str, int] = {
 
 @dataclass(slots=True)
 class Moment:
-    """What B games show after a step, and what they showed before it. Buffers and maps are live: whoever
-    keeps them copies them."""
+    """What B games show after a step, and what they showed before it.
+
+    Buffers and maps are live: whoever keeps them copies them.
+    """
 
     buffers: Mapping[str, np.ndarray]
     """NLE's arrays ``{key: [B, ...]}``."""
