@@ -45,7 +45,7 @@ def _placements(title: str, task: str) -> Panel:
 
 
 def _clocks(title: str, task: str) -> Panel:
-    variants = {"SB3 PPO, two threads": f"{task}_sb3", "two peers, fp32": f"{task}_symmetric"}
+    variants = {"SB3 PPO over our games": f"{task}_sb3", "two peers, fp32": f"{task}_symmetric"}
     return Panel(title=title, variants=variants, against=SECONDS)
 
 
