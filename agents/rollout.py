@@ -29,11 +29,6 @@ class Collected:
     spans: list[Span]
     """The same, stretch by stretch, while ``RolloutWorker.phases`` keeps them."""
 
-    @property
-    def collect_s(self) -> float:
-        """Seconds that it took."""
-        return sum(self.seconds.values())
-
 
 class RolloutWorker:
     """Plays B games with one policy, T steps at a time.

@@ -98,7 +98,7 @@ STUDIES: dict[str, tuple[Job, ...]] = {
     "symmetric_bf16": _variants("symmetric_bf16", *SYMMETRIC, "--ppo.precision", "bf16"),
     "synchronous": _variants("synchronous", "--ppo.precision", "fp32"),
     # SB3's PPO for the wall clock: over our games, which are faster than gymnasium's, with one thread (a second one
-    # adds 5 %, says `yendor bench train`).
+    # adds little: `yendor bench train`).
     "sb3": _variants("sb3", command="reference"),
     # Does the labelled reward help where the environment's is sparse?
     "sparse": _seed_by_seed(
