@@ -78,7 +78,8 @@ class GamesStep:
     """int8 [B], values of ``EndStatus``."""
     messages: list[bytes] | None = None
     """B raw messages of the observation that resulted from the action, before any restart, every
-    ``--More--`` page joined by a newline; None for games without messages."""
+    ``--More--`` page joined by a newline and, with ``env.captions=changes``, lines that say what changed;
+    None for games without messages."""
     final_obs: Mapping[int, Mapping[str, np.ndarray]] = field(default_factory=dict)
     """``{game: {key: [...]}}`` for the games whose episode ended in this step; copies."""
     finished: Mapping[int, EpisodeResult] = field(default_factory=dict)

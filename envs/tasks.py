@@ -128,6 +128,9 @@ class GamesConfig(Config):
     """role-race-alignment-gender, or @ for a random one; none = the task's own."""
     features: tuple[str, ...] = ()
     """Schema features to compute at each step (those that the configured rewards read)."""
+    captions: Literal["message", "changes"] = "message"
+    """What captions are made of. message = what the game says; changes = that, and what became of hit points,
+    depth, experience level, gold and pack."""
     engine: Literal["auto", "native", "plain"] = "auto"
     """What runs NetHack: plain = NLE's own module, native = ours, which plays the same games faster (Linux on
     x86-64), auto = native where it can be had."""

@@ -21,6 +21,7 @@ import numpy as np
 
 from envs import tempdirs
 from envs.actions import action_mask, own_actions, translated, union_of_names
+from envs.caption_changes import ChangeTeller
 from envs.data import EpisodeResult, EpisodeSeeds, GamesStep
 from envs.endings import episode_result
 from envs.engine import Engine
@@ -95,6 +96,7 @@ class NetHackVector:
             has_messages=True,
         )
         self._allocate(num_games)
+        self._changes = ChangeTeller(self._buffers.arrays) if config.captions == "changes" else None
         self._build(specs, config.engine)
 
     def _nle_keys(self, config: GamesConfig, specs: Sequence[TaskSpec]) -> set[str]:
@@ -105,6 +107,8 @@ class NetHackVector:
                 keys.update(AskedLogic.nle_keys(spec))
         if self._features is not None:
             keys.update(self._features.nle_keys)
+        if config.captions == "changes":
+            keys.update(ChangeTeller.NLE_KEYS)
         return keys
 
     def _allocate(self, num_games: int) -> None:
@@ -124,7 +128,7 @@ class NetHackVector:
         self._closed = False
         levels = [level_of(spec, self._folder / "levels") for spec in specs]
         self._games = [
-            Game(spec, levels[b % len(specs)], self._buffers.rows(b), self._last_blstats[b], self._folder, engine)
+            Game(spec, levels[b % len(specs)], self._rows(b), self._last_blstats[b], self._folder, engine)
             for b, spec in enumerate(self._specs)
         ]
         self._groups: list[_Group] = []
@@ -141,9 +145,19 @@ class NetHackVector:
                 if hasattr(controls, "on_macro"):
                     controls.on_macro = partial(logic.between, g)
                 play = controls.play
-                self._controls[k + g * len(specs)] = play if own is None else translated(play, own.tolist())
+                if own is not None:
+                    play = translated(play, own.tolist())
+                b = k + g * len(specs)
+                self._controls[b] = play if self._changes is None else self._changes.watched(b, play)
         self._plays = [_idle] * self.num_games
         self._log_actions: list[Callable[[int], Any]] = [_idle] * self.num_games
+
+    def _rows(self, b: int) -> dict[str, np.ndarray]:
+        """Where a game writes its observations."""
+        rows = self._buffers.rows(b)
+        if self._changes is not None:
+            rows["inv_strs"] = self._changes.name_rows[b]
+        return rows
 
     # ---- episodes
 
@@ -177,6 +191,8 @@ class NetHackVector:
         self._logs[b] = array("H")
         self._plays[b], self._log_actions[b] = self._controls[b], self._logs[b].append
         self._last_blstats[b] = self._max_blstats[b] = self._blstats[b]
+        if self._changes is not None:
+            self._changes.begin(b)
         self._steps[b] = self._returns[b] = 0
         self._episodes[b] += 1
         self.active[b] = True
@@ -249,6 +265,9 @@ class NetHackVector:
         features: Mapping[str, np.ndarray] = {}
         if self._features is not None:
             features = self._features.update(self._buffers.arrays, actions, messages)
+        if self._changes is not None:
+            for b, lines in self._changes.tell(self.active, over).items():
+                messages[b] = b"\n".join((messages[b], lines)) if messages[b] else lines
         return _Outcome(status, reward, messages, features)
 
     def _judge(self, actions: np.ndarray, over: list[bool]) -> tuple[np.ndarray, np.ndarray]:

@@ -2,10 +2,10 @@
 
 tyro reads the flags and prints the help; pydantic judges the values. What is wrong is said in one sentence.
 
-A field that may hold one of several configuration classes (told apart by a ``type`` field) is switched by
-``--field.type name``; it then starts from the defaults of that class. Sequences take several values
-(``--env.tasks A B``), switches are ``--x`` and ``--no-x`` or ``--x true`` and ``--x false``, and ``None``
-empties a field that may be empty. ``-`` and ``_`` in names are the same.
+A field that may hold one of several configuration classes (told apart by a ``kind`` field) is switched by
+``--field.kind name``; it keeps what both classes inherit from a common one, and starts from the defaults of the
+new class for the rest. Sequences take several values (``--env.tasks A B``), switches are ``--x`` and ``--no-x`` or
+``--x true`` and ``--x false``, and ``None`` empties a field that may be empty. ``-`` and ``_`` in names are the same.
 """
 
 from __future__ import annotations
@@ -88,11 +88,11 @@ def _typed(path: str) -> str:
 
 
 def _switch_types(default: ConfigT, tokens: list[str]) -> tuple[ConfigT, list[str]]:
-    """Apply every ``--field.type name``, outer fields first."""
-    switches = [token for token in tokens if token.endswith(".type") and _is_flag(token)]
+    """Apply every ``--field.kind name``, outer fields first."""
+    switches = [token for token in tokens if token.endswith(".kind") and _is_flag(token)]
     for token in sorted(switches, key=lambda t: t.count(".")):
         at = tokens.index(token)
-        path = token.removeprefix("--").removesuffix(".type").replace("-", "_").split(".")
+        path = token.removeprefix("--").removesuffix(".kind").replace("-", "_").split(".")
         owner = _walk(default, path[:-1])
         hints = get_type_hints(type(owner)) if isinstance(owner, BaseModel) else {}
         variants = config_tree.variants(hints.get(path[-1]))
@@ -103,9 +103,18 @@ def _switch_types(default: ConfigT, tokens: list[str]) -> tuple[ConfigT, list[st
             raise UserError(f"{token} cannot be '{name}'; allowed are {', '.join(sorted(variants))}")
         tokens = tokens[:at] + tokens[at + 2 :]
         current = getattr(owner, path[-1])
-        if getattr(current, "type", None) != name:
-            default = _with(default, path, validate(variants[name], {"type": name}))
+        if getattr(current, "kind", None) != name:
+            kept = _shared(current, variants[name])
+            default = _with(default, path, validate(variants[name], kept | {"kind": name}))
     return default, tokens
+
+
+def _shared(current: Any, model: type[BaseModel]) -> dict[str, Any]:
+    """What a configuration holds in the fields that it and another class inherit from a common one."""
+    if not isinstance(current, BaseModel):
+        return {}
+    bases = [base for base in type(current).__mro__[1:] if issubclass(base, BaseModel) and issubclass(model, base)]
+    return {name: getattr(current, name) for name in (bases[0].model_fields if bases else ())}
 
 
 def _walk(value: Any, path: Sequence[str]) -> Any:
@@ -170,7 +179,7 @@ def _unknown(name: str, default: BaseModel, flags: Mapping[str, config_tree.Flag
     for path, variants in config_tree.unions(default):
         for kind, model in variants.items():
             if name in {_typed(f"{path}.{field}") for field in model.model_fields}:
-                return f"{name} belongs to {_typed(path)}.type {kind}; give that first"
+                return f"{name} belongs to {_typed(path)}.kind {kind}; give that first"
     last = name.rpartition(".")[2].removeprefix("--")
     same = [known for known in flags if known.rpartition(".")[2] == last]
     near = list(dict.fromkeys([*same, *nearest(name, flags)]))[:3]
@@ -219,7 +228,7 @@ def _registry(default: BaseModel) -> Any:
         model = info.type
         hints: dict[str, Any] = get_type_hints(model)
         if model in types_of:
-            hints["type"] = Literal[types_of[model]]
+            hints["kind"] = Literal[types_of[model]]
         fields = tuple(
             tyro.constructors.StructFieldSpec(
                 name=field.alias or name,

@@ -43,9 +43,9 @@ def check_startable(config: TrainConfig) -> None:
             device(config.device)
         except ValueError as error:
             raise UserError(str(error)) from None
-    if config.uses_labels:
+    if config.uses_labels and not config.asks_language_model:
         try:
-            config.labels.client.build()
+            config.labels.client.build(config.llm)
         except (ValueError, OSError) as error:
             raise UserError(f"labels.client: {error}") from None
 
@@ -66,7 +66,7 @@ def _fits_peers(config: TrainConfig) -> bool:
 
 
 def check_label_store(config: TrainConfig, run: Path | None) -> None:
-    """Refuse a label store that is damaged or that another run is writing.
+    """Refuse a label store that cannot be written: damaged, something else, or on a network file system.
 
     Args:
         config: the run's.

@@ -17,14 +17,15 @@ COMMANDS = {
     "train": "train an agent from a preset, or resume a run",
     "eval": "play listed episodes with a run's policy, and summarise them",
     "compare": "put the evaluations of several runs side by side",
-    "labels": "list or export the labels of captions",
+    "labels": "gather, label, list, compare or export captions and their labels",
     "report": "write a run's report, one self-contained HTML file",
     "bench": "measure speed against a reference in one run",
     "reference": "train Stable-Baselines3's PPO with a preset's network and hyper-parameters",
     "study": "run, or go on with, a set of training runs and their evaluations",
+    "serve-llm": "serve a language model for labelling, with vLLM",
     "tasks": "list the task ids that can be played here",
 }
-_MODULES = {"eval": "evaluate"}
+_MODULES = {"eval": "evaluate", "serve-llm": "serve_llm"}
 
 
 def _help() -> str:

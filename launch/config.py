@@ -10,8 +10,10 @@ from pydantic import Field, model_validator
 from agents.config import ENCODED_KEYS, ModelConfig, PPOConfig
 from envs.data import Config
 from envs.tasks import GamesConfig
+from launch.llm_server_config import ServerConfig
 from rewards.config import RewardConfig
 from rewards.labels.config import LabelsConfig
+from rewards.llm.config import LLMConfig
 
 
 class RolloutConfig(Config):
@@ -84,6 +86,8 @@ class TrainConfig(Config):
     ppo: PPOConfig = PPOConfig()
     reward: RewardConfig = RewardConfig()
     labels: LabelsConfig = LabelsConfig()
+    llm: LLMConfig = LLMConfig()
+    llm_server: ServerConfig = ServerConfig()
     logging: LoggingConfig = LoggingConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
 
@@ -122,6 +126,11 @@ class TrainConfig(Config):
         """A reward needs captions labelled."""
         return self.reward.oni.weight > 0
 
+    @property
+    def asks_language_model(self) -> bool:
+        """A language model is asked for labels."""
+        return self.uses_labels and self.labels.client.asks_language_model(self.llm)
+
     @model_validator(mode="after")
     def _across_rooms(self) -> Self:
         unread = [key for key in self.env.obs_keys if key not in ENCODED_KEYS]
@@ -148,6 +157,8 @@ class TrainConfig(Config):
             )
         if self.labels.mode == "barrier" and self.rollout.max_policy_lag > 0:
             raise ValueError("labels.mode=barrier is for synchronous runs: set rollout.max_policy_lag to 0")
+        if self.uses_labels:
+            self.labels.spec(asks_pairs=self.reward.oni.asks_pairs)
         if self.reward.env.weight == 0 and self.reward.oni.weight == 0:
             raise ValueError("every reward has weight 0: set reward.env.weight or reward.oni.weight above 0")
         return self
@@ -169,6 +180,12 @@ _MAY_CHANGE_ON_RESUME = frozenset(
         "checkpoint.interval_updates",
         "checkpoint.keep",
         "rollout.max_worker_deaths",
+        "llm.base_url",
+        "llm.required",
+        "llm.api_key_env",
+        "llm.max_batch",
+        "llm.max_in_flight",
+        "llm_server.*",
         "rollout.recycle_growth_mb",
     }
 )

@@ -71,11 +71,11 @@ def alternatives(annotation: Any) -> tuple[Any, ...]:
 
 
 def variants(annotation: Any) -> dict[str, type[BaseModel]]:
-    """``{value of the type field: class}`` of a union of configuration classes."""
+    """``{value of the kind field: class}`` of a union of configuration classes."""
     found = {}
     for member in alternatives(annotation):
-        if isinstance(member, type) and issubclass(member, BaseModel) and "type" in member.model_fields:
-            found |= {str(name): member for name in get_args(member.model_fields["type"].annotation)}
+        if isinstance(member, type) and issubclass(member, BaseModel) and "kind" in member.model_fields:
+            found |= {str(name): member for name in get_args(member.model_fields["kind"].annotation)}
     return found
 
 

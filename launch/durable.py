@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
@@ -81,6 +82,7 @@ class JsonLines:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock = threading.Lock()  # events come from other threads too
         self._cut_unfinished()
         self._file = path.open("a", encoding="utf-8")
 
@@ -94,8 +96,10 @@ class JsonLines:
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one line. Numbers that JSON has no word for (nan, inf) become null; paths become text."""
-        self._file.write(json.dumps(_jsonable(record), allow_nan=False, ensure_ascii=False) + "\n")
-        self._file.flush()
+        line = json.dumps(_jsonable(record), allow_nan=False, ensure_ascii=False) + "\n"
+        with self._lock:
+            self._file.write(line)
+            self._file.flush()
 
     def keep(self, wanted: Callable[[Mapping[str, Any]], bool]) -> int:
         """Drop the lines that are not wanted; returns how many went."""

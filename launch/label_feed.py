@@ -1,6 +1,6 @@
 """The labeller beside a run: on a thread of the driver's process, or in an async Ray actor.
 
-The driver hands captions over and goes on; labels come back when they are there. Only ``drain`` waits,
+The driver hands questions over and goes on; answers come back when they are there. Only ``drain`` waits,
 and only a run with ``labels.mode=barrier`` asks for it.
 """
 
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import ray
@@ -16,30 +18,37 @@ import ray
 from envs.protocols import State
 from launch.config import TrainConfig
 from rewards.labels.labeller import Labeller
+from rewards.labels.questions import Answer, Question
 from rewards.labels.store import LabelStore
 
 T = TypeVar("T")
-Labels = Sequence[tuple[int, float | None]]
-"""(caption id, value) pairs, in the order in which they were stored."""
 
 
 class LabelFeed(Protocol):
-    """Captions in, labels out."""
+    """Questions in, answers out.
 
-    def submit(self, captions: Mapping[int, str]) -> None:
-        """Ask for labels; returns at once."""
+    Every method but ``close`` raises ``LabellerError`` once labelling has stopped because of an error. An
+    annotator that cannot be reached is none: ``problem`` tells of it.
+    """
+
+    def submit(self, questions: Iterable[Question]) -> None:
+        """Ask; returns at once."""
         ...
 
-    def poll(self) -> Labels:
-        """Labels that arrived since the last call; returns at once."""
+    def poll(self) -> Sequence[Answer]:
+        """Answers that arrived since the last call, in the order they came; returns at once."""
         ...
 
-    def drain(self, captions: Mapping[int, str]) -> Labels:
-        """Wait until each of these captions has its answer; sorted by caption id."""
+    def drain(self, questions: Iterable[Question]) -> Sequence[Answer]:
+        """Wait until each of these questions has its answer; sorted by ids."""
         ...
 
-    def flush(self) -> Labels:
+    def flush(self) -> Sequence[Answer]:
         """As ``poll``, but waits for the labeller's word (not for the annotator's)."""
+        ...
+
+    def problem(self) -> str | None:
+        """One sentence: why no labels come; None while they do. Possibly a moment old."""
         ...
 
     def metrics(self) -> Mapping[str, float]:
@@ -55,8 +64,12 @@ class LabelFeed(Protocol):
         ...
 
     def close(self) -> None:
-        """End the labeller and close its store."""
+        """End the labeller and close its store; a second time changes nothing."""
         ...
+
+
+def _sorted(answers: Iterable[Answer]) -> list[Answer]:
+    return sorted(answers, key=lambda answer: answer.question.ids)
 
 
 class ThreadFeed:
@@ -65,75 +78,78 @@ class ThreadFeed:
     def __init__(self, store: LabelStore, labeller: Labeller) -> None:
         self._store, self._labeller = store, labeller
         self._cursor = 0
+        self._is_closed = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="labeller", daemon=True)
         self._thread.start()
-        self._run(_start(labeller))
+        asyncio.run_coroutine_threadsafe(labeller.start(), self._loop).result()
 
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+    def _call(self, method: Callable[..., T], *args: Any) -> T:
+        """Call a plain method on the labeller's loop."""
 
-    def submit(self, captions: Mapping[int, str]) -> None:
-        """Ask for labels; returns at once."""
-        if captions:
-            self._run(_submit(self._labeller, captions))
+        async def call() -> T:
+            return method(*args)
 
-    def poll(self) -> Labels:
-        """Labels that arrived since the last call."""
-        labels, self._cursor = self._run(_since(self._labeller, self._cursor))
-        return labels
+        return asyncio.run_coroutine_threadsafe(call(), self._loop).result()
 
-    def drain(self, captions: Mapping[int, str]) -> Labels:
-        """Wait until each of these captions has its answer."""
-        return sorted(self._run(self._labeller.drain(captions)).items())
+    def submit(self, questions: Iterable[Question]) -> None:
+        """Ask; returns at once."""
+        if questions := list(questions):
+            self._call(self._labeller.submit, questions)
 
-    def flush(self) -> Labels:
-        """Labels that arrived since the last call."""
+    def poll(self) -> Sequence[Answer]:
+        """Answers that arrived since the last call."""
+        answers, self._cursor = self._call(self._labeller.labels_since, self._cursor)
+        return answers
+
+    def drain(self, questions: Iterable[Question]) -> Sequence[Answer]:
+        """Wait until each of these questions has its answer."""
+        return _sorted(asyncio.run_coroutine_threadsafe(self._labeller.drain(questions), self._loop).result())
+
+    def flush(self) -> Sequence[Answer]:
+        """Answers that arrived since the last call."""
         return self.poll()
+
+    def problem(self) -> str | None:
+        """Why no labels come."""
+        return self._call(lambda: self._labeller.problem)
 
     def metrics(self) -> Mapping[str, float]:
         """The labeller's counters."""
-        return self._run(_metrics(self._labeller))
+        return self._call(self._labeller.metrics)
 
     def state_dict(self) -> State:
         """The budget that was spent."""
-        return self._run(_state(self._labeller))
+        return self._call(self._labeller.state_dict)
 
     def load_state_dict(self, state: State) -> None:
         """Continue from ``state_dict``."""
-        self._run(_load(self._labeller, state))
+        self._call(self._labeller.load_state_dict, state)
 
     def close(self) -> None:
         """End the labeller, its loop and its thread."""
-        self._run(self._labeller.close())
-        self._store.close()
+        if self._is_closed:
+            return
+        self._is_closed = True
+        with ExitStack() as stack:  # whatever fails, the thread ends and the store is closed
+            stack.callback(self._end_loop)
+            stack.callback(self._store.close)
+            asyncio.run_coroutine_threadsafe(self._labeller.close(), self._loop).result()
+
+    def _end_loop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
 
-async def _start(labeller: Labeller) -> None:
-    await labeller.start()
+@dataclass(frozen=True)
+class News:
+    """What a labeller in another process has to tell."""
 
-
-async def _submit(labeller: Labeller, captions: Mapping[int, str]) -> None:
-    labeller.submit(captions)
-
-
-async def _since(labeller: Labeller, cursor: int) -> tuple[Labels, int]:
-    return labeller.labels_since(cursor)
-
-
-async def _metrics(labeller: Labeller) -> Mapping[str, float]:
-    return labeller.metrics()
-
-
-async def _state(labeller: Labeller) -> State:
-    return labeller.state_dict()
-
-
-async def _load(labeller: Labeller, state: State) -> None:
-    labeller.load_state_dict(state)
+    answers: Sequence[Answer] = ()
+    cursor: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    problem: str | None = None
 
 
 @ray.remote(num_cpus=0, max_restarts=0)
@@ -147,20 +163,20 @@ class LabellerActor:
 
     async def start(self) -> None:
         """Begin to answer."""
-        await _start(self._labeller)
+        await self._labeller.start()
 
-    async def submit(self, captions: Mapping[int, str]) -> None:
-        """Ask for labels."""
-        self._labeller.submit(captions)
+    async def submit(self, questions: Sequence[Question]) -> None:
+        """Ask."""
+        self._labeller.submit(questions)
 
-    async def since(self, cursor: int) -> tuple[Labels, int, Mapping[str, float]]:
-        """Labels after ``cursor``, the new cursor, and the counters."""
-        labels, cursor = self._labeller.labels_since(cursor)
-        return labels, cursor, self._labeller.metrics()
+    async def since(self, cursor: int) -> News:
+        """Answers after ``cursor``, and how the labeller fares."""
+        answers, cursor = self._labeller.labels_since(cursor)
+        return News(answers, cursor, self._labeller.metrics(), self._labeller.problem)
 
-    async def drain(self, captions: Mapping[int, str]) -> Mapping[int, float | None]:
-        """Wait for the answers to these captions."""
-        return await self._labeller.drain(captions)
+    async def drain(self, questions: Sequence[Question]) -> Sequence[Answer]:
+        """Wait for the answers to these questions."""
+        return await self._labeller.drain(questions)
 
     async def state_dict(self) -> State:
         """The budget that was spent."""
@@ -172,8 +188,10 @@ class LabellerActor:
 
     async def close(self) -> None:
         """End the labeller and close its store."""
-        await self._labeller.close()
-        self._store.close()
+        try:
+            await self._labeller.close()
+        finally:
+            self._store.close()
 
 
 class RayFeed:
@@ -181,43 +199,47 @@ class RayFeed:
 
     def __init__(self, config: TrainConfig, store_path: str) -> None:
         self._actor: Any = LabellerActor.remote(config.model_dump_json(), store_path)
+        self._is_closed = False
         ray.get(self._actor.start.remote())
-        self._cursor = 0
-        self._metrics: Mapping[str, float] = {}
+        self._last = News()
         self._submitted: list[Any] = []
-        self._news = self._actor.since.remote(0)
+        self._next = self._actor.since.remote(0)
 
-    def submit(self, captions: Mapping[int, str]) -> None:
-        """Ask for labels; returns at once."""
-        if captions:
-            self._submitted.append(self._actor.submit.remote(dict(captions)))
+    def submit(self, questions: Iterable[Question]) -> None:
+        """Ask; returns at once."""
+        if questions := list(questions):
+            self._submitted.append(self._actor.submit.remote(questions))
 
-    def poll(self) -> Labels:
-        """Labels that arrived since the last call; a labeller that died raises its cause here."""
+    def poll(self) -> Sequence[Answer]:
+        """Answers that arrived since the last call; a labeller that died raises its cause here."""
         taken, self._submitted = ray.wait(self._submitted, num_returns=len(self._submitted), timeout=0)
         ray.get(taken)
-        ready, _ = ray.wait([self._news], timeout=0)
+        ready, _ = ray.wait([self._next], timeout=0)
         return self._take_news() if ready else []
 
-    def _take_news(self) -> Labels:
-        news: Any = ray.get(self._news)
-        labels, self._cursor, self._metrics = news
-        self._news = self._actor.since.remote(self._cursor)
-        return labels
+    def _take_news(self) -> Sequence[Answer]:
+        news: Any = ray.get(self._next)
+        self._last = news
+        self._next = self._actor.since.remote(self._last.cursor)
+        return self._last.answers
 
-    def flush(self) -> Labels:
+    def flush(self) -> Sequence[Answer]:
         """As ``poll``, but waits for the labeller's word (not for the annotator's)."""
-        # The first answer may have been given before the last captions were submitted; the second was not.
+        # The first answer may have been given before the last questions were submitted; the second was not.
         return [*self._take_news(), *self._take_news()]
 
-    def drain(self, captions: Mapping[int, str]) -> Labels:
-        """Wait until each of these captions has its answer."""
-        answers: Any = ray.get(self._actor.drain.remote(dict(captions)))
-        return sorted(answers.items())
+    def drain(self, questions: Iterable[Question]) -> Sequence[Answer]:
+        """Wait until each of these questions has its answer."""
+        answers: Any = ray.get(self._actor.drain.remote(list(questions)))
+        return _sorted(answers)
+
+    def problem(self) -> str | None:
+        """Why no labels came, as of the last news."""
+        return self._last.problem
 
     def metrics(self) -> Mapping[str, float]:
         """The counters as of the last news."""
-        return self._metrics
+        return self._last.metrics
 
     def state_dict(self) -> State:
         """The budget that was spent."""
@@ -230,6 +252,9 @@ class RayFeed:
 
     def close(self) -> None:
         """End the labeller and its actor."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         # A labeller that died has said so by raising elsewhere, and has nothing left to close.
         ray.wait([self._actor.close.remote()], timeout=10.0)
         ray.kill(self._actor)

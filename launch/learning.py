@@ -14,8 +14,8 @@ from envs.data import EpisodeResult, RewardOutput
 from envs.phases import Span
 from envs.protocols import State
 from launch.ledger import CaptionTally, RunningSums
-from rewards.labels.table import LabelTable
 from rewards.mix import RewardMix
+from rewards.oni.values import CaptionValues
 
 CAPTION_PART = "oni"
 """The reward part that pays captions."""
@@ -34,7 +34,7 @@ class UpdateReport:
     part_sums: Mapping[str, list[float]]
     """Of each reward part: its sums over the episodes that ended."""
     covered: tuple[int, int]
-    """Caption occurrences that had a label, and how many there were."""
+    """Caption occurrences that had a value, and how many there were."""
     learned: Mapping[str, float]
     """The learner's metrics."""
     seconds: Mapping[str, float]
@@ -44,17 +44,17 @@ class UpdateReport:
 
 
 class Learning:
-    """What turns rollouts into a better network: labels, rewards, learner.
+    """What turns rollouts into a better network: captions' values, rewards, learner.
 
     Args:
-        table: the labels that the mix reads.
+        values: what captions are worth, which the mix reads.
         mix: the rewards.
         learner: improves the network; its phases are also this object's.
         name: of the process, in profiles.
     """
 
-    def __init__(self, table: LabelTable, mix: RewardMix, learner: PPOLearner, name: str = "learner") -> None:
-        self.table, self.mix, self.learner = table, mix, learner
+    def __init__(self, values: CaptionValues, mix: RewardMix, learner: PPOLearner, name: str = "learner") -> None:
+        self.values, self.mix, self.learner = values, mix, learner
         self.phases = learner.phases
         self._name = name
         self._memories: dict[int, Any] = {}
@@ -116,10 +116,10 @@ class Learning:
         if ids is None:
             return 0, 0
         spoken = ids[ids != 0]
-        return int(self.table.lookup(spoken)[1].sum()), len(spoken)
+        return int(self.values.lookup(spoken)[1].sum()), len(spoken)
 
     def common_state(self) -> State:
-        """What all learners of a group have in common: optimiser, normalisers, labels (weights are kept apart)."""
+        """What all learners of a group have in common: optimiser, normalisers, values (weights are kept apart)."""
         return {"learner": self.learner.state_dict(), "mix": self.mix.state_dict()}
 
     def load_common_state(self, state: Mapping[str, Any]) -> None:

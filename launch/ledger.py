@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,13 +57,18 @@ class CaptionLedger:
             self._counts[caption] = self._counts.get(caption, 0) + count
             self._paid[caption] = self._paid.get(caption, 0.0) + paid
 
-    def most_frequent(self, labels: Mapping[int, float | None], num: int = 200) -> list[dict[str, Any]]:
-        """Rows ``{text, count, label, paid}``: the most frequent captions and the most paid ones."""
+    def most_frequent(self, value: Callable[[int], float | None], num: int = 200) -> list[dict[str, Any]]:
+        """Rows ``{text, count, label, paid}``: the most frequent captions and the most paid ones.
+
+        Args:
+            value: what a caption is worth (its label, or what a model made of labels), None where nobody knows.
+            num: how many of each.
+        """
         counts = {caption: count for caption, count in self._counts.items() if caption in self.texts}
         chosen = set(sorted(counts, key=counts.__getitem__, reverse=True)[:num])
         chosen |= set(sorted(counts, key=lambda c: self._paid[c], reverse=True)[:num])
         return [
-            {"text": self.texts[c], "count": counts[c], "label": labels.get(c), "paid": self._paid[c]}
+            {"text": self.texts[c], "count": counts[c], "label": value(c), "paid": self._paid[c]}
             for c in sorted(chosen, key=counts.__getitem__, reverse=True)
         ]
 

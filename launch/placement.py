@@ -17,9 +17,7 @@ from agents.rollout import Collected
 from envs.protocols import State
 from launch.learning import Learning, UpdateReport
 from launch.workers import Weights, WorkerPool
-
-Labels = Sequence[tuple[int, float | None]]
-"""(caption id, value) pairs."""
+from rewards.oni.caption_model import Values
 
 
 class Placement(Protocol):
@@ -39,11 +37,11 @@ class Placement(Protocol):
         """Have a batch collected; returns the captions ``{id: text}`` that its workers had not met before."""
         ...
 
-    def learn(self, labels: Labels, share: float) -> list[UpdateReport]:
+    def learn(self, values: Values, share: float) -> list[UpdateReport]:
         """Score the collected batch and learn from it.
 
         Args:
-            labels: known since the last call; taken in first.
+            values: of captions, those that changed since the last call; taken in first.
             share: of the run that is over.
 
         Returns:
@@ -112,9 +110,9 @@ class SplitPlacement:
         self._held = self._pool.batch()
         return _new_captions(self._held)
 
-    def learn(self, labels: Labels, share: float) -> list[UpdateReport]:
+    def learn(self, values: Values, share: float) -> list[UpdateReport]:
         """Score, learn, publish."""
-        self._learning.table.apply(labels)
+        self._learning.values.apply(values)
         outputs = self._learning.score(self._held)
         report = self._learning.learn(self._held, outputs, share)
         self._publish()

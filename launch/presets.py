@@ -33,7 +33,7 @@ def keyroom() -> TrainConfig:
 
 
 def keyroom_oni() -> TrainConfig:
-    """KeyRoom-S5 with the environment's reward and ONI retrieval over labelled captions."""
+    """KeyRoom-S5 with the environment's reward and ONI's beside it; --reward.oni.kind says which of the three."""
     return _with_oni(keyroom(), "keyroom_oni")
 
 
@@ -48,7 +48,7 @@ def locked_door() -> TrainConfig:
 
 
 def locked_door_oni() -> TrainConfig:
-    """LockedDoor with ONI retrieval beside the environment's reward."""
+    """LockedDoor with ONI's reward beside the environment's."""
     return _with_oni(locked_door(), "locked_door_oni")
 
 
@@ -58,7 +58,7 @@ def corridor() -> TrainConfig:
 
 
 def corridor_oni() -> TrainConfig:
-    """Corridor-R5 with ONI retrieval beside the environment's reward."""
+    """Corridor-R5 with ONI's reward beside the environment's."""
     return _with_oni(corridor(), "corridor_oni")
 
 

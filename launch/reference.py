@@ -41,7 +41,7 @@ from launch.stopping import StopRequest
 from launch.training_run import SUMMARY_FILE, TrainSummary, weights_sha256
 from launch.wiring import build_games, build_mix
 from rewards.config import PartConfig
-from rewards.labels.table import LabelTable
+from rewards.oni.values import CaptionValues
 
 MODEL_FILE = "model.zip"
 _METRICS: Mapping[str, tuple[str, float]] = {
@@ -113,7 +113,7 @@ def reference_env(config: TrainConfig) -> VecEnv:
         raise UserError(f"env.task: {error}") from None
     if config.reward.env == PartConfig():
         return venv
-    return RewardVecEnvWrapper(venv, build_mix(config, LabelTable()))
+    return RewardVecEnvWrapper(venv, build_mix(config, CaptionValues()))
 
 
 def reference_ppo(config: TrainConfig, venv: VecEnv, policy_kwargs: dict[str, Any] | None = None) -> PPO:

@@ -107,6 +107,14 @@ STUDIES: dict[str, tuple[Job, ...]] = {
         _seeds("corridor", 1_000_000),
         _seeds("corridor_oni", 1_000_000),
     ),
+    # ... and ONI's distilled rewards? Plain PPO and retrieval are in "sparse".
+    "oni": _seed_by_seed(
+        *(
+            _seeds(f"{task}_oni", 1_000_000, label=f"{task}_{kind}", flags=("--reward.oni.kind", kind))
+            for kind in ("classification", "ranking")
+            for task in ("locked_door", "corridor")
+        )
+    ),
     # Does it hurt where PPO alone is enough?
     "dense": tuple(_seeds("keyroom_oni", 500_000)),
     # The same, longer: goes on from the runs of "dense" and "soundness".

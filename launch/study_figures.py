@@ -49,6 +49,11 @@ def _clocks(title: str, task: str) -> Panel:
     return Panel(title=title, variants=variants, against=SECONDS)
 
 
+def _rewards(title: str, task: str) -> Panel:
+    variants = {"retrieval": "oni", "classification": "classification", "ranking": "ranking"}
+    return Panel(title=title, variants={"PPO": task} | {f"PPO + ONI {x}": f"{task}_{y}" for x, y in variants.items()})
+
+
 FIGURES: Mapping[str, tuple[Panel, ...]] = {
     "reference": (Panel(title="KeyRoom-S5", variants={"Yendor PPO": "keyroom", "SB3 PPO": "keyroom_reference"}),),
     "soundness": (
@@ -68,8 +73,8 @@ FIGURES: Mapping[str, tuple[Panel, ...]] = {
     ),
     "oni": (
         Panel(title="KeyRoom-S5", variants={"PPO": "keyroom", "PPO + ONI retrieval": "keyroom_oni"}),
-        Panel(title="LockedDoor", variants={"PPO": "locked_door", "PPO + ONI retrieval": "locked_door_oni"}),
-        Panel(title="Corridor-R5", variants={"PPO": "corridor", "PPO + ONI retrieval": "corridor_oni"}),
+        _rewards("LockedDoor", "locked_door"),
+        _rewards("Corridor-R5", "corridor"),
     ),
 }
 """``{file name: panels}``."""
@@ -231,7 +236,7 @@ def _seeds(num: int) -> str:
     return "1 seed" if num == 1 else f"{num} seeds"
 
 
-_COLOURS = ("#1f5f8b", "#b5532a", "#4c8c4a")
+_COLOURS = ("#1f5f8b", "#b5532a", "#4c8c4a", "#7b5ea7")
 
 
 def _draw_panel(panel: Panel, runs: Runs, axis: Any) -> None:

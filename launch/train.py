@@ -2,20 +2,22 @@
 
 Split: workers play, this process scores and learns.
 
-    RolloutWorker x N (Ray actors, or this process)             Labeller (async Ray actor, or a thread)
-      play T steps with policy v  --- Rollout --->  placement.collect()  ^ captions       | labels
-                                                            |            |                v
-                                    feed.submit(new captions) -----------+      feed.poll() / drain()
-                                                            |                             |
-                                    placement.learn(labels): LabelTable <-----------------+
+    RolloutWorker x N (Ray actors, or this process)          Labeller (async Ray actor, or a thread)  <-> annotator
+      play T steps with policy v  --- Rollout --->  placement.collect()     ^ questions       | answers
+                                                            |               |                 v
+                                                    CaptionModel.questions()        feed.poll() / drain()
+                                                                                              |
+                                                    CaptionModel.learn(answers) <-------------+
+                                                            | values of captions
+                                    placement.learn(values) v
                                       mix.score(rollout) -> RewardOutput
                                       learner.update(...) -> policy v+1  --> weights --> workers
 
-Symmetric: every worker is a peer that does all of it; only captions, labels and reports pass through here.
+Symmetric: every worker is a peer that does all of it; only captions, their values and reports pass through here.
 
     Peer x N (Ray actors)
       RolloutWorker and Learning, one network   <-- gradients, averaged over shared memory or gloo -->   peers
-        collect()  -- new captions -->  driver  -- labels -->  learn() -- UpdateReport --> driver
+        collect()  -- new captions -->  driver  -- values -->  learn() -- UpdateReport --> driver
 
 What waits for what: a learner waits for rollouts (never longer than the slowest worker), peers for each other's
 gradients, split workers for nobody up to ``rollout.max_policy_lag`` updates ahead, and nobody for labels, unless
@@ -40,6 +42,7 @@ from launch.checks import with_placement
 from launch.config import TrainConfig
 from launch.errors import RunError
 from launch.label_feed import LabelFeed, RayFeed, ThreadFeed
+from launch.language_model import language_model
 from launch.metrics import MetricsWriter
 from launch.peers import SymmetricPlacement
 from launch.placement import Placement, SplitPlacement
@@ -77,6 +80,7 @@ def train(
     config = resolved_config(config)
     saved = checkpoints.load_latest(folder.path, _reporter(folder, progress)) if resume else None
     with ExitStack() as stack:
+        config = stack.enter_context(language_model(config, folder, progress))
         if config.rollout.num_workers > 0:
             stack.enter_context(ray_session(config.ray_address, config.rollout.num_workers + 1))
         feed = stack.enter_context(_feed(config, folder.path)) if config.uses_labels else None

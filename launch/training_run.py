@@ -16,9 +16,10 @@ import numpy as np
 
 from envs.phases import Phases
 from launch import checkpoint as checkpoints
+from launch.annotation import Annotation
 from launch.config import TrainConfig
 from launch.durable import write_atomic
-from launch.label_feed import LabelFeed, Labels
+from launch.label_feed import LabelFeed
 from launch.learning import UpdateReport
 from launch.ledger import CaptionLedger, RecentSums
 from launch.metrics import MetricsWriter, WindowedEpisodes
@@ -27,7 +28,8 @@ from launch.profile import Profile
 from launch.progress import Progress
 from launch.run_folder import RunFolder, installed_versions
 from launch.stopping import StopRequest
-from launch.wiring import PROFILED_SPANS
+from launch.wiring import PROFILED_SPANS, build_caption_model
+from rewards.oni.caption_model import Values
 
 CAPTIONS_FILE = "captions.json"
 SUMMARY_FILE = "summary.json"
@@ -69,17 +71,15 @@ class TrainingRun:
         progress: Progress,
     ) -> None:
         self.config, self.folder = config, folder
-        self.placement, self.feed = placement, feed
+        self.placement = placement
         self.writer, self.progress = writer, progress
         self.steps = self.updates = 0
         self.phases = Phases()
         self.phases.spans_left = PROFILED_SPANS if config.profile else 0
         self._profile = Profile(folder.path) if config.profile else None
+        self.annotation = None if feed is None else self._annotation(feed)
         self.episodes = WindowedEpisodes()
         self.ledger, self.part_sums = CaptionLedger(), RecentSums()
-        self._labels: dict[int, float | None] = {}
-        self._untold: list[tuple[int, float | None]] = []
-        """Labels that the placement does not know yet."""
         self.times: dict[str, float] = {}
         """Seconds spent in each phase since the last line of metrics."""
         self._elapsed_before_s = 0.0
@@ -87,10 +87,27 @@ class TrainingRun:
         self._line_steps = self._line_updates = self._line_labels = self._saved_updates = 0
         self._last: dict[str, float] = {}
 
+    def _annotation(self, feed: LabelFeed) -> Annotation:
+        return Annotation(
+            feed,
+            build_caption_model(self.config),
+            waits=self.config.labels.mode == "barrier",
+            phases=self.phases,
+            on_outage=self._on_outage,
+        )
+
+    def _on_outage(self, problem: str | None) -> None:
+        if problem is None:
+            self.folder.event("labels_resumed", step=self.steps)
+            self.progress.note("labels come again")
+        else:
+            self.folder.event("labels_stopped", step=self.steps, cause=problem)
+            self.progress.note(f"{problem}; training goes on with the labels there are")
+
     def until(self, stop: StopRequest) -> TrainSummary:
         """Update after update, until the steps are done or a signal came."""
-        if self.feed is not None and self.steps == 0:
-            self._note(self.feed.poll())
+        if self.annotation is not None and self.steps == 0:
+            self.annotation.begin()
         began_at = self.updates
         while self.steps < self.config.total_steps and stop.signal is None:
             self.update()
@@ -111,13 +128,11 @@ class TrainingRun:
         self._learn_from(captions)
 
     def _learn_from(self, captions: Mapping[int, str]) -> None:
-        with self.phases.measure("labels"):
-            self.ledger.texts.update(captions)
-            self._take_labels(captions)
+        self.ledger.texts.update(captions)
+        values: Values = [] if self.annotation is None else self.annotation.update(captions)
         share = min(1.0, self.steps / self.config.total_steps)
-        untold, self._untold = self._untold, []
         with self.phases.measure("update"):
-            reports = self.placement.learn(untold, share)
+            reports = self.placement.learn(values, share)
         for phase, seconds in self.phases.take().items():
             self._count_time(phase, seconds)
         if not reports:  # a death undid it
@@ -133,31 +148,17 @@ class TrainingRun:
     def _count_time(self, phase: str, seconds: float) -> None:
         self.times[phase] = self.times.get(phase, 0.0) + seconds
 
-    def _take_labels(self, new: Mapping[int, str]) -> None:
-        if self.feed is None:
-            return
-        if self.config.labels.mode == "barrier":
-            self._note(self.feed.drain(new))
-            self.feed.poll()
-        else:
-            self.feed.submit(new)
-            self._note(self.feed.poll())
-
-    def _ask_again(self) -> None:
-        """Captions without an answer (dropped from a full queue, given up in an outage, cut) are asked again."""
-        if self.feed is not None and self.config.labels.mode == "async":
-            self.feed.submit({c: text for c, text in self.ledger.texts.items() if c not in self._labels})
-
-    def _note(self, labels: Labels) -> None:
-        self._labels.update(labels)
-        self._untold.extend(labels)
-
     def _account(self, report: UpdateReport) -> None:
         self.steps += report.steps
         self.episodes.add(report.episodes)
         self.part_sums.add(report.part_sums)
         for tally in report.captions:
             self.ledger.add(tally)
+        if self.annotation is not None:
+            self.annotation.count(report.captions)
+
+    def _value_of(self, caption: int) -> float | None:
+        return None if self.annotation is None else self.annotation.model.value(caption)
 
     def _means(self, reports: Sequence[UpdateReport]) -> dict[str, float]:
         """Metrics of one update, over its learners."""
@@ -170,7 +171,7 @@ class TrainingRun:
             found[f"rewards/{name}/valid"] = valid / steps
             if valid:
                 found[f"rewards/{name}/mean"] = totals / valid
-        if self.feed is not None:
+        if self.annotation is not None:
             known, spoken = (sum(x) for x in zip(*(report.covered for report in reports), strict=True))
             found["labels/coverage"] = known / spoken if spoken else 1.0
         return found
@@ -179,12 +180,12 @@ class TrainingRun:
         now, updates = time.monotonic(), self.updates - self._line_updates
         metrics = dict(self._last) | self.episodes.metrics()
         metrics |= {f"rewards/{name}/episode_sum": value for name, value in self.part_sums.metrics().items()}
-        if self.feed is not None:
-            self._ask_again()
-            metrics |= {f"labels/{name}": value for name, value in self.feed.metrics().items()}
-            metrics["labels/labels_per_s"] = (len(self._labels) - self._line_labels) / max(1e-9, now - self._line_s)
-            self._line_labels = len(self._labels)
-            metrics["labels/known"] = float(sum(value is not None for value in self._labels.values()))
+        if self.annotation is not None:
+            self.annotation.ask_again()
+            metrics |= self.annotation.metrics()
+            known = self.annotation.num_known
+            metrics["labels/labels_per_s"] = (known - self._line_labels) / max(1e-9, now - self._line_s)
+            self._line_labels = known
         metrics |= {f"time/{name}_s": seconds / max(1, updates) for name, seconds in self.times.items()}
         metrics["time/steps_per_s"] = (self.steps - self._line_steps) / max(1e-9, now - self._line_s)
         metrics["time/elapsed_s"] = self.elapsed_s
@@ -215,20 +216,16 @@ class TrainingRun:
         """
         for captions in self.placement.drain():
             self._learn_from(captions)
-        if self.feed is not None and self.config.labels.mode == "async":
-            self._note(self.feed.flush())
         state = {
             "steps": self.steps,
             "updates": self.updates,
             "elapsed_s": self.elapsed_s,
             "placement": self.placement.state_dict(),
-            "labels": {str(caption): value for caption, value in self._labels.items()},
-            "untold": [caption for caption, _ in self._untold],
             "episodes": self.episodes.state_dict(),
             "ledger": self.ledger.state_dict(),
             "part_sums": self.part_sums.state_dict(),
             "metrics": self._last,
-            "feed": None if self.feed is None else self.feed.state_dict(),
+            "annotation": None if self.annotation is None else self.annotation.state_dict(),
         }
         path = checkpoints.save(
             self.folder.path,
@@ -238,7 +235,7 @@ class TrainingRun:
             keep=self.config.checkpoint.keep,
             versions=installed_versions(),
         )
-        captions = json.dumps(self.ledger.most_frequent(self._labels), indent=1)
+        captions = json.dumps(self.ledger.most_frequent(self._value_of), indent=1)
         write_atomic(self.folder.path / CAPTIONS_FILE, captions)
         self.folder.event("checkpoint", step=self.steps, path=path.name)
         for worker in self.placement.recycle(state["placement"]):
@@ -251,16 +248,14 @@ class TrainingRun:
         self.steps, self.updates = int(state["steps"]), int(state["updates"])
         self._elapsed_before_s = float(state["elapsed_s"])
         self._line_steps, self._line_updates, self._saved_updates = self.steps, self.updates, self.updates
-        self._labels = {int(caption): value for caption, value in state["labels"].items()}
-        self._untold = [(int(caption), self._labels[int(caption)]) for caption in state["untold"]]
         self.episodes.load_state_dict(state["episodes"])
         self.ledger.load_state_dict(state["ledger"])
         self.part_sums.load_state_dict(state["part_sums"])
         self.placement.load_state_dict(state["placement"], saved.tensors["model"])
         self._last = dict(state["metrics"])
-        if self.feed is not None:
-            self.feed.load_state_dict(state["feed"])
-            self._ask_again()
+        if self.annotation is not None:
+            self.annotation.load_state_dict(state["annotation"])
+            self._line_labels = self.annotation.num_known
         self.folder.event("resumed", step=self.steps, checkpoint=saved.path.name)
         self.progress.note(f"resumed at step {self.steps:,} from {saved.path.name}")
 

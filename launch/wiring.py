@@ -17,9 +17,10 @@ from launch.learning import Learning
 from rewards.env import EnvReward
 from rewards.labels.labeller import Labeller
 from rewards.labels.store import LabelStore
-from rewards.labels.table import LabelTable
 from rewards.mix import Ingredient, RewardMix
-from rewards.oni.retrieval import RetrievalReward
+from rewards.oni.caption_model import CaptionModel
+from rewards.oni.reward import CaptionReward
+from rewards.oni.values import CaptionValues
 
 PROFILED_SPANS = 100_000
 """Stretches of work that a process keeps for a profile before it goes on without."""
@@ -61,12 +62,12 @@ def _worker(config: TrainConfig, games: Games, policy: TorchPolicy, stream: int)
 
 
 def build_learning(config: TrainConfig, spec: GamesSpec, name: str = "learner") -> Learning:
-    """Labels, rewards and learner; ``name`` is the process's in profiles."""
-    table = LabelTable()
-    mix = build_mix(config, table)
+    """Values of captions, rewards and learner; ``name`` is the process's in profiles."""
+    values = CaptionValues()
+    mix = build_mix(config, values)
     learner = build_learner(config, spec, mix)
     learner.phases.spans_left = PROFILED_SPANS if config.profile else 0
-    return Learning(table, mix, learner, name)
+    return Learning(values, mix, learner, name)
 
 
 def build_learner(config: TrainConfig, spec: GamesSpec, mix: RewardMix) -> PPOLearner:
@@ -75,27 +76,33 @@ def build_learner(config: TrainConfig, spec: GamesSpec, mix: RewardMix) -> PPOLe
     return PPOLearner(model, config.ppo, mix.gammas, device(config.device), config.seed)
 
 
-def build_mix(config: TrainConfig, table: LabelTable) -> RewardMix:
-    """Every reward of the run; ``table`` is filled by whoever reads labels."""
+def build_mix(config: TrainConfig, values: CaptionValues) -> RewardMix:
+    """Every reward of the run; ``values`` is renewed by whoever owns the caption model."""
     reward = config.reward
     ingredients = [Ingredient(model=EnvReward(), config=reward.env)]
     if reward.oni.weight > 0:
-        retrieval = RetrievalReward(table, reward.oni.count_exponent)
-        ingredients.append(Ingredient(model=retrieval, config=reward.oni))
+        captions = CaptionReward(values, reward.oni.count_exponent)
+        ingredients.append(Ingredient(model=captions, config=reward.oni))
     return RewardMix(ingredients, {"extrinsic": reward.extrinsic, "intrinsic": reward.intrinsic})
 
 
 def num_streams_of(config: TrainConfig) -> int:
     """S: reward streams that value heads are learned for."""
-    return len(build_mix(config, LabelTable()).streams)
+    return len(build_mix(config, CaptionValues()).streams)
 
 
 def build_labeller(config: TrainConfig, store_path: str) -> tuple[LabelStore, Labeller]:
     """The run's label store, and the labeller that writes it; whoever asked closes both.
 
     Raises:
-        LabelStoreError: the store is damaged, or another run writes it.
+        LabelStoreError: the store cannot be written.
     """
     labels = config.labels
+    client = labels.client.build(config.llm)
     store = LabelStore(store_path)
-    return store, Labeller(store, labels.client.build(), labels.spec, labels.labeller)
+    return store, Labeller(store, client, labels.spec(asks_pairs=config.reward.oni.asks_pairs), labels.labeller)
+
+
+def build_caption_model(config: TrainConfig) -> CaptionModel:
+    """What learns from the annotator's answers; it is seeded by the run's seed."""
+    return config.reward.oni.build(config.seed)

@@ -11,8 +11,8 @@ import numpy as np
 from envs.data import RewardOutput, RewardPart, Rollout
 from envs.group import Alone, Group
 from envs.protocols import RewardModel, State
-from rewards.config import PartConfig, StreamConfig
 from rewards.normalise import RunningMoments, moments
+from rewards.parts import PartConfig, StreamConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,12 +19,8 @@ which misses nothing, but needs a quiet machine and many updates.
 
 from __future__ import annotations
 
-import gc
-import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict
-from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -33,12 +29,12 @@ from pydantic import Field
 
 from agents.config import ModelConfig, PPOConfig
 from envs.data import Config
+from launch.bench.paired import cost
 from launch.bench.train import REFERENCE_NETWORK, TrainBench
 from launch.config import TrainConfig
-from launch.errors import UserError
 
 if TYPE_CHECKING:
-    from launch.bench.overhead_runs import OverheadRun, Spent, Variant
+    from launch.bench.overhead_runs import Spent, Variant
 
 TYPICAL = (
     "obs.hp", "prev_obs.hp", "obs.max_hp", "obs.depth", "obs.gold", "prev_obs.gold", "obs.score", "prev_obs.score",
@@ -46,7 +42,6 @@ TYPICAL = (
     "info.stairs_down_distance",
 )  # fmt: skip
 """What a reward for exploring and surviving reads."""
-_WARM_UP_UPDATES = 3
 _NO_LEARNING = 1e-12
 
 Positive = Annotated[int, Field(gt=0)]
@@ -93,10 +88,10 @@ class Row(NamedTuple):
     """Where it works."""
 
 
-_ALL = ("games", "inference", "captions", "record", "score", "learn", "rest")
+_ALL = ("games", "inference", "captions", "record", "labels", "reward_model", "score", "learn", "rest")
 ROWS = {
     "captions": Row("captions", "bare", ("captions", "record")),
-    "labels": Row("labels", "captions", ("rest",)),
+    "labels": Row("labels", "captions", ("labels", "reward_model", "rest")),
     "ONI retrieval": Row("oni", "labels", ("score", "inference", "learn")),
     "features": Row("features", "bare", ("games", "record")),
     "every feature": Row("every feature", "bare", ("games", "record")),
@@ -112,13 +107,14 @@ def variants(flags: OverheadBench) -> dict[str, Variant]:
     from envs.features import COLUMNS
     from launch.bench.overhead_runs import Variant
 
-    oni = {"reward.oni.weight": 0.1}
+    waits = {"labels.mode": "barrier"}
+    oni = waits | {"reward.oni.weight": 0.1}
     features = {"env.features": flags.features}
     return {
         "bare": Variant(),
         "bare again": Variant(),
         "captions": Variant(captions=True),
-        "labels": Variant(captions=True, labels=True),
+        "labels": Variant(captions=True, labels=True, changes=waits),
         "oni": Variant(captions=True, labels=True, changes=oni),
         "features": Variant(changes=features),
         "every feature": Variant(changes={"env.features": tuple(COLUMNS)}),
@@ -133,7 +129,11 @@ def measure(flags: OverheadBench) -> tuple[str, dict[str, Any]]:
     Raises:
         UserError: the flags do not fit together.
     """
-    spent = _take_turns(flags)
+    from launch.bench.overhead_runs import take_turns
+
+    found = variants(flags)
+    configs = {name: flags.train_config(variant.changes) for name, variant in found.items()}
+    spent = take_turns(found, configs, updates=flags.updates, threads=flags.threads, seed=flags.seed)
     costs = {name: _costs(spent[row.on], spent[row.off], row.phases, flags.batch) for name, row in ROWS.items()}
     bare_s = median(s.wall_s for s in spent["bare"])
     results = {
@@ -141,43 +141,6 @@ def measure(flags: OverheadBench) -> tuple[str, dict[str, Any]]:
         "measurements": {name: [asdict(s) for s in own] for name, own in spent.items()},
     }
     return table(results["summary"]), results
-
-
-def _take_turns(flags: OverheadBench) -> dict[str, list[Spent]]:
-    import torch
-
-    from launch.bench.overhead_runs import OverheadRun
-    from launch.train import resolved_config
-
-    torch.set_num_threads(flags.threads)
-    found = variants(flags)
-    configs = {name: resolved_config(flags.train_config(variant.changes)) for name, variant in found.items()}
-    with ExitStack() as stack:
-        path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="yendor-bench-")))
-        runs: dict[str, OverheadRun] = {}
-        for name, variant in found.items():
-            folder = path / name
-            folder.mkdir()
-            try:
-                runs[name] = OverheadRun(variant, configs[name], folder)
-            except ValueError as error:
-                raise UserError(str(error)) from None
-            stack.callback(runs[name].close)
-        order = np.random.default_rng(flags.seed)
-        for _ in range(_WARM_UP_UPDATES):
-            _round(runs, order)
-        print(f"{len(runs)} variants are warm")
-        # What was built will stay: the collector need not look at it again in somebody's turn.
-        gc.collect()
-        gc.freeze()
-        stack.callback(gc.unfreeze)
-        rounds = [_round(runs, order) for _ in range(flags.updates)]
-    return {name: [spent[name] for spent in rounds] for name in runs}
-
-
-def _round(runs: Mapping[str, OverheadRun], order: np.random.Generator) -> dict[str, Spent]:
-    names = list(runs)
-    return {names[i]: runs[names[i]].update() for i in order.permutation(len(names))}
 
 
 def _costs(on: Sequence[Spent], off: Sequence[Spent], phases: Sequence[str], steps: int) -> dict[str, Any]:
@@ -190,29 +153,6 @@ def _costs(on: Sequence[Spent], off: Sequence[Spent], phases: Sequence[str], ste
         "cpu": cost(cpu[0] - cpu[1], cpu[0], steps),
         "wall": cost(wall[0] - wall[1], wall[0], steps),
     }
-
-
-def cost(more_s: np.ndarray, update_s: np.ndarray, steps: int) -> dict[str, float]:
-    """What a part costs, from pairs of updates with and without it.
-
-    Args:
-        more_s: [N] seconds that the update with it took longer.
-        update_s: [N] seconds of the whole update with it.
-        steps: environment steps in an update.
-
-    Returns:
-        ``share`` of the time with it, its 95 % interval ``low`` and ``high``, and ``us_per_step``.
-    """
-    low, high = median_interval(more_s)
-    whole_s, more = float(np.median(update_s)), float(np.median(more_s))
-    return {"share": more / whole_s, "low": low / whole_s, "high": high / whole_s, "us_per_step": more / steps * 1e6}
-
-
-def median_interval(values: np.ndarray, seed: int = 0, samples: int = 10_000) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the median of values [N]."""
-    drawn = np.random.default_rng(seed).choice(values, (samples, len(values)))
-    low, high = np.quantile(np.median(drawn, axis=1), [0.025, 0.975])
-    return float(low), float(high)
 
 
 def table(summary: Mapping[str, Any]) -> str:

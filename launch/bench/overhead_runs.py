@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -9,20 +11,32 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from agents.policy import TorchPolicy, weights_of
 from agents.rollout import RolloutWorker
+from envs.phases import Phases
 from envs.seeding import TrainingSeeds
+from launch.annotation import Annotation
 from launch.bench.yendor_training import Silent
 from launch.config import TrainConfig
+from launch.errors import UserError
 from launch.label_feed import LabelFeed, ThreadFeed
 from launch.learning import Learning
 from launch.metrics import MetricsWriter
 from launch.placement import SplitPlacement
 from launch.run_folder import RunFolder
+from launch.train import resolved_config
 from launch.training_run import TrainingRun
-from launch.wiring import build_games, build_labeller, build_learning, build_model, num_streams_of
+from launch.wiring import (
+    build_caption_model,
+    build_games,
+    build_labeller,
+    build_learning,
+    build_model,
+    num_streams_of,
+)
 from launch.workers import LocalPool
 
 
@@ -33,14 +47,14 @@ class Variant:
     captions: bool = False
     """Messages are named and counted."""
     labels: bool = False
-    """Captions are sent to the labeller, and the update waits for its answers."""
+    """Captions are sent to the labeller; the update waits for its answers as ``labels.mode`` says."""
     metrics: bool = False
     """Everything is accounted for, and written every ``logging.interval_s``."""
     changes: dict[str, Any] = field(default_factory=dict)
     """Fields of ``TrainConfig`` by dotted path."""
 
 
-PHASES = ("games", "inference", "captions", "record", "score", "learn")
+PHASES = ("games", "inference", "captions", "record", "labels", "reward_model", "score", "learn")
 """Parts of an update that are timed by themselves; everything else is ``rest``."""
 
 
@@ -53,6 +67,9 @@ class Spent:
     """Of all threads of the process."""
     phases: Mapping[str, float]
     """Wall clock of each of ``PHASES``, in seconds, and ``rest``."""
+
+
+_WARM_UP_UPDATES = 3
 
 
 class OverheadRun:
@@ -73,7 +90,7 @@ class OverheadRun:
             if variant.labels:
                 feed = ThreadFeed(*build_labeller(config, str(folder / "labels.sqlite")))
                 stack.callback(feed.close)
-            loop = Loop(worker, learning, feed)
+            loop = Loop(worker, learning, None if feed is None else _annotation(config, feed, learning.phases))
             self._update: Callable[[], object] = loop.update
             self._write_line: Callable[[], None] | None = None
             self._times: Callable[[], Mapping[str, float]] = lambda: loop.times
@@ -81,7 +98,7 @@ class OverheadRun:
                 held = stack.enter_context(RunFolder.create(folder, "run", config.model_dump_json()))
                 writer = stack.enter_context(MetricsWriter(held.path, tensorboard=config.logging.tensorboard))
                 placement = SplitPlacement(LocalPool(worker), learning)
-                run = TrainingRun(config, held, placement, None, writer, Silent())
+                run = TrainingRun(config, held, placement, feed, writer, Silent())
                 # Writing a line starts the times afresh.
                 self._update, self._write_line, self._times = run.update, run._write_line, lambda: run.times
             self._interval_s = config.logging.interval_s
@@ -102,6 +119,53 @@ class OverheadRun:
         self._stack.close()
 
 
+def take_turns(
+    variants: Mapping[str, Variant], configs: Mapping[str, TrainConfig], *, updates: int, threads: int, seed: int
+) -> dict[str, list[Spent]]:
+    """Update all variants in turn, in an order drawn anew in each round.
+
+    Args:
+        variants: by name.
+        configs: of each, with its changes.
+        updates: of each variant that are measured, after a few that are not.
+        threads: of the learner's arithmetic.
+        seed: fixes the order of turns.
+
+    Returns:
+        What each update took, by variant.
+
+    Raises:
+        UserError: a configuration does not fit the task.
+    """
+    torch.set_num_threads(threads)
+    with ExitStack() as stack:
+        path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="yendor-bench-")))
+        runs: dict[str, OverheadRun] = {}
+        for name, variant in variants.items():
+            folder = path / name
+            folder.mkdir()
+            try:
+                runs[name] = OverheadRun(variant, resolved_config(configs[name]), folder)
+            except ValueError as error:
+                raise UserError(str(error)) from None
+            stack.callback(runs[name].close)
+        order = np.random.default_rng(seed)
+        for _ in range(_WARM_UP_UPDATES):
+            _round(runs, order)
+        print(f"{len(runs)} variants are warm")
+        # What was built will stay: the collector need not look at it again in somebody's turn.
+        gc.collect()
+        gc.freeze()
+        stack.callback(gc.unfreeze)
+        rounds = [_round(runs, order) for _ in range(updates)]
+    return {name: [spent[name] for spent in rounds] for name in runs}
+
+
+def _round(runs: Mapping[str, OverheadRun], order: np.random.Generator) -> dict[str, Spent]:
+    names = list(runs)
+    return {names[i]: runs[names[i]].update() for i in order.permutation(len(names))}
+
+
 def _timed(work: Callable[[], object]) -> tuple[float, float]:
     """Seconds of wall clock and of CPU time."""
     wall_s, cpu_s = time.perf_counter(), time.process_time()
@@ -119,17 +183,22 @@ def _worker(config: TrainConfig, *, captions: bool) -> RolloutWorker:
     return RolloutWorker(games, policy, rollout.num_steps, config.seed, 0)
 
 
+def _annotation(config: TrainConfig, feed: LabelFeed, phases: Phases) -> Annotation:
+    waits = config.labels.mode == "barrier"
+    return Annotation(feed, build_caption_model(config), waits=waits, phases=phases, on_outage=lambda problem: None)
+
+
 class Loop:
     """Collect, label, score, learn: what an update cannot do without, and nothing else.
 
     Args:
         worker: plays.
         learning: scores and learns.
-        feed: labels the worker's captions; None = nobody does.
+        annotation: has the worker's captions labelled; None = nobody does.
     """
 
-    def __init__(self, worker: RolloutWorker, learning: Learning, feed: LabelFeed | None) -> None:
-        self._worker, self._learning, self._feed = worker, learning, feed
+    def __init__(self, worker: RolloutWorker, learning: Learning, annotation: Annotation | None) -> None:
+        self._worker, self._learning, self._annotation = worker, learning, annotation
         self.times: dict[str, float] = {}
         """Seconds by phase in the last update."""
 
@@ -137,9 +206,8 @@ class Loop:
         """One update."""
         learner, phases = self._learning.learner, self._learning.phases
         collected = self._worker.collect()
-        if self._feed is not None:
-            self._learning.table.apply(self._feed.drain(collected.rollout.new_captions))
-            self._feed.poll()
+        if self._annotation is not None:
+            self._learning.values.apply(self._annotation.update(collected.rollout.new_captions))
         outputs = self._learning.score([collected])
         with phases.measure("learn"):
             learner.update([collected.rollout], outputs)

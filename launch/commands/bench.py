@@ -15,6 +15,7 @@ BENCHES = {
     "train": ("launch.bench.train", "TrainBench", "training: our PPO beside Stable-Baselines3's and sample-factory's"),
     "env": ("launch.bench.env", "EnvBench", "the games alone: ours beside gymnasium.make"),
     "overhead": ("launch.bench.overhead", "OverheadBench", "training: what captions, labels, features, ... add to it"),
+    "rewards": ("launch.bench.rewards", "RewardsBench", "training: what ONI's three rewards add to it"),
     "soak": ("launch.bench.soak", "SoakBench", "the games alone: does memory grow over many resets?"),
 }
 """``{name: (module, its configuration class, what is measured)}``; a module's ``measure`` takes an instance of the

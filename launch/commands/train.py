@@ -12,6 +12,7 @@ from launch.arguments import parse, validate
 from launch.checks import check_label_store, check_startable, with_placement
 from launch.config import TrainConfig, may_change_on_resume
 from launch.errors import UserError
+from launch.language_model import settled
 from launch.presets import PRESETS, preset
 from launch.run_folder import RunFolder, installed_versions, read_config
 
@@ -54,6 +55,7 @@ def run(argv: Sequence[str]) -> int:
     config = with_placement(config)
     if dry_run:
         return _show(config)
+    config = settled(config)
     check_label_store(config, None)
     folder = RunFolder.create(config.runs, config.name, config.model_dump_json(), prefix=config.preset)
     return _train(config, folder, resume=False)
@@ -65,6 +67,7 @@ def _resume(path: Path, flags: Sequence[str], dry_run: bool) -> int:
     if dry_run:
         return _show(config)
     check_startable(config)
+    config = settled(config)
     folder = RunFolder.open(path)
     try:
         folder.check_resume(config.model_dump_json(), may_change_on_resume(config))
@@ -101,8 +104,16 @@ def processes(config: TrainConfig) -> list[str]:
         labeller = "an async Ray actor"
     if config.uses_labels:
         store = config.labels.path or "labels.sqlite in the run's folder"
-        lines.append(f"labeller ({config.labels.client.kind}) as {labeller}, storing in {store}")
+        lines.append(f"labeller ({_annotator(config)}) as {labeller}, storing in {store}")
+        if config.asks_language_model and config.llm.serve:
+            lines.append(f"vLLM server of {config.llm.serve}, in a process group of its own")
     return lines
+
+
+def _annotator(config: TrainConfig) -> str:
+    if not config.asks_language_model:
+        return "lexicon" if config.labels.client.kind == "auto" else config.labels.client.kind
+    return f"language model {config.llm.model or config.llm.serve or 'of'} {config.llm.base_url or ''}".strip()
 
 
 def _on_ray(config: TrainConfig, games: str, batch: str) -> list[str]:

@@ -18,6 +18,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from envs.caption_changes import without_changes
 from envs.captions import canonical
 from rewards.labels.prompts import GOALS, VALUES
 
@@ -99,7 +100,8 @@ class Lexicon:
 
         Every sentence is judged by itself. A veto decides alone; else one helpful sentence makes the
         caption helpful; else a sentence without a rule leaves it uncovered; else one unhelpful sentence
-        makes it unhelpful.
+        makes it unhelpful. Lines that tell what changed (``env.captions=changes``) are left out: the rules are
+        about what the game says.
 
         Args:
             caption: a canonical text.
@@ -112,7 +114,7 @@ class Lexicon:
             raise LexiconError(
                 f"the lexicon has rules for the goals {', '.join(GOALS)}; '{goal}' needs a language model"
             )
-        rules = [self.match(sentence) for sentence in sentences(caption)]
+        rules = [self.match(sentence) for sentence in sentences(without_changes(caption))]
         found = {None if rule is None else rule.verdicts[goal] for rule in rules}
         if any(rule is not None and rule.veto for rule in rules):
             return "unhelpful"

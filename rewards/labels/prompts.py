@@ -1,7 +1,7 @@
-"""What an annotator is asked about one caption, and how its answer is read.
+"""What an annotator is asked about a caption or a pair of captions, and how its answer is read.
 
 A prompt's version names its wording and its reading rule: a change of either is a new version, since
-labels are stored under it. Everything fixed comes first and the caption last, so that a server with
+labels are stored under it. Everything fixed comes first and the captions last, so that a server with
 prefix caching computes the instructions once.
 """
 
@@ -11,6 +11,8 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+
+from rewards.labels.questions import Question
 
 VALUES: Mapping[str, float] = MappingProxyType({"helpful": 1.0, "neutral": 0.0, "unhelpful": 0.0})
 """What each verdict pays: ONI's binary reward (arXiv 2410.23022)."""
@@ -31,20 +33,49 @@ GOALS: Mapping[str, str] = MappingProxyType(
 )
 """Goals with a name; a goal may also be a sentence of the user's own."""
 
-_WORDINGS: Mapping[str, str] = MappingProxyType(
+PAIR_VALUES: Mapping[str, float] = MappingProxyType({"first": 1.0, "second": 0.0, "equal": 0.5})
+"""What each verdict on a pair means for the first caption."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Wording:
+    text: str
+    """With ``{goal}`` where the goal goes."""
+    values: Mapping[str, float]
+    """The choices, and what each is worth."""
+    is_pair: bool = False
+
+
+_GAME = (
+    "You judge the play of the computer game NetHack (or of one of its small training levels) by "
+    "the messages that it prints. The player wants to {goal}.\n\n"
+)
+
+_WORDINGS: Mapping[str, _Wording] = MappingProxyType(
     {
-        "single-1": (
-            "You judge the play of the computer game NetHack (or of one of its small training levels) by "
-            "the messages that it prints. The player wants to {goal}.\n\n"
-            "You are shown the message that followed one action. N stands for any number, _ for a name, a "
+        "single-1": _Wording(
+            _GAME + "You are shown the message that followed one action. N stands for any number, _ for a name, a "
             "letter or a text that does not matter, and each line is one page. Ask yourself what just "
             "happened in the game, and whether it brought the player closer to that goal.\n\n"
             "Verdicts:\n"
             "helpful: what happened is clear progress towards the goal.\n"
             "neutral: it neither helps nor harms, or it only informs.\n"
             "unhelpful: it harms the player, wastes the turn, or is a mistake or a refusal.\n\n"
-            "Answer with exactly one word: helpful, neutral or unhelpful."
-        )
+            "Answer with exactly one word: helpful, neutral or unhelpful.",
+            VALUES,
+        ),
+        "pair-1": _Wording(
+            _GAME + "You are shown two messages, each of which followed one action. N stands for any number, _ for a "
+            "name, a letter or a text that does not matter, and each line is one page. Ask yourself what "
+            "happened in the game in each case, and after which of the two the player is closer to that goal.\n\n"
+            "Verdicts:\n"
+            "first: what the first message tells is better for the player.\n"
+            "second: what the second message tells is better for the player.\n"
+            "equal: neither is better than the other.\n\n"
+            "Answer with exactly one word: first, second or equal.",
+            PAIR_VALUES,
+            is_pair=True,
+        ),
     }
 )
 
@@ -68,27 +99,42 @@ class PromptSpec:
     goal: str = "score"
 
     def __post_init__(self) -> None:
-        if self.version not in _WORDINGS:
-            raise ValueError(f"unknown prompt version '{self.version}': choose from {', '.join(_WORDINGS)}")
+        check_version(self.version)
         check_goal(self.goal)
+
+    @property
+    def is_pair(self) -> bool:
+        """The question is about two captions."""
+        return self._wording.is_pair
 
     @property
     def choices(self) -> tuple[str, ...]:
         """The answers that are allowed, for structured output."""
-        return tuple(VALUES)
+        return tuple(self._wording.values)
+
+    @property
+    def values(self) -> Mapping[str, float]:
+        """What each choice is worth."""
+        return self._wording.values
 
     @property
     def instructions(self) -> str:
-        """The fixed part: the same for every caption (a chat's system message)."""
-        return _WORDINGS[self.version].format(goal=GOALS.get(self.goal, self.goal.rstrip(".")))
+        """The fixed part: the same for every question (a chat's system message)."""
+        return self._wording.text.format(goal=GOALS.get(self.goal, self.goal.rstrip(".")))
 
-    def question(self, caption: str) -> str:
-        """The part that names the caption (a chat's user message)."""
-        return f"Message:\n{caption}"
+    @property
+    def _wording(self) -> _Wording:
+        return _WORDINGS[self.version]
 
-    def render(self, caption: str) -> str:
+    def ask(self, question: Question) -> str:
+        """The part that shows the captions (a chat's user message)."""
+        if self.is_pair:
+            return f"First message:\n{question.text}\n\nSecond message:\n{question.second_text}"
+        return f"Message:\n{question.text}"
+
+    def render(self, question: Question) -> str:
         """The whole prompt as one text."""
-        return f"{self.instructions}\n\n{self.question(caption)}\n\nVerdict:"
+        return f"{self.instructions}\n\n{self.ask(question)}\n\nVerdict:"
 
     def parse(self, reply: str) -> float | ParseFailure | None:
         """The value that a reply stands for.
@@ -101,9 +147,29 @@ class PromptSpec:
         word = reply.strip()
         if word == ABSTENTION:
             return None
-        if word in VALUES:
-            return VALUES[word]
-        return ParseFailure(f"expected one of {', '.join(VALUES)}, found {word[:80]!r}")
+        if word in self.values:
+            return self.values[word]
+        return ParseFailure(f"expected one of {', '.join(self.values)}, found {word[:80]!r}")
+
+    def expectation(self, probabilities: Mapping[str, float]) -> float:
+        """The expected value under ``{choice: probability}``: the soft label."""
+        return sum(self.values[choice] * p for choice, p in probabilities.items())
+
+
+def check_version(version: str) -> str:
+    """The version itself, where there is such a wording.
+
+    Raises:
+        ValueError: there is none; names those there are.
+    """
+    if version not in _WORDINGS:
+        raise ValueError(f"unknown prompt version '{version}': choose from {', '.join(_WORDINGS)}")
+    return version
+
+
+def newest_version(*, is_pair: bool) -> str:
+    """The newest wording about pairs, or about single captions."""
+    return [version for version, wording in _WORDINGS.items() if wording.is_pair == is_pair][-1]
 
 
 def check_goal(goal: str) -> str:

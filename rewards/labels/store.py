@@ -1,29 +1,32 @@
 """The label store: every answer an annotator ever gave, in one SQLite file that is only added to.
 
 A label's key is a hash of everything the answer depends on, so that a second run or seed finds what
-the first one asked, and a late or repeated answer changes nothing (the first one stays). One process
-writes, holding a lock file; any number may read while it does. An acknowledged ``append`` survives
-``kill -9``.
+the first one asked, and a late or repeated answer changes nothing (the first one stays). Any number of
+processes of one machine may write and read at the same time. Who is about to ask claims the keys first, for
+a lease, so that nothing is asked twice; the claims of a process that died end with their lease. An
+acknowledged ``append`` survives ``kill -9``.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import re
 import sqlite3
-from collections.abc import Iterable, Sequence
-from contextlib import closing
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, fields
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: claims. A file of version 1 is read as it is, and upgraded when it is opened for writing."""
 _APPLICATION_ID = 0x59454E44
 """Marks the file as a Yendor label store ("YEND")."""
 
-_SCHEMA = f"""
-BEGIN;
+_LABELS_SCHEMA = f"""
 CREATE TABLE captions (id INTEGER PRIMARY KEY, text TEXT NOT NULL) STRICT;
 CREATE TABLE labels (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE,
@@ -38,9 +41,26 @@ CREATE TRIGGER captions_stay BEFORE UPDATE ON captions
 CREATE TRIGGER captions_last BEFORE DELETE ON captions
     BEGIN SELECT RAISE(ABORT, 'captions are append-only'); END;
 PRAGMA application_id = {_APPLICATION_ID};
-PRAGMA user_version = {SCHEMA_VERSION};
-COMMIT;
 """
+
+_CLAIMS_SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, owner TEXT NOT NULL, until_s REAL NOT NULL) STRICT;
+PRAGMA user_version = {SCHEMA_VERSION};
+"""
+
+_CLAIM = """
+INSERT INTO claims SELECT :key, :owner, :until_s WHERE NOT EXISTS (SELECT 1 FROM labels WHERE key = :key)
+ON CONFLICT (key) DO UPDATE SET until_s = excluded.until_s WHERE owner = excluded.owner
+"""
+
+_BUSY_S = 30.0
+"""A write waits so long for those of other processes."""
+
+_MOUNTS = Path("/proc/self/mounts")
+_NETWORK_FILE_SYSTEMS = frozenset(
+    {"9p", "afs", "beegfs", "ceph", "cifs", "gfs2", "glusterfs", "gpfs", "lustre", "nfs", "nfs4", "ocfs2", "smb3"}
+    | {f"fuse.{name}" for name in ("ceph", "glusterfs", "rclone", "s3fs", "sshfs")}
+)
 
 _SELECT = """
 SELECT l.seq, l.key, l.caption_id, a.text, l.prompt_version, l.model, l.model_revision, l.goal, l.value,
@@ -97,58 +117,72 @@ def label_key(
 
 
 class LabelStore:
-    """Labels in a SQLite file: appended by one process, read by many.
+    """Labels in a SQLite file that processes of one machine share.
+
+    One object is used by one thread at a time (not always the same).
 
     Args:
-        path: the file; made, with its folder, where it is missing (unless ``read_only``).
-        read_only: open beside a writer, without taking the lock.
+        path: the file; made, with its folder, where it is missing (unless ``read_only``). Beside it lie
+            SQLite's ``-wal`` and ``-shm`` while it is open, and a ``.lock`` that is held while it is being
+            opened. For writing it must be on a local disk: what SQLite shares between processes (its
+            write-ahead log's index) does not work over a network.
+        read_only: labels are only looked at.
+        clock: Unix time in seconds; leases are counted by it.
 
     Raises:
-        LabelStoreError: another process writes the file, it is damaged, of another version, missing
-            (``read_only``), or not a label store.
+        LabelStoreError: the file is damaged, of another version, missing (``read_only``), on a network file
+            system, or not a label store.
     """
 
-    def __init__(self, path: Path | str, *, read_only: bool = False) -> None:
+    def __init__(self, path: Path | str, *, read_only: bool = False, clock: Callable[[], float] = time.time) -> None:
         self.path = Path(path)
         self.read_only = read_only
-        self._lock_fd: int | None = None
+        self._clock = clock
         if read_only and not self.path.is_file():
             raise LabelStoreError(f"there is no label store at {self.path}")
         if not read_only:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock_fd = _lock(self.path)
+            _check_is_local(self.path)
         try:
             self._db = self._open()
-        except BaseException:
-            self._unlock()
-            raise
+        except (sqlite3.DatabaseError, OSError) as error:
+            raise LabelStoreError(f"label store {self.path} cannot be opened: {error}") from error
 
     def _open(self) -> sqlite3.Connection:
-        mode = "ro" if self.read_only else "rwc"
-        uri = f"{self.path.absolute().as_uri()}?mode={mode}"
-        # The owner may be another thread than the maker (an event loop's); never two at a time.
-        db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
-        try:
-            db.execute("PRAGMA busy_timeout = 5000")
-            is_new = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-            if not (is_new and not self.read_only):
+        if not self.read_only:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        uri = f"{self.path.absolute().as_uri()}?mode={'ro' if self.read_only else 'rwc'}"
+        with ExitStack() as undo:
+            # The user may be another thread than the maker (an event loop's); never two at a time.
+            db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=_BUSY_S)
+            undo.callback(db.close)
+            if self.read_only:
                 _check(db, self.path)
-            if not self.read_only:
-                db.execute("PRAGMA journal_mode = WAL")
-                # FULL: an acknowledged label outlives a power cut too, not only a killed process.
-                db.execute("PRAGMA synchronous = FULL")
-            if is_new:
-                db.executescript(_SCHEMA)
-        except sqlite3.DatabaseError as error:
-            db.close()
-            raise LabelStoreError(f"label store {self.path} cannot be opened: {error}") from error
-        except LabelStoreError:
-            db.close()
-            raise
+            else:
+                with _opening(self.path):
+                    _prepare(db, self.path)
+            undo.pop_all()
         return db
+
+    @contextmanager
+    def _writing(self, *, durably: bool) -> Iterator[sqlite3.Connection]:
+        """A transaction that waits for those of other processes.
+
+        ``durably``: what it writes outlives a power cut too, not only a killed process.
+        """
+        if self.read_only:
+            raise LabelStoreError(f"label store {self.path} was opened read-only")
+        try:
+            self._db.execute(f"PRAGMA synchronous = {'FULL' if durably else 'NORMAL'}")
+            with self._db as db:
+                db.execute("BEGIN IMMEDIATE")
+                yield db
+        except sqlite3.DatabaseError as error:
+            raise LabelStoreError(f"label store {self.path} cannot be written: {error}") from error
 
     def append(self, labels: Iterable[Label]) -> int:
         """Add labels, all or none; those whose key is there already change nothing (first wins).
+
+        Claims of their keys end, whoever holds them.
 
         Returns:
             How many were new.
@@ -157,8 +191,6 @@ class LabelStore:
             CaptionCollisionError: a caption id already stands for another text.
             LabelStoreError: the store was opened ``read_only``, or the disk refuses the write.
         """
-        if self.read_only:
-            raise LabelStoreError(f"label store {self.path} was opened read-only")
         labels = list(labels)
         texts: dict[int, str] = {}
         for label in labels:
@@ -168,16 +200,51 @@ class LabelStore:
                 known = texts.setdefault(label.second_id, label.second_text)
                 _same_text(label.second_id, label.second_text, known, self.path)
         rows = [tuple(getattr(label, name) for name in _ROW) for label in labels]
-        try:
-            with self._db as db:
-                db.execute("BEGIN IMMEDIATE")
-                self._append_captions(texts)
-                before = db.total_changes
-                marks = ", ".join("?" * len(_ROW))
-                db.executemany(f"INSERT OR IGNORE INTO labels ({', '.join(_ROW)}) VALUES ({marks})", rows)
-                return db.total_changes - before
-        except sqlite3.OperationalError as error:
-            raise LabelStoreError(f"label store {self.path} cannot be written: {error}") from error
+        marks = ", ".join("?" * len(_ROW))
+        with self._writing(durably=True) as db:
+            self._append_captions(texts)
+            before = db.total_changes
+            db.executemany(f"INSERT OR IGNORE INTO labels ({', '.join(_ROW)}) VALUES ({marks})", rows)
+            new = db.total_changes - before
+            db.executemany("DELETE FROM claims WHERE key = ?", [(label.key,) for label in labels])
+            return new
+
+    def claim(self, keys: Iterable[str], owner: str, lease_s: float) -> set[str]:
+        """Which of these keys the owner may ask about now, and nobody else for ``lease_s`` seconds.
+
+        Those are the keys that have no label and that nobody else has claimed. A claim that the owner holds
+        already is renewed.
+
+        Args:
+            keys: keys that the owner is about to ask about.
+            owner: a name that no other process uses.
+            lease_s: the claim ends after so many seconds, should the owner not come back.
+
+        Raises:
+            LabelStoreError: the store was opened ``read_only``, or the disk refuses the write.
+        """
+        with self._writing(durably=False) as db:
+            now_s = self._clock()
+            db.execute("DELETE FROM claims WHERE until_s <= ?", (now_s,))
+            row = {"owner": owner, "until_s": now_s + lease_s}
+            return {key for key in keys if db.execute(_CLAIM, row | {"key": key}).rowcount}
+
+    def release(self, keys: Iterable[str], owner: str) -> None:
+        """End the owner's claims of these keys.
+
+        Raises:
+            LabelStoreError: the store was opened ``read_only``, or the disk refuses the write.
+        """
+        with self._writing(durably=False) as db:
+            db.executemany("DELETE FROM claims WHERE key = ? AND owner = ?", [(key, owner) for key in keys])
+
+    def claimed(self, keys: Sequence[str], *, besides: str) -> set[str]:
+        """Those of the keys that somebody other than ``besides`` has claimed now."""
+        found: set[str] = set()
+        for chunk, marks in _chunks(keys):
+            query = f"SELECT key FROM claims WHERE owner != ? AND until_s > ? AND key IN ({marks})"
+            found.update(key for (key,) in self._db.execute(query, [besides, self._clock(), *chunk]))
+        return found
 
     def _append_captions(self, texts: dict[int, str]) -> None:
         for ident, text in texts.items():
@@ -188,10 +255,8 @@ class LabelStore:
     def get(self, keys: Sequence[str]) -> dict[str, Label]:
         """``{key: label}`` for those of the keys that have one."""
         found: dict[str, Label] = {}
-        for start in range(0, len(keys), 500):
-            chunk = keys[start : start + 500]
-            marks = ", ".join("?" * len(chunk))
-            for row in self._db.execute(f"{_SELECT} WHERE l.key IN ({marks})", list(chunk)):
+        for chunk, marks in _chunks(keys):
+            for row in self._db.execute(f"{_SELECT} WHERE l.key IN ({marks})", chunk):
                 found[row[1]] = _label(row)
         return found
 
@@ -209,7 +274,7 @@ class LabelStore:
         return self._db.execute("SELECT count(*) FROM labels").fetchone()[0]
 
     def snapshot(self, path: Path | str) -> None:
-        """Write a consistent copy of the store to a new file, while labels may be added.
+        """Write a consistent copy of the store to a new file, without claims, while labels may be added.
 
         Raises:
             LabelStoreError: the file exists.
@@ -219,18 +284,13 @@ class LabelStore:
         with closing(sqlite3.connect(path)) as copy:
             self._db.backup(copy)
             copy.execute("PRAGMA journal_mode = DELETE")
+            copy.executescript(f"BEGIN IMMEDIATE; {_CLAIMS_SCHEMA} DELETE FROM claims; COMMIT;")
 
     def close(self) -> None:
-        """Close the file and give up the lock."""
+        """Close the file."""
         self._db.close()
-        self._unlock()
 
-    def _unlock(self) -> None:
-        if self._lock_fd is not None:
-            os.close(self._lock_fd)
-            self._lock_fd = None
-
-    def __enter__(self) -> LabelStore:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -253,31 +313,88 @@ def _same_text(ident: int, text: str, other: str, path: Path) -> None:
         )
 
 
-def _lock(path: Path) -> int:
-    lock_path = path.with_name(path.name + ".lock")
-    fd = os.open(lock_path, os.O_RDWR | os.O_CREAT, 0o644)
+def _chunks(keys: Sequence[str], size: int = 500) -> Iterator[tuple[list[str], str]]:
+    """Keys in lists that SQLite takes as parameters, and as many question marks."""
+    for start in range(0, len(keys), size):
+        chunk = list(keys[start : start + size])
+        yield chunk, ", ".join("?" * len(chunk))
+
+
+@contextmanager
+def _opening(path: Path) -> Iterator[None]:
+    """One process at a time makes or upgrades the file; a process that dies lets go."""
+    fd = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.read(fd, 32).decode(errors="replace").strip() or "unknown"
+        give_up_s = time.monotonic() + _BUSY_S
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= give_up_s:
+                    raise LabelStoreError(
+                        f"label store {path} has been locked for {_BUSY_S:g} s by a process that opens it, or by an "
+                        "older version of this program that writes it"
+                    ) from None
+                time.sleep(0.02)
+        yield
+    finally:
         os.close(fd)
-        raise LabelStoreError(
-            f"label store {path} is being written by process {owner}; open it read-only, or use another path"
-        ) from None
-    os.ftruncate(fd, 0)
-    os.write(fd, str(os.getpid()).encode())
-    return fd
 
 
-def _check(db: sqlite3.Connection, path: Path) -> None:
+def _prepare(db: sqlite3.Connection, path: Path) -> None:
+    """Make a new file a label store, or upgrade an old one."""
+    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    version = _check(db, path) if tables else 0
+    (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise LabelStoreError(f"label store {path} cannot be shared on this file system; use a path on a local disk")
+    if version == 0:
+        db.executescript(f"BEGIN IMMEDIATE; {_LABELS_SCHEMA} {_CLAIMS_SCHEMA} COMMIT;")
+    elif version == 1:
+        db.executescript(f"BEGIN IMMEDIATE; {_CLAIMS_SCHEMA} COMMIT;")
+
+
+def _check(db: sqlite3.Connection, path: Path) -> int:
+    """The schema version of a sound label store."""
     (application,) = db.execute("PRAGMA application_id").fetchone()
     if application != _APPLICATION_ID:
         raise LabelStoreError(f"{path} is a database, but not a label store")
     (version,) = db.execute("PRAGMA user_version").fetchone()
-    if version != SCHEMA_VERSION:
+    if not 1 <= version <= SCHEMA_VERSION:
         raise LabelStoreError(
-            f"label store {path} has schema version {version}, this program reads version {SCHEMA_VERSION}"
+            f"label store {path} has schema version {version}, this program reads versions 1 to {SCHEMA_VERSION}"
         )
     (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise LabelStoreError(f"label store {path} is damaged ({verdict}); restore a snapshot or use another path")
+    return version
+
+
+def _check_is_local(path: Path) -> None:
+    mounts = ""
+    with suppress(OSError):  # not on this system: nothing can be said
+        mounts = _MOUNTS.read_text()
+    kind = file_system(path.absolute().parent.resolve(), mounts)
+    if kind in _NETWORK_FILE_SYSTEMS:
+        raise LabelStoreError(
+            f"label store {path} is on a network file system ({kind}), where SQLite cannot share it safely; "
+            "use a path on a local disk"
+        )
+
+
+def file_system(folder: Path, mounts: str) -> str:
+    """Type of the file system that a folder is on, "" where it is not known.
+
+    Args:
+        folder: absolute, without links.
+        mounts: lines of ``/proc/self/mounts``.
+    """
+    kind, depth = "", -1
+    for line in mounts.splitlines():
+        _, point, found, *_ = line.split()
+        # Blanks and the like are written as octal numbers.
+        point = Path(re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), point))
+        if folder.is_relative_to(point) and len(point.parts) >= depth:  # the later mount hides the earlier one
+            kind, depth = found, len(point.parts)
+    return kind

@@ -1,61 +1,82 @@
-"""ONI's first reward: look the caption's label up (Zheng et al. 2024, "Online intrinsic rewards")."""
+"""ONI's first model: a caption is worth its label (Zheng et al. 2024, arXiv 2410.23022, section "retrieval")."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
-
-from envs.data import RewardPart, Rollout
 from envs.protocols import State
-from rewards.labels.table import LabelTable
+from rewards.labels.questions import Answer, Question
+from rewards.oni.caption_model import Values
 
 
-class RetrievalReward:
-    """Part ``oni``: ``label(caption) / count(caption in this episode) ** exponent``.
+class RetrievalModel:
+    """Looks labels up; learns nothing."""
 
-    Unlike the public code, which reads the message before the action, the caption is that of the
-    observation which the action led to, so that the message that ends a game is paid too. A caption
-    without a label yet is invalid, not 0; a step without a message is worth 0.
+    def __init__(self) -> None:
+        self._texts: dict[int, str] = {}
+        """Captions that were met."""
+        self._asked: set[int] = set()
+        self._labels: dict[int, float | None] = {}
+        self._news: list[int] = []
+        """Labelled captions whose value was not taken yet."""
 
-    Args:
-        table: labels known so far; whoever owns it adds to it between rollouts.
-        count_exponent: 3 in ONI.
-    """
+    def meet(self, captions: Mapping[int, str]) -> None:
+        """Remember them for ``questions``."""
+        for ident, text in captions.items():
+            if ident and ident not in self._texts:
+                self._texts[ident] = text
+                if self._labels.get(ident) is not None:
+                    self._news.append(ident)
 
-    part_names = ("oni",)
+    def count(self, counts: Mapping[int, int]) -> None:
+        """Nothing: a label does not depend on how often its caption comes."""
 
-    def __init__(self, table: LabelTable, count_exponent: float = 3.0) -> None:
-        self.table = table
-        self._exponent = count_exponent
+    def questions(self) -> list[Question]:
+        """Every caption, once."""
+        new = [ident for ident in self._texts if ident not in self._asked and ident not in self._labels]
+        self._asked.update(new)
+        return [Question(ident, self._texts[ident]) for ident in new]
 
-    @property
-    def version(self) -> int:
-        """That of the labels."""
-        return self.table.version
+    def unanswered(self) -> list[Question]:
+        """Captions without an answer."""
+        waiting = self._asked - self._labels.keys()
+        return [Question(ident, text) for ident, text in self._texts.items() if ident in waiting]
 
-    def initial_state(self, num_games: int) -> State:
-        """No memory of its own: the within-episode counts travel in the rollout."""
+    def learn(self, answers: Iterable[Answer]) -> None:
+        """Remember labels; the first answer stays."""
+        for answer in answers:
+            ident = answer.question.caption_id
+            if ident not in self._labels:
+                self._labels[ident] = answer.value
+                if answer.value is not None and ident in self._texts:
+                    self._news.append(ident)
+
+    def take_values(self) -> Values:
+        """Labels since the last call."""
+        news, self._news = self._news, []
+        return [(ident, value) for ident in news if (value := self._labels[ident]) is not None]
+
+    def value(self, caption_id: int) -> float | None:
+        """The label."""
+        return self._labels.get(caption_id)
+
+    def metrics(self) -> Mapping[str, float]:
+        """None: there is no model to judge."""
         return {}
 
-    def score(self, rollout: Rollout, state: State) -> tuple[Mapping[str, RewardPart], State]:
-        """Labels of the resulting captions, decayed by their counts.
-
-        Raises:
-            ValueError: the rollout carries no captions.
-        """
-        if rollout.caption_id is None or rollout.caption_count is None:
-            raise ValueError("the ONI retrieval reward needs captions; these games give no messages")
-        label, valid = self.table.lookup(rollout.caption_id)
-        count = np.maximum(rollout.caption_count, 1).astype(np.float32)
-        value = (label / count**self._exponent).astype(np.float32)
-        return {"oni": RewardPart(value=np.where(valid, value, np.float32(0)), valid=valid)}, state
-
     def state_dict(self) -> State:
-        """The labels that this reward knows."""
-        return self.table.state_dict()
+        """Texts, labels, and what was not taken yet."""
+        return {
+            "texts": {str(ident): text for ident, text in self._texts.items()},
+            "asked": sorted(self._asked),
+            "labels": {str(ident): value for ident, value in self._labels.items()},
+            "news": list(self._news),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from ``state_dict``."""
-        self.table.load_state_dict(state)
+        self._texts = {int(ident): text for ident, text in state["texts"].items()}
+        self._asked = set(state["asked"])
+        self._labels = {int(ident): value for ident, value in state["labels"].items()}
+        self._news = list(state["news"])

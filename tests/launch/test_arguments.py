@@ -22,18 +22,22 @@ class Games(Config):
     limit_steps: int | None = None
 
 
-class Categorical(Config):
-    type: Literal["categorical"] = "categorical"
+class Head(Config):
+    dropout: float = 0.0
+
+
+class Categorical(Head):
+    kind: Literal["categorical"] = "categorical"
     temperature: float = 1.0
 
 
-class Diffusion(Config):
-    type: Literal["diffusion"] = "diffusion"
+class Diffusion(Head):
+    kind: Literal["diffusion"] = "diffusion"
     num_steps: Annotated[int, Field(gt=0)] = 4
 
 
 class Deep(Config):
-    head: Annotated[Categorical | Diffusion, Field(discriminator="type")] = Categorical()
+    head: Annotated[Categorical | Diffusion, Field(discriminator="kind")] = Categorical()
 
 
 class Whole(Config):
@@ -86,9 +90,13 @@ def go(*argv, default=None):
         (["--weights.oni", "0.5"], {"weights": {"env": 1.0, "oni": 0.5}}),
         (["--pools.a.task", "Maze"], {"pools": {"a": Games(task="Maze")}}),
         (["--deep.head.temperature", "2"], {"deep": Deep(head=Categorical(temperature=2))}),
-        (["--deep.head.type", "diffusion"], {"deep": Deep(head=Diffusion())}),
+        (["--deep.head.kind", "diffusion"], {"deep": Deep(head=Diffusion())}),
         (
-            ["--deep.head.num-steps", "2", "--deep.head.type", "diffusion"],
+            ["--deep.head.dropout", "0.5", "--deep.head.kind", "diffusion"],
+            {"deep": Deep(head=Diffusion(dropout=0.5))},
+        ),
+        (
+            ["--deep.head.num-steps", "2", "--deep.head.kind", "diffusion"],
             {"deep": Deep(head=Diffusion(num_steps=2))},
         ),
     ],
@@ -100,7 +108,9 @@ def test_flags_change_what_they_name(argv, changed):
 def test_the_default_is_kept_where_no_flag_speaks():
     default = Whole(env=Games(task="Maze"), deep=Deep(head=Diffusion(num_steps=9)), tasks=("A",))
     assert go("--lr", "0.5", default=default) == default.model_copy(update={"lr": 0.5})
-    assert go("--deep.head.type", "diffusion", default=default).deep == default.deep
+    assert go("--deep.head.kind", "diffusion", default=default).deep == default.deep
+    default = Whole(deep=Deep(head=Categorical(temperature=2.0, dropout=0.5)))
+    assert go("--deep.head.kind", "diffusion", default=default).deep.head == Diffusion(dropout=0.5)
 
 
 @pytest.mark.parametrize(
@@ -127,16 +137,16 @@ def test_the_default_is_kept_where_no_flag_speaks():
         (["--mode", "slow", "--verbose"], "mode slow cannot be verbose"),
         (["--verbose", "maybe"], "--verbose is a switch: give it true, false or nothing, not 'maybe'"),
         (
-            ["--deep.head.type", "diffuse"],
-            "--deep.head.type cannot be 'diffuse'; allowed are categorical, diffusion",
+            ["--deep.head.kind", "diffuse"],
+            "--deep.head.kind cannot be 'diffuse'; allowed are categorical, diffusion",
         ),
-        (["--deep.head.type"], "--deep.head.type cannot be ''; allowed are categorical, diffusion"),
+        (["--deep.head.kind"], "--deep.head.kind cannot be ''; allowed are categorical, diffusion"),
         (
             ["--deep.head.num-steps", "2"],
-            "--deep.head.num-steps belongs to --deep.head.type diffusion; give that first",
+            "--deep.head.num-steps belongs to --deep.head.kind diffusion; give that first",
         ),
         (
-            ["--deep.head.type", "diffusion", "--deep.head.num-steps", "0"],
+            ["--deep.head.kind", "diffusion", "--deep.head.num-steps", "0"],
             "deep.head.num_steps cannot be '0': it should be greater than 0",
         ),
         (["--lr", "3", "--env.num-games", "x"], "env.num_games cannot be 'x'"),

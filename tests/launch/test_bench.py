@@ -15,7 +15,7 @@ import pytest
 from agents.config import EncoderConfig, ModelConfig, PPOConfig
 from envs.seeding import TrainingSeeds
 from envs.tasks import GamesConfig, make
-from launch.bench import env, overhead, train
+from launch.bench import env, overhead, paired, rewards, train
 from launch.bench.alternate import alternate
 from launch.bench.contender import Isolated, Round
 from launch.bench.crew import CrewMaker
@@ -487,7 +487,7 @@ def test_sample_factory_that_ends_says_its_last_words(tmp_path):
 
 def test_the_cost_is_the_median_difference_of_pairs():
     on, off = np.array([1.1, 2.2, 3.0]), np.array([1.0, 2.0, 2.7])
-    found = overhead.cost(on - off, on, steps=1000)
+    found = paired.cost(on - off, on, steps=1000)
     assert found["us_per_step"] == pytest.approx(200.0)
     assert found["share"] == pytest.approx(0.2 / 2.2)
     assert found["low"] == pytest.approx(0.1 / 2.2) and found["high"] == pytest.approx(0.3 / 2.2)
@@ -495,8 +495,8 @@ def test_the_cost_is_the_median_difference_of_pairs():
 
 def test_the_interval_of_a_median_narrows_with_more_values():
     noise = np.random.default_rng(0).normal(size=400)
-    low, high = overhead.median_interval(noise)
-    few_low, few_high = overhead.median_interval(noise[:20])
+    low, high = paired.median_interval(noise)
+    few_low, few_high = paired.median_interval(noise[:20])
     assert low < np.median(noise) < high
     assert high - low < few_high - few_low
 
@@ -508,7 +508,7 @@ def test_every_part_is_measured_against_the_same_run_without_it():
     on, off = (variants[name] for name in overhead.ROWS["labels"][:2])
     assert (on.captions, on.labels, off.captions, off.labels) == (True, True, True, False)
     on, off = (variants[name] for name in overhead.ROWS["ONI retrieval"][:2])
-    assert on.labels and off.labels and on.changes == {"reward.oni.weight": 0.1} and not off.changes
+    assert on.labels and off.labels and on.changes == off.changes | {"reward.oni.weight": 0.1}
 
 
 def test_variants_play_the_same_games(tmp_path):
@@ -540,6 +540,36 @@ def test_the_costs_are_shown_and_kept(tmp_path, capsys):
     assert set(kept["summary"]["costs"]) == set(overhead.ROWS)
     assert all(len(own) == 2 and own[0]["cpu_s"] > 0 for own in kept["measurements"].values())
     assert "ONI retrieval" in capsys.readouterr().out
+
+
+# ---- what ONI's rewards cost
+
+
+def _spent(wall_s, **phases):
+    from launch.bench.overhead_runs import Spent
+
+    return Spent(wall_s, wall_s, {"captions": 0.0, "labels": 0.0, "reward_model": 0.0, "learn": 0.0} | phases)
+
+
+def test_a_reward_is_compared_update_by_update_with_plain_ppo():
+    plain = [_spent(0.9, learn=0.4), _spent(1.8, learn=0.8)]
+    own = [_spent(1.0, learn=0.4, reward_model=0.1), _spent(2.0, learn=0.7, reward_model=0.1)]
+    found = rewards.summarise(own, plain, steps=100)
+    assert found["ratio_wall"]["median"] == pytest.approx(0.9)
+    assert found["reward_model_share_of_learner"] == pytest.approx(0.2 / 1.3)
+    assert found["reward_model_share_of_run"] == pytest.approx(0.2 / 3.0)
+    assert found["reward_model"]["us_per_step"] == pytest.approx(0.1 / 100 * 1e6)
+
+
+def test_every_reward_is_labelled_at_no_cost_and_trained_on(tmp_path, capsys):
+    out = tmp_path / "rewards.json"
+    flags = ["--updates", "2", "--batch", "64", "--games", "4", "--ppo.minibatch", "64", "--model.encoder.hidden", "16"]
+    assert bench.run(["rewards", *flags, "--json", str(out)]) == 0
+    kept = json.loads(out.read_text())
+    assert set(kept["summary"]["rewards"]) == {"retrieval", "classification", "ranking"}
+    assert all(own["phases"]["labels"] > 0 for own in kept["measurements"]["ranking"])
+    assert all(own["phases"]["labels"] == 0 for own in kept["measurements"]["plain PPO"])
+    assert "of its speed" in capsys.readouterr().out
 
 
 # ---- the command

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envs.captions import caption_id
-from rewards.labels.store import CaptionCollisionError, Label, LabelStore, LabelStoreError, label_key
+from rewards.labels.store import CaptionCollisionError, Label, LabelStore, LabelStoreError, file_system, label_key
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,19 +79,171 @@ def test_a_collision_is_an_error_and_stores_nothing(tmp_path):
         assert store.count() == 1
 
 
-def test_one_writer_many_readers(tmp_path):
+def test_many_writers_and_readers_share_a_file(tmp_path):
     path = tmp_path / "l.sqlite"
-    with LabelStore(path) as writer:
-        with pytest.raises(LabelStoreError, match=r"l\.sqlite is being written by process \d+"):
-            LabelStore(path)
-        with LabelStore(path, read_only=True) as reader:
-            assert reader.count() == 0
-            writer.append([label("Ouch!")])
-            assert reader.count() == 1
+    with LabelStore(path) as one, LabelStore(path) as other, LabelStore(path, read_only=True) as reader:
+        assert one.append([label("Ouch!")]) == 1
+        assert other.append([label("Ouch!", 0.0), label("Never mind.")]) == 1
+        assert [x.text for x in reader.since()[0]] == ["Ouch!", "Never mind."]
+        assert one.since(1)[0] == other.since(1)[0] == reader.since(1)[0]
+        for change in (
+            lambda: reader.append([label("x")]),
+            lambda: reader.claim(["k"], "me", 1.0),
+            lambda: reader.release(["k"], "me"),
+        ):
             with pytest.raises(LabelStoreError, match="read-only"):
-                reader.append([label("x")])
+                change()
+        collide = replace(label("other"), caption_id=caption_id("Never mind."))
+        with pytest.raises(CaptionCollisionError):
+            one.append([collide])
     with LabelStore(path) as again:
-        assert again.count() == 1
+        assert again.count() == 2
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_a_claim_keeps_others_away_until_its_lease_ends(tmp_path):
+    clock, path = Clock(), tmp_path / "l.sqlite"
+    with LabelStore(path, clock=clock) as mine, LabelStore(path, clock=clock) as yours:
+        assert mine.claim(["a", "b"], "me", 10.0) == {"a", "b"}
+        assert yours.claim(["b", "c"], "you", 10.0) == {"c"}
+        assert yours.claimed(["a", "b", "c", "d"], besides="you") == {"a", "b"}
+        clock.now_s += 6
+        assert mine.claim(["a", "c"], "me", 10.0) == {"a"}, "renewed; c is yours"
+        clock.now_s += 6
+        assert mine.claimed(["c"], besides="me") == set()
+        assert yours.claim(["a", "b"], "you", 10.0) == {"b"}, "not renewed: it has ended"
+        yours.release(["a", "b"], "you")
+        assert mine.claim(["a", "b"], "me", 10.0) == {"a", "b"}, "only one's own can be released"
+
+
+def test_what_has_a_label_cannot_be_claimed(tmp_path):
+    with LabelStore(tmp_path / "l.sqlite") as store:
+        ouch, newt = label("Ouch!"), label("You kill the newt!")
+        assert store.claim([ouch.key, newt.key], "me", 60.0) == {ouch.key, newt.key}
+        store.append([ouch])
+        assert store.claimed([ouch.key, newt.key], besides="you") == {newt.key}, "a label ends the claim"
+        assert store.claim([ouch.key], "me", 60.0) == store.claim([ouch.key], "you", 60.0) == set()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["claim", "release", "append", "wait"]),
+            st.sampled_from("xyz"),
+            st.sets(st.integers(0, 5)),
+        ),
+        max_size=20,
+    )
+)
+def test_claims_are_exclusive(steps):
+    """Against a dictionary: who may ask what, until when."""
+    clock, labels = Clock(), {str(i): label(f"caption {i}") for i in range(6)}
+    with tempfile.TemporaryDirectory() as folder, LabelStore(Path(folder) / "l.sqlite", clock=clock) as store:
+        held: dict[str, tuple[str, float]] = {}
+        done: set[str] = set()
+        for act, owner, numbers in steps:
+            keys = {labels[str(i)].key: labels[str(i)] for i in numbers}
+            held = {key: own for key, own in held.items() if own[1] > clock.now_s}
+            if act == "claim":
+                may = {key for key in keys if key not in done and held.get(key, (owner, 0))[0] == owner}
+                assert store.claim(keys, owner, 2.0) == may
+                held |= dict.fromkeys(may, (owner, clock.now_s + 2.0))
+            elif act == "release":
+                store.release(keys, owner)
+                held = {key: own for key, own in held.items() if key not in keys or own[0] != owner}
+            elif act == "append":
+                store.append(keys.values())
+                done |= keys.keys()
+                held = {key: own for key, own in held.items() if key not in keys}
+            else:
+                clock.now_s += 1.0
+        held = {key: own for key, own in held.items() if own[1] > clock.now_s}
+        for owner in "xyz":
+            others = {key for key, (name, _) in held.items() if name != owner}
+            assert store.claimed([x.key for x in labels.values()], besides=owner) == others
+
+
+def program(text: str, *argv: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(text), *argv],
+        stdout=subprocess.PIPE, text=True, cwd=ROOT, env={"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+
+
+def test_processes_that_make_the_file_and_claim_at_once(tmp_path):
+    source = """
+        import sys
+        from rewards.labels.store import LabelStore
+
+        with LabelStore(sys.argv[1]) as store:
+            for i in range(100):
+                for key in store.claim([f"{i}a", f"{i}b"], sys.argv[2], 600.0):
+                    print(key)
+        """
+    path = str(tmp_path / "l.sqlite")
+    processes = [program(source, path, owner) for owner in ("one", "two", "three")]
+    claimed = [process.communicate()[0].split() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert sorted(key for keys in claimed for key in keys) == sorted(f"{i}{x}" for i in range(100) for x in "ab")
+
+
+OLD_SCHEMA = """
+CREATE TABLE captions (id INTEGER PRIMARY KEY, text TEXT NOT NULL) STRICT;
+CREATE TABLE labels (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE,
+    caption_id INTEGER NOT NULL REFERENCES captions(id), second_id INTEGER NOT NULL,
+    prompt_version TEXT NOT NULL, model TEXT NOT NULL, model_revision TEXT NOT NULL, goal TEXT NOT NULL,
+    value REAL, probability REAL, raw_reply TEXT NOT NULL, failed INTEGER NOT NULL, time_s REAL NOT NULL
+) STRICT;
+INSERT INTO captions VALUES (7, 'Ouch!');
+INSERT INTO labels VALUES (1, 'k', 7, 0, 'single-1', 'lexicon', 'r', 'score', 0.0, NULL, 'unhelpful', 0, 5.0);
+PRAGMA application_id = 0x59454E44;
+PRAGMA user_version = 1;
+"""
+
+
+def test_a_file_of_version_1_is_read_as_it_is_and_upgraded_to_write(tmp_path):
+    path = tmp_path / "old.sqlite"
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(OLD_SCHEMA)
+    before = path.read_bytes()
+    with LabelStore(path, read_only=True) as reader:
+        old = reader.since()[0]
+        reader.snapshot(tmp_path / "copy.sqlite")
+    assert [(x.text, x.value, x.time_s) for x in old] == [("Ouch!", 0.0, 5.0)]
+    assert path.read_bytes() == before
+    for upgraded in (path, tmp_path / "copy.sqlite"):
+        with LabelStore(upgraded) as store:
+            assert store.since()[0] == old
+            assert store.claim(["k", "new"], "me", 1.0) == {"new"}
+        with closing(sqlite3.connect(upgraded)) as db:
+            assert db.execute("PRAGMA user_version").fetchone() == (2,)
+
+
+def test_a_network_file_system_is_refused_for_writing(tmp_path, monkeypatch):
+    mounts = tmp_path / "mounts"
+    home = tmp_path.resolve()
+    mounts.write_text(f"/dev/vda / ext4 rw 0 0\nserver:/x {home}/far\\040away nfs4 rw,vers=4.2 0 0\n")
+    monkeypatch.setattr("rewards.labels.store._MOUNTS", mounts)
+    with pytest.raises(LabelStoreError, match=r"is on a network file system \(nfs4\).*use a path on a local disk"):
+        LabelStore(tmp_path / "far away" / "runs" / "l.sqlite")
+    assert not (tmp_path / "far away").exists()
+    LabelStore(tmp_path / "near" / "l.sqlite").close()
+
+
+def test_the_file_system_is_that_of_the_nearest_mount():
+    mounts = "a / ext4 rw 0 0\nb /home nfs rw 0 0\nc /home/me ext4 rw 0 0\nd /home/me xfs rw 0 0\n"
+    found = [file_system(Path(x), mounts) for x in ("/tmp", "/home/you/runs", "/homes", "/home/me/runs")]
+    assert found == ["ext4", "nfs", "ext4", "xfs"]
+    assert file_system(Path("/tmp"), "") == ""
 
 
 def test_unusable_files_are_named(tmp_path):
@@ -99,6 +252,8 @@ def test_unusable_files_are_named(tmp_path):
     (tmp_path / "text").write_text("not a database, and long enough to be looked at " * 10)
     with pytest.raises(LabelStoreError, match="text cannot be opened"):
         LabelStore(tmp_path / "text")
+    with pytest.raises(LabelStoreError, match=r"label store .*text/l.sqlite cannot be opened: "):
+        LabelStore(tmp_path / "text" / "l.sqlite")
     with sqlite3.connect(tmp_path / "foreign") as db:
         db.execute("CREATE TABLE t (x)")
     with pytest.raises(LabelStoreError, match="foreign is a database, but not a label store"):
@@ -108,9 +263,9 @@ def test_unusable_files_are_named(tmp_path):
         db.execute("PRAGMA user_version = 99")
     with pytest.raises(LabelStoreError, match="old has schema version 99"):
         LabelStore(tmp_path / "old")
-    # A refused opening gives the lock back.
+    # A refused opening leaves nothing locked.
     with sqlite3.connect(tmp_path / "old") as db:
-        db.execute("PRAGMA user_version = 1")
+        db.execute("PRAGMA user_version = 2")
     LabelStore(tmp_path / "old").close()
 
 
@@ -138,8 +293,7 @@ def test_snapshot_is_a_store(tmp_path):
 
 def test_kill_loses_no_acknowledged_label(tmp_path):
     path = tmp_path / "l.sqlite"
-    program = textwrap.dedent(
-        """
+    source = """
         import sys
         from envs.captions import caption_id
         from rewards.labels.store import Label, LabelStore
@@ -158,20 +312,16 @@ def test_kill_loses_no_acknowledged_label(tmp_path):
             i += 5
             print(i, flush=True)
         """
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, str(path)],
-        stdout=subprocess.PIPE, text=True, cwd=ROOT, env={"PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    process = program(source, str(path))
     assert process.stdout is not None
     acknowledged = 0
     while acknowledged < 100:
         acknowledged = int(process.stdout.readline())
     process.kill()
     rest = process.stdout.read().split()
-    process.wait()
+    process.communicate()
     acknowledged = int(rest[-1]) if rest else acknowledged
-    with LabelStore(path) as store:  # the dead owner's lock is gone
+    with LabelStore(path) as store:
         assert store.count() >= acknowledged
         assert {x.text for x in store.since()[0]} >= {f"caption {i}" for i in range(acknowledged)}
 

@@ -5,17 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envs.captions import caption_id
 from envs.data import FinalObs, RewardPart, Rollout
-from rewards.config import PartConfig, StreamConfig
 from rewards.env import EnvReward
-from rewards.labels.table import LabelTable
 from rewards.mix import Ingredient, RewardMix
 from rewards.normalise import RunningMoments
-from rewards.oni.retrieval import RetrievalReward
+from rewards.oni.reward import CaptionReward
+from rewards.oni.values import CaptionValues
+from rewards.parts import PartConfig, StreamConfig
 
 _spec = importlib.util.spec_from_file_location("conformance", Path(__file__).parent / "conformance.py")
 conformance = importlib.util.module_from_spec(_spec)
@@ -56,16 +56,16 @@ def _rollout(caption_ids, env_reward=None, ends=()):
     )
 
 
-def _table():
-    table = LabelTable()
-    table.apply([(GOOD, 1.0), (BAD, 0.0)])
-    return table
+def _values(*more):
+    values = CaptionValues()
+    values.apply([(GOOD, 1.0), (BAD, 0.0), *more])
+    return values
 
 
 MODELS = {
     "env": EnvReward,
-    "retrieval": lambda: RetrievalReward(_table()),
-    "retrieval, no decay": lambda: RetrievalReward(_table(), count_exponent=0.0),
+    "captions": lambda: CaptionReward(_values()),
+    "captions, no decay": lambda: CaptionReward(_values(), count_exponent=0.0),
 }
 
 
@@ -78,18 +78,59 @@ def test_conformance(name):
     conformance.check(MODELS[name], rollout)
 
 
-def test_retrieval_by_hand():
+def test_caption_reward_by_hand():
     # Third occurrence: 1 / 3**3. The count starts afresh after the end at step 3.
     rollout = _rollout([[GOOD], [GOOD], [0], [GOOD], [GOOD], [BAD], [NEW]], ends=[(3, 0)])
-    parts, _ = RetrievalReward(_table()).score(rollout, {})
+    parts, _ = CaptionReward(_values()).score(rollout, {})
     assert parts["oni"].value[:, 0].tolist() == pytest.approx([1, 1 / 8, 0, 1 / 27, 1, 0, 0])
     assert parts["oni"].valid[:, 0].tolist() == [True] * 6 + [False]
 
 
 def test_the_message_that_ends_a_game_is_paid():
     rollout = _rollout([[0], [GOOD]], ends=[(1, 0)])
-    parts, _ = RetrievalReward(_table()).score(rollout, {})
+    parts, _ = CaptionReward(_values()).score(rollout, {})
     assert parts["oni"].value[1, 0] == 1
+
+
+def test_values_may_be_any_number_and_are_renewed():
+    reward = CaptionReward(_values((NEW, -0.5)))
+    rollout = _rollout([[NEW], [NEW], [GOOD]])
+    before = reward.version
+    assert reward.score(rollout, {})[0]["oni"].value[:, 0].tolist() == pytest.approx([-0.5, -0.5 / 8, 1])
+    assert reward.values.apply([(NEW, -0.5), (GOOD, 0.25), (GOOD, 0.5)]) == 1  # the last word counts
+    assert reward.version == before + 1 and len(reward.values) == 3
+    assert reward.score(rollout, {})[0]["oni"].value[2, 0] == 0.5
+    assert reward.values.apply([(GOOD, 0.5)]) == 0 and reward.version == before + 1
+
+
+def test_silence_is_worth_nothing_and_values_are_finite():
+    values = CaptionValues()
+    assert [x.tolist() for x in values.lookup(np.array([0, GOOD]))] == [[0, 0], [True, False]]
+    with pytest.raises(ValueError, match="silence is worth 0 and cannot be worth"):
+        values.apply([(0, 0.5)])
+    with pytest.raises(ValueError, match=f"the value of caption {GOOD} is not finite"):
+        values.apply([(GOOD, float("nan"))])
+    assert len(values) == 0 and values.version == 0
+
+
+_CHANGES = st.lists(st.lists(st.tuples(st.integers(1, 9), st.integers(-2, 2)), max_size=6), max_size=6)
+
+
+@settings(deadline=None, max_examples=60)
+@given(_CHANGES)
+def test_values_are_a_mapping(changes):
+    values, expected = CaptionValues(), {}
+    for change in changes:
+        values.apply(change)
+        expected |= dict(change)
+    ids = np.arange(1, 10).reshape(3, 3)
+    found, valid = values.lookup(ids)
+    assert valid.tolist() == [[i in expected for i in row] for row in ids.tolist()]
+    assert found.tolist() == [[expected.get(i, 0) for i in row] for row in ids.tolist()]
+    copy = CaptionValues()
+    copy.load_state_dict(values.state_dict())
+    np.testing.assert_array_equal(copy.lookup(ids)[0], found)
+    assert copy.version == values.version
 
 
 def _mix(parts, **streams):
@@ -178,6 +219,7 @@ def test_normalised_parts_survive_a_checkpoint():
     np.testing.assert_array_equal(_scored(second, 2).streams, _scored(first, 2).streams)
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.lists(st.floats(-1e3, 1e3), max_size=20), min_size=1, max_size=5))
 def test_running_moments_equal_those_of_all_values_at_once(batches):
     moments = RunningMoments()

@@ -1,4 +1,4 @@
-"""Labels as sorted arrays, so that a whole rollout of caption ids is scored at once."""
+"""What captions are worth, as sorted arrays, so that a whole rollout of caption ids is scored at once."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 from envs.protocols import State
 
 
-class LabelTable:
-    """``caption id -> value`` of one annotator and one goal.
+class CaptionValues:
+    """``caption id -> value``: what a caption model says, on the learner's side.
 
-    Silence (id 0) is known to be worth nothing: value 0, valid. A caption that nobody has judged, or
-    whose judge abstained or failed, is not valid.
+    Silence (id 0) is known to be worth nothing: value 0, valid. A caption that the model has no value for
+    is not valid.
     """
 
     def __init__(self) -> None:
@@ -26,35 +26,36 @@ class LabelTable:
         """Captions that have a value, silence not counted."""
         return len(self._ids) - 1
 
-    def apply(self, labels: Iterable[tuple[int, float | None]]) -> int:
-        """Add labels; those without a value change nothing. The order they come in does not matter.
-
-        Args:
-            labels: ``(caption_id, value)``, value None where there is none.
+    def apply(self, values: Iterable[tuple[int, float]]) -> int:
+        """Take in values ``(caption_id, value)``; those that are known already are replaced.
 
         Returns:
-            How many captions have a value now that had none.
+            How many captions are worth something else than before, or have a value for the first time.
 
         Raises:
-            ValueError: a caption has another value already (values never change: the first answer stays).
+            ValueError: silence was given another value than 0, or a value is not finite.
         """
-        given = {ident: value for ident, value in labels if value is not None}
+        given = dict(values)
         if not given:
             return 0
         ids = np.fromiter(given.keys(), np.int64, len(given))
-        values = np.fromiter(given.values(), np.float32, len(given))
-        known_values, known = self.lookup(ids)
-        differs = known & (known_values != values)
-        if differs.any():
-            at = int(np.flatnonzero(differs)[0])
-            raise ValueError(f"caption {ids[at]} is worth {known_values[at]:g} and cannot be relabelled {values[at]:g}")
-        ids, values = ids[~known], values[~known]
-        if len(ids):
-            order = np.argsort(all_ids := np.concatenate([self._ids, ids]))
+        new = np.fromiter(given.values(), np.float32, len(given))
+        if not np.isfinite(new).all():
+            at = int(np.flatnonzero(~np.isfinite(new))[0])
+            raise ValueError(f"the value of caption {ids[at]} is not finite: {new[at]}")
+        if given.get(0):
+            raise ValueError(f"silence is worth 0 and cannot be worth {given[0]:g}")
+        old, known = self.lookup(ids)
+        changed = ~known | (old != new)
+        if changed.any():
+            ids, new = ids[changed], new[changed]
+            kept = ~np.isin(self._ids, ids, assume_unique=True)
+            all_ids = np.concatenate([self._ids[kept], ids])
+            order = np.argsort(all_ids)
             self._ids = all_ids[order]
-            self._values = np.concatenate([self._values, values])[order]
+            self._values = np.concatenate([self._values[kept], new])[order]
             self.version += 1
-        return len(ids)
+        return len(ids) if changed.any() else 0
 
     def lookup(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Values of captions.
@@ -70,7 +71,7 @@ class LabelTable:
         return np.where(valid, self._values[at], np.float32(0)), valid
 
     def state_dict(self) -> State:
-        """Every label and the version."""
+        """Every value and the version."""
         return {"ids": self._ids.copy(), "values": self._values.copy(), "version": self.version}
 
     def load_state_dict(self, state: State) -> None:

@@ -1,0 +1,141 @@
+"""What ONI's three rewards add to the time of training: the same updates with and without each, in turn.
+
+Every variant is the run that ``yendor train`` makes, with one process that does everything. Plain PPO names no
+messages; the others name, count and label them (by a client that answers at once and costs nothing, so that only
+our own work is measured), let the caption model learn, pay captions, and learn a second value head.
+
+All variants play the same games with the same actions: the learning rate is next to nothing. They take turns
+update by update, in an order drawn anew each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from statistics import median
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from agents.config import ModelConfig, PPOConfig
+from envs.data import Config
+from launch.bench.paired import cost, median_interval
+from launch.bench.train import TrainBench
+from launch.config import TrainConfig
+
+if TYPE_CHECKING:
+    from launch.bench.overhead_runs import Spent, Variant
+
+PLAIN = "plain PPO"
+KINDS = ("retrieval", "classification", "ranking")
+_NO_LEARNING = 1e-12
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class RewardsBench(Config):
+    """What ONI's rewards add to the time of training."""
+
+    task: str = "MiniHack-KeyRoom-S5-v0"
+    """A task id."""
+    updates: Annotated[int, Field(ge=2)] = 60
+    """Updates of each variant that are measured."""
+    batch: Positive = 2048
+    """Steps in an update, over all games."""
+    games: Positive = 16
+    """Games side by side."""
+    threads: Positive = 1
+    """Threads of the learner's arithmetic."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
+    """Fixes games, weights and the order of turns."""
+    ppo: PPOConfig = PPOConfig(learning_rate=_NO_LEARNING)
+    model: ModelConfig = ModelConfig()
+
+    def train_config(self, changes: Mapping[str, Any]) -> TrainConfig:
+        """The run with some fields changed, by dotted path.
+
+        Raises:
+            UserError: the flags do not fit together.
+        """
+        shared = {name: getattr(self, name) for name in ("task", "batch", "threads", "seed", "ppo", "model")}
+        return TrainBench(**shared).train_config(self.games, changes)
+
+
+def variants() -> dict[str, Variant]:
+    """What is compared."""
+    from launch.bench.overhead_runs import Variant
+
+    labelled = {"labels.client.kind": "scripted", "reward.oni.weight": 0.1}
+    found = {PLAIN: Variant(metrics=True)}
+    for kind in KINDS:
+        changes = labelled | {"reward.oni.kind": kind}
+        found[kind] = Variant(captions=True, labels=True, metrics=True, changes=changes)
+    return found
+
+
+def measure(flags: RewardsBench) -> tuple[str, dict[str, Any]]:
+    """The table, and all that was measured.
+
+    Raises:
+        UserError: the flags do not fit together.
+    """
+    from launch.bench.overhead_runs import take_turns
+
+    found = variants()
+    configs = {name: flags.train_config(variant.changes) for name, variant in found.items()}
+    spent = take_turns(found, configs, updates=flags.updates, threads=flags.threads, seed=flags.seed)
+    plain = spent[PLAIN]
+    summary = {
+        "plain_steps_per_s": flags.batch / median(s.wall_s for s in plain),
+        "rewards": {kind: summarise(spent[kind], plain, flags.batch) for kind in KINDS},
+    }
+    measurements = {name: [asdict(s) for s in own] for name, own in spent.items()}
+    return table(summary), {"summary": summary, "measurements": measurements}
+
+
+def summarise(own: Sequence[Spent], plain: Sequence[Spent], steps: int) -> dict[str, Any]:
+    """One reward beside plain PPO.
+
+    Args:
+        own: updates with it.
+        plain: the same updates without it.
+        steps: environment steps in an update.
+
+    Returns:
+        ``ratio`` of the speeds (median over updates) with its 95 % interval, by wall clock and by CPU time; what
+        the phases that only a reward has cost (``labels``, ``reward_model``, ``captions``); and the share of the
+        reward model in the learner's time (``learn`` and ``reward_model`` together).
+    """
+    found: dict[str, Any] = {}
+    for clock in ("wall_s", "cpu_s"):
+        ratios = np.array([getattr(p, clock) / getattr(o, clock) for p, o in zip(plain, own, strict=True)])
+        low, high = median_interval(ratios)
+        found[f"ratio_{clock[:-2]}"] = {"median": float(np.median(ratios)), "low": low, "high": high}
+    whole_s = np.array([o.wall_s for o in own])
+    for phase in ("captions", "labels", "reward_model"):
+        found[phase] = cost(np.array([o.phases[phase] for o in own]), whole_s, steps)
+    model_s, learn_s = (sum(o.phases[phase] for o in own) for phase in ("reward_model", "learn"))
+    found["reward_model_share_of_learner"] = model_s / (model_s + learn_s)
+    found["reward_model_share_of_run"] = model_s / float(whole_s.sum())
+    return found
+
+
+def table(summary: Mapping[str, Any]) -> str:
+    """The ratios for people."""
+    lines = [
+        f"plain PPO: {summary['plain_steps_per_s']:,.0f} steps/s",
+        f"{'':<16}{'of its speed':>13}  {'95 % interval':<16}{'by CPU time':>12}  {'95 % interval':<16}"
+        f"{'reward model, of learner':>25}{'of run':>8}",
+    ]
+    for kind, found in summary["rewards"].items():
+        wall, cpu = found["ratio_wall"], found["ratio_cpu"]
+        lines.append(
+            f"{kind:<16}{wall['median']:>13.3f}  {_interval(wall):<16}{cpu['median']:>12.3f}  {_interval(cpu):<16}"
+            f"{found['reward_model_share_of_learner']:>25.2%}{found['reward_model_share_of_run']:>8.2%}"
+        )
+    return "\n".join(lines)
+
+
+def _interval(found: Mapping[str, float]) -> str:
+    return f"{found['low']:.3f} to {found['high']:.3f}"

@@ -1,0 +1,1 @@
+"""What ``yendor labels`` does, an action a module."""

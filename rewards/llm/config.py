@@ -1,0 +1,70 @@
+"""Configuration of the language model: where it is, and how it is asked."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, PositiveInt, field_validator, model_validator
+
+from envs.data import Config
+
+
+class LLMConfig(Config):
+    """A language model behind an OpenAI-compatible server; unnamed, none is used."""
+
+    base_url: str | None = None
+    """Where the server answers: http://host:port/v1."""
+    model: str | None = None
+    """Name of the model on that server; none = the only one that it serves."""
+    serve: str | None = None
+    """Start a vLLM server of this model (a folder, or a name in the local cache) for the run, and end it with it."""
+    required: bool = False
+    """Refuse to start where the server cannot be used; without it the run starts, warns once, and goes on with
+    the labels there are."""
+    revision: str = ""
+    """Which version of the model it is, where you know better than the server; labels are kept apart by it."""
+    api_key_env: str = "YENDOR_LLM_API_KEY"
+    """Environment variable that holds the server's API key, if it wants one."""
+    api: Literal["auto", "completions", "chat"] = "auto"
+    """completions: lists of prompts in one request, with the model's own chat template (vLLM); chat: one request
+    a prompt (any server); auto = completions where the server tells its chat template."""
+    structured_outputs: bool = True
+    """Bind the answer to the choices (verified before the first label); off for servers that cannot: what is not a
+    choice is then a parse failure."""
+    soft_labels: bool = True
+    """Ask for the probabilities of the choices too."""
+    max_batch: PositiveInt = 128
+    """Prompts a request, where lists can be sent."""
+    max_in_flight: PositiveInt = 4
+    """Requests under way at a time; with one prompt a request, max_batch times as many."""
+    temperature: Annotated[float, Field(ge=0.0)] = 0.0
+    """0 = the most probable choice."""
+
+    @property
+    def is_named(self) -> bool:
+        """There is a language model to ask."""
+        return self.base_url is not None or self.serve is not None
+
+    @field_validator("base_url")
+    @classmethod
+    def _url(cls, url: str | None) -> str | None:
+        if url is not None and not _is_address(url):
+            raise ValueError(f"'{url}' is not a URL; expected something like http://127.0.0.1:8000/v1")
+        return url
+
+    @model_validator(mode="after")
+    def _one_server(self) -> Self:
+        if self.base_url is not None and self.serve is not None:
+            raise ValueError("llm.base_url names a server and llm.serve starts one: give one of the two")
+        if not self.is_named and (self.model is not None or self.required):
+            raise ValueError("llm.model and llm.required need a server: give llm.base_url or llm.serve")
+        return self
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # the port is no number, or the host no address
+        return False

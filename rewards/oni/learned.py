@@ -1,0 +1,220 @@
+"""What the two learned caption models share: a corpus, an ensemble, and when it trains and speaks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from envs.protocols import State
+from rewards.labels.questions import Answer, Question
+from rewards.oni.caption_model import Values
+from rewards.oni.config import LearnedConfig
+from rewards.oni.corpus import Corpus, CurrentValues
+from rewards.oni.ensemble import Ensemble
+from rewards.oni.schedule import RefreshClock, StepBudget
+from rewards.oni.splits import NO_FOLD, bootstrap_weights, fold_of
+
+
+class LearnedModel(ABC):
+    """A caption model (:class:`~rewards.oni.caption_model.CaptionModel`) that generalises from answers.
+
+    In each ``learn``: answers become examples, sorted by ids; the gradient steps that they bought are taken; and
+    captions are valued, new ones at once and all of them now and then, when the model has changed. Everything
+    follows from the seed, the answers and the calls, in the same way on every machine of one kind.
+
+    Args:
+        config: networks and schedule.
+        seed: of the initial weights, the bootstrap and the batches.
+    """
+
+    def __init__(self, config: LearnedConfig, seed: int) -> None:
+        self._config, self._seed = config, seed
+        generator = torch.Generator().manual_seed(int(np.random.SeedSequence((seed, 11)).generate_state(1)[0]))
+        network = config.network.build(config.members, generator)
+        self._ensemble = Ensemble(network, config.learning_rate, config.weight_decay)
+        self._rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, 12))))
+        self._corpus = Corpus(network.encode, lambda text: fold_of(text, config.held_out_share, config.members))
+        self._met: list[int] = []
+        """Rows of captions that were met in play, in the order in which they were."""
+        self._met_ids: set[int] = set()
+        self._num_valued = 0
+        """How many of them have a value."""
+        self._scores = np.zeros((config.members, 0))
+        """float64 [K, rows]: each member's number, as of the last time; nan = never."""
+        self._values = CurrentValues()
+        self._budget = StepBudget(config.steps_per_label, config.steps_per_update)
+        self._clock = RefreshClock(config.refresh_updates, config.refresh_captions_per_update)
+        self._steps = 0
+        self._steps_at_refresh = -1
+        self._figures: dict[str, float] = {}
+
+    @abstractmethod
+    def count(self, counts: Mapping[int, int]) -> None:
+        """Take in how often captions came since the last call."""
+
+    @abstractmethod
+    def questions(self) -> list[Question]:
+        """What the annotator should be asked now."""
+
+    @abstractmethod
+    def unanswered(self) -> list[Question]:
+        """What was asked and not answered."""
+
+    @abstractmethod
+    def _add(self, answer: Answer) -> bool:
+        """Take in one answer; True where it is a new example."""
+
+    @abstractmethod
+    def _can_learn(self) -> bool:
+        """There are enough examples; once true, always true."""
+
+    @abstractmethod
+    def _step(self) -> None:
+        """One gradient step."""
+
+    @abstractmethod
+    def _held_out_rows(self) -> Iterable[int]:
+        """Rows that ``_fit`` needs scores of, beside those that were met."""
+
+    @abstractmethod
+    def _fit(self) -> dict[str, float]:
+        """Fit what turns scores into values, now that all scores are of one model; returns the figures."""
+
+    @abstractmethod
+    def _worth(self, scores: np.ndarray) -> np.ndarray:
+        """Values [N] of scores [K, N]."""
+
+    def meet(self, captions: Mapping[int, str]) -> None:
+        """Remember them; they are valued in the next ``learn``."""
+        for ident, text in captions.items():
+            if ident and ident not in self._met_ids:
+                self._met_ids.add(ident)
+                self._met.append(self._corpus.add(ident, text))
+
+    def learn(self, answers: Iterable[Answer]) -> None:
+        """Take in answers, take the gradient steps that they bought, and value captions."""
+        self._budget.earn(sum([self._add(answer) for answer in sorted(answers, key=_order)]))
+        self._clock.tick()
+        if not self._can_learn():
+            return
+        for _ in range(self._budget.spend()):
+            self._step()
+            self._steps += 1
+        if not self._met or not self._is_taught():
+            return
+        is_first = self._steps_at_refresh < 0
+        if is_first or (self._is_stale() and self._clock.is_due(len(self._met))):
+            self._refresh()
+        elif new := self._met[self._num_valued :]:
+            self._score(new)
+            self._put(new)
+
+    def _is_taught(self) -> bool:
+        """The steps that the first labels bought were taken: before, values would be those of the initial weights."""
+        return self._steps >= int(self._config.min_labels * self._config.steps_per_label)
+
+    def _is_stale(self) -> bool:
+        """Captions would be worth something else, if they were valued anew."""
+        return self._steps != self._steps_at_refresh
+
+    def _refresh(self) -> None:
+        self._score(sorted({*self._met, *self._held_out_rows()}))
+        self._figures = self._fit()
+        self._put(self._met)
+        self._steps_at_refresh = self._steps
+        self._clock.restart()
+
+    def _score(self, rows: list[int]) -> None:
+        scores = self._ensemble.predict(self._corpus.encodings(rows))
+        self._grow_scores()
+        self._scores[:, rows] = scores
+
+    def _scores_of(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """float64 [K, N], nan where a row was never scored."""
+        self._grow_scores()
+        return self._scores[:, np.asarray(rows, np.int64)]
+
+    def _grow_scores(self) -> None:
+        missing = len(self._corpus) - self._scores.shape[1]
+        self._scores = np.pad(self._scores, ((0, 0), (0, missing)), constant_values=np.nan)
+
+    def _put(self, rows: list[int]) -> None:
+        self._values.put(np.array(rows, np.int64), self._worth(self._scores_of(rows)))
+        self._num_valued = len(self._met)
+
+    def take_values(self) -> Values:
+        """Values that are new or have changed since the last call."""
+        return self._values.take(self._corpus.ids)
+
+    def value(self, caption_id: int) -> float | None:
+        """What a caption is worth now; None where the model cannot say yet."""
+        row = self._corpus.row(caption_id)
+        return None if row is None else self._values.get(row)
+
+    def metrics(self) -> Mapping[str, float]:
+        """Figures of the last refresh, and how much was learnt."""
+        return {**self._figures, "gradient_steps": float(self._steps)}
+
+    def _batch(self, number: int) -> np.ndarray:
+        """Positions of the examples of one gradient step: all where they fit, else drawn with replacement."""
+        size = self._config.batch_size
+        return np.arange(number) if number <= size else self._rng.integers(number, size=size)
+
+    def _example_weights(self, rows: tuple[int, ...]) -> np.ndarray:
+        """float32 [K]: how much each member learns from an example about the captions of these rows."""
+        members = self._config.members
+        key = " ".join(str(ident) for ident in (self._seed, *sorted(self._corpus.ids[row] for row in rows)))
+        weights = bootstrap_weights(key, members) if self._config.bootstrap else np.ones(members, np.float32)
+        weights[self._left_out_by(rows)] = 0
+        return weights
+
+    def _left_out_by(self, rows: tuple[int, ...]) -> list[int]:
+        """Members that do not learn from an example about the captions of these rows."""
+        return sorted({self._corpus.folds[row] for row in rows} - {NO_FOLD})
+
+    def state_dict(self) -> State:
+        """Captions, scores, values, networks and optimiser, schedule, random state, figures."""
+        return {
+            "corpus": self._corpus.state_dict(),
+            "met": np.array(self._met, np.int64),
+            "num_valued": self._num_valued,
+            "scores": self._scores.copy(),
+            "values": self._values.state_dict(),
+            "ensemble": self._ensemble.state_dict(),
+            "budget": self._budget.state_dict(),
+            "clock": self._clock.state_dict(),
+            "generator": dict(self._rng.bit_generator.state),
+            "steps": self._steps,
+            "steps_at_refresh": self._steps_at_refresh,
+            "figures": dict(self._figures),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``state_dict``.
+
+        Raises:
+            ValueError: the state is that of other networks.
+        """
+        self._ensemble.load_state_dict(state["ensemble"])
+        self._corpus.load_state_dict(state["corpus"])
+        self._met = [int(row) for row in state["met"]]
+        self._met_ids = {self._corpus.ids[row] for row in self._met}
+        self._num_valued = int(state["num_valued"])
+        self._scores = np.array(state["scores"], np.float64)
+        self._values.load_state_dict(state["values"])
+        self._budget.load_state_dict(state["budget"])
+        self._clock.load_state_dict(state["clock"])
+        self._rng.bit_generator.state = state["generator"]
+        self._steps = int(state["steps"])
+        self._steps_at_refresh = int(state["steps_at_refresh"])
+        self._figures = dict(state["figures"])
+
+
+def _order(answer: Answer) -> tuple[Any, ...]:
+    """A total order, so that it does not matter in which order answers come."""
+    value = answer.soft_value
+    return answer.question.ids, value is None, value or 0.0

@@ -1,0 +1,248 @@
+"""ONI's third model: a score of captions, learnt from comparisons.
+
+Zheng et al. 2024 (arXiv 2410.23022), section "ranking", after Motif (Klissarov et al. 2023, arXiv 2310.00166): the
+score follows the Bradley-Terry model, ``p(a is better than b) = sigmoid(score(a) - score(b))``. What is paid is the
+normalised score where it reaches a quantile, else 0. Both are applied here, which the public code of ONI
+means to do and does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from envs.protocols import State
+from rewards.labels.questions import Answer, Question
+from rewards.oni.calibration import log_loss
+from rewards.oni.classification import weighted_cross_entropy
+from rewards.oni.config import RankingConfig
+from rewards.oni.ensemble import AGGREGATES, disagreement
+from rewards.oni.learned import LearnedModel
+from rewards.oni.normalisation import Normalisation, weighted_moments
+from rewards.oni.pairs import Pair, PairPool, select_pairs, unordered
+
+_TIE = 0.5
+
+_HEARD_ANEW = 1.1
+"""Values are normalised anew, also by an unchanged score, when captions were heard so many times as often."""
+
+
+class RankingModel(LearnedModel):
+    """Bradley-Terry scores of captions, normalised over what is heard.
+
+    Members' scores, which have a zero and a unit of their own, are standardised before they become one. Then
+    ``z = (score - mean) / std``, with moments over the captions met, weighted by how often they came; a caption is
+    worth z where z reaches the weighted quantile, else 0.
+
+    Args:
+        config: networks, schedule, choice of pairs, quantile.
+        seed: of the initial weights, the bootstrap, the batches and the choice of pairs.
+    """
+
+    def __init__(self, config: RankingConfig, seed: int) -> None:
+        super().__init__(config, seed)
+        self._ranking = config
+        self._counts: dict[int, int] = {}
+        """Occurrences of each caption id."""
+        self._heard = self._heard_at_refresh = 0
+        self._asked: dict[Pair, Pair] = {}
+        """Pairs of rows, the lower one first, that were asked or answered: as they were shown."""
+        self._answered: set[Pair] = set()
+        self._comparisons: dict[int, int] = {}
+        """In how many of them a row is."""
+        self._pairs: list[Pair] = []
+        """Rows of each comparison, as they were shown."""
+        self._targets: list[float] = []
+        """p(the first of them is better)."""
+        self._weights: list[np.ndarray] = []
+        """float32 [K] of each comparison."""
+        self._held_out: list[tuple[int, int]] = []
+        """(position of a comparison, member that leaves it out)."""
+        self._ties = 0
+        self._standard = np.zeros((config.members, 1)), np.ones((config.members, 1))
+        """Mean and standard deviation of each member's scores."""
+        self._normalisation = Normalisation(0.0, 1.0, 0.0)
+
+    def count(self, counts: Mapping[int, int]) -> None:
+        """Add occurrences, the weights of the normalisation."""
+        for ident, number in counts.items():
+            if ident:
+                self._counts[ident] = self._counts.get(ident, 0) + int(number)
+                self._heard += int(number)
+
+    def questions(self) -> list[Question]:
+        """The pairs that would tell most now, a few an update."""
+        rows = np.array(self._met, np.int64)
+        pool = PairPool(
+            numbers=rows,
+            comparisons=np.array([self._comparisons.get(row, 0) for row in self._met], np.int64),
+            templates=np.array([self._corpus.templates[row] for row in self._met], np.int64),
+            scores=self._informed_scores(rows),
+        )
+        config = self._ranking
+        pairs = select_pairs(pool, self._asked, config.pairs_per_update, config.max_comparisons, self._rng)
+        for pair in pairs:
+            self._note(pair)
+        return [self._question(pair) for pair in pairs]
+
+    def _informed_scores(self, rows: np.ndarray) -> np.ndarray:
+        """Scores [K, N] without those of members that leave the caption out: more answers would not help them."""
+        scores = self._scores_of(rows)
+        if len(scores) > 1:
+            folds = np.array([self._corpus.folds[row] for row in rows.tolist()], np.int64)
+            scores[folds == np.arange(len(scores))[:, None]] = np.nan
+        return scores
+
+    def unanswered(self) -> list[Question]:
+        """Pairs that were asked about, without an answer."""
+        return [self._question(shown) for pair, shown in self._asked.items() if pair not in self._answered]
+
+    def _question(self, pair: Pair) -> Question:
+        return Question.pair(*(self._corpus.texts[row] for row in pair))
+
+    def _note(self, shown: Pair) -> None:
+        self._asked[unordered(*shown)] = shown
+        for row in shown:
+            self._comparisons[row] = self._comparisons.get(row, 0) + 1
+
+    def _add(self, answer: Answer) -> bool:
+        question, target = answer.question, answer.soft_value
+        if not question.is_pair:
+            raise ValueError(f"ranking learns from comparisons, got an answer about {question.text!r} alone")
+        first = self._corpus.add(question.caption_id, question.text)
+        second = self._corpus.add(question.second_id, question.second_text)
+        pair = unordered(first, second)
+        if pair in self._answered:
+            return False
+        if pair not in self._asked:
+            self._note((first, second))
+        self._answered.add(pair)
+        if target is not None:
+            self._append((first, second), float(target))
+        return target is not None
+
+    def _append(self, pair: Pair, target: float) -> None:
+        self._held_out += [(len(self._pairs), member) for member in self._left_out_by(pair)]
+        self._pairs.append(pair)
+        self._targets.append(target)
+        self._weights.append(self._example_weights(pair))
+        self._ties += target == _TIE
+
+    def _can_learn(self) -> bool:
+        return len(self._pairs) >= max(self._ranking.min_labels, self._ties + 1)
+
+    def _step(self) -> None:
+        at = self._batch(len(self._pairs)).tolist()
+        rows, places = np.unique(np.array([self._pairs[i] for i in at]), return_inverse=True)
+        places = places.reshape(-1, 2)
+        targets = np.array([self._targets[i] for i in at])
+        weights = np.stack([self._weights[i] for i in at], 1)
+        encoded = self._corpus.encodings(rows.tolist())
+        self._ensemble.step(encoded, lambda scores: bradley_terry_loss(scores, places, targets, weights))
+
+    def _held_out_rows(self) -> Iterable[int]:
+        return (row for i, _ in self._held_out for row in self._pairs[i])
+
+    def _is_stale(self) -> bool:
+        return super()._is_stale() or self._heard >= _HEARD_ANEW * self._heard_at_refresh + 1
+
+    def _fit(self) -> dict[str, float]:
+        self._heard_at_refresh = self._heard
+        scores = self._scores_of(self._met)
+        weights = np.array([max(self._counts.get(self._corpus.ids[row], 0), 1) for row in self._met], np.float64)
+        mean, std = weighted_moments(scores, weights)
+        self._standard = mean[:, None], std[:, None]
+        self._normalisation = Normalisation.of(self._score_of(scores), weights, self._ranking.quantile)
+        figures = {
+            "labels": float(len(self._pairs)),
+            "tie_share": self._ties / len(self._pairs),
+            "first_shown_better": self._first_shown_better(),
+            "disagreement": float(disagreement(self._opinions(scores)).mean()),
+            "paid_share": float(np.average(self._worth(scores) != 0, weights=weights)),
+        }
+        return figures | (self._judge_held_out() if self._held_out else {})
+
+    def _first_shown_better(self) -> float:
+        """Share of the comparisons without ties that went to the caption shown first: 1/2 without position bias."""
+        targets = np.array(self._targets)
+        return float((targets[targets != _TIE] > _TIE).mean())
+
+    def _judge_held_out(self) -> dict[str, float]:
+        """How well members do on comparisons with a template that they left out."""
+        at, member = np.array(self._held_out).T
+        pairs = np.array(self._pairs)[at]
+        logits = self._scores[member, pairs[:, 0]] - self._scores[member, pairs[:, 1]]
+        targets = np.array(self._targets)[at]
+        figures = {"held_out_labels": float(len(at)), "held_out_log_loss": log_loss(logits, targets)}
+        decided = targets != _TIE
+        if decided.any():
+            right = (logits > 0) == (targets > _TIE)
+            figures["held_out_accuracy"] = float(right[decided].mean())
+        return figures
+
+    def _opinions(self, scores: np.ndarray) -> np.ndarray:
+        """Standardised scores [K, N] of scores [K, N]."""
+        mean, std = self._standard
+        return (scores - mean) / std
+
+    def _score_of(self, scores: np.ndarray) -> np.ndarray:
+        return AGGREGATES[self._ranking.aggregate](self._opinions(scores))
+
+    def _worth(self, scores: np.ndarray) -> np.ndarray:
+        return self._normalisation.values(self._score_of(scores))
+
+    def state_dict(self) -> State:
+        """The base's, comparisons, questions, counts, normalisation."""
+        asked = sorted(self._asked)
+        return {
+            "learned": super().state_dict(),
+            "count_ids": np.array(list(self._counts), np.int64),
+            "counts": np.array(list(self._counts.values()), np.int64),
+            "heard_at_refresh": self._heard_at_refresh,
+            "asked": np.array([self._asked[pair] for pair in asked], np.int64).reshape(-1, 2),
+            "answered": np.array([pair in self._answered for pair in asked], bool),
+            "pairs": np.array(self._pairs, np.int64).reshape(-1, 2),
+            "targets": np.array(self._targets, np.float64),
+            "member_mean": self._standard[0].copy(),
+            "member_std": self._standard[1].copy(),
+            "normalisation": self._normalisation.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``state_dict``.
+
+        Raises:
+            ValueError: the state is that of other networks.
+        """
+        super().load_state_dict(state["learned"])
+        self._counts = dict(zip(state["count_ids"].tolist(), state["counts"].tolist(), strict=True))
+        self._heard, self._heard_at_refresh = sum(self._counts.values()), int(state["heard_at_refresh"])
+        self._asked, self._answered, self._comparisons = {}, set(), {}
+        for first, second in state["asked"].tolist():
+            self._note((first, second))
+        self._answered = {pair for pair, done in zip(self._asked, state["answered"], strict=True) if done}
+        self._pairs, self._targets, self._weights, self._held_out, self._ties = [], [], [], [], 0
+        for (first, second), target in zip(state["pairs"].tolist(), state["targets"].tolist(), strict=True):
+            self._append((first, second), target)
+        self._standard = np.array(state["member_mean"]), np.array(state["member_std"])
+        self._normalisation = Normalisation.from_state(state["normalisation"])
+
+
+def bradley_terry_loss(scores: Tensor, pairs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> Tensor:
+    """Cross-entropy of ``sigmoid(score of the first - score of the second)``; a tie is a target of 1/2.
+
+    Args:
+        scores: float [K, N] of N captions.
+        pairs: int [P, 2], positions among the captions.
+        targets: float [P], p(the first is better).
+        weights: float [K, P].
+
+    Returns:
+        The sum over members of their weighted means.
+    """
+    first, second = (torch.from_numpy(pairs[:, side].copy()) for side in (0, 1))
+    return weighted_cross_entropy(scores[:, first] - scores[:, second], targets, weights)

@@ -1,0 +1,31 @@
+"""How a named part of the reward enters the streams, and what a stream is."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from envs.data import Config
+
+
+class StreamConfig(Config):
+    """One value head learns one stream."""
+
+    gamma: Annotated[float, Field(gt=0.0, le=1.0)] = 0.99
+    """Discount."""
+    combine: Literal["sum", "product"] = "sum"
+    """How the weighted parts of the stream combine."""
+
+
+class PartConfig(Config):
+    """How one named part enters the streams."""
+
+    weight: Annotated[float, Field(ge=0.0)] = 1.0
+    """Factor of the part; 0 switches it off (the environment's own is still measured)."""
+    stream: Literal["extrinsic", "intrinsic"] = "extrinsic"
+    """The stream, and so the value head, that it feeds."""
+    normalise: Literal["none", "std"] = "none"
+    """Divide by the running standard deviation of the part's valid values."""
+    clip: Annotated[float, Field(gt=0.0)] | None = None
+    """Bound of the weighted part, both ways."""

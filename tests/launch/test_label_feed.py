@@ -1,0 +1,145 @@
+"""Feeds: a labeller on a thread, and the same in a Ray actor."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from launch.config import TrainConfig
+from launch.label_feed import LabelFeed, RayFeed, ThreadFeed
+from launch.ray_session import ray_session
+from rewards.labels.clients import LabelClientError, ScriptedClient
+from rewards.labels.config import LabellerConfig, LabelsConfig, ScriptedClientConfig
+from rewards.labels.labeller import Labeller, LabellerError
+from rewards.labels.prompts import PromptSpec
+from rewards.labels.questions import Answer, Question
+from rewards.labels.store import LabelStore
+
+
+def ask(*texts: str) -> list[Question]:
+    return [Question.single(text) for text in texts]
+
+
+def thread_feed(folder: Path, client: ScriptedClient, spec: PromptSpec | None = None, **limits) -> ThreadFeed:
+    store = LabelStore(folder / "labels.sqlite")
+    return ThreadFeed(store, Labeller(store, client, spec, LabellerConfig(**limits)))
+
+
+def until(condition: Callable[[], object]) -> None:
+    give_up_s = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < give_up_s, "the condition did not come true"
+        time.sleep(0.002)
+
+
+def arriving(feed: LabelFeed, count: int) -> list[Answer]:
+    """The next answers, polled for."""
+    found: list[Answer] = []
+    until(lambda: found.extend(feed.poll()) or len(found) >= count)
+    return found
+
+
+@pytest.fixture(params=["thread", pytest.param("actor", marks=pytest.mark.slow)])
+def feed(request, tmp_path) -> Iterator[LabelFeed]:
+    """Either feed, with an annotator that finds everything helpful."""
+    if request.param == "thread":
+        own: LabelFeed = thread_feed(tmp_path, ScriptedClient("helpful"), max_labels=5)
+        yield own
+        own.close()
+        return
+    labels = LabelsConfig(
+        client=ScriptedClientConfig(reply="helpful", delay_s=0.0), labeller=LabellerConfig(max_labels=5)
+    )
+    with ray_session(None, 1):
+        own = RayFeed(TrainConfig(preset="debug", labels=labels), str(tmp_path / "labels.sqlite"))
+        yield own
+        own.close()
+
+
+def test_questions_in_answers_out(feed, tmp_path):
+    feed.submit(iter(ask("x", "y")))
+    found = arriving(feed, 2)
+    assert {(a.question.text, a.value) for a in found} == {("x", 1.0), ("y", 1.0)}
+    assert feed.poll() == [] or list(feed.poll()) == []
+    drained = feed.drain(ask("z", "x"))
+    assert [a.question for a in drained] == sorted(ask("x", "z"), key=lambda q: q.ids)
+    assert [a.question.text for a in feed.flush()] == ["z"]
+    feed.flush()
+    assert feed.metrics()["asked"] == 3.0 and feed.problem() is None
+    assert feed.state_dict() == {"asked": 3}
+    feed.load_state_dict({"asked": 5})
+    assert [a.value for a in feed.drain(ask("over the budget"))] == [None]
+    feed.close()
+    feed.close()
+    with LabelStore(tmp_path / "labels.sqlite") as store:
+        assert store.count() == 3
+
+
+class Flaky(ScriptedClient):
+    def __init__(self) -> None:
+        super().__init__("first")
+        self.is_up = False
+
+    async def label(self, requests):
+        if not self.is_up:
+            raise LabelClientError("cannot connect to http://nowhere")
+        return await super().label(requests)
+
+
+def test_an_outage_is_a_problem_and_no_error(tmp_path):
+    client = Flaky()
+    limits = {"backoff_min_s": 0.001, "breaker_cool_down_s": 0.01, "breaker_max_cool_down_s": 0.01}
+    feed = thread_feed(tmp_path, client, PromptSpec("pair-1"), **limits)
+    feed.submit([Question.pair("x", "y"), Question.pair("y", "x")])
+    until(feed.problem)
+    assert feed.problem() == "no labels: cannot connect to http://nowhere"
+    until(lambda: feed.metrics()["breaker_open"])
+    assert feed.poll() == []
+    client.is_up = True
+    assert [a.value for a in arriving(feed, 2)] == [1.0, 1.0]
+    assert feed.problem() is None
+    feed.close()
+
+
+def test_a_fault_of_the_program_is_loud_and_leaves_nothing_open(tmp_path, recwarn):
+    feed = thread_feed(tmp_path, ScriptedClient(raise_after=0, error=KeyError("a fault")))
+    with pytest.raises(LabellerError, match="labelling stopped: 'a fault'"):
+        feed.drain(ask("x"))
+    for call in (feed.poll, feed.metrics, lambda: feed.submit(ask("y")), lambda: feed.drain(ask("y"))):
+        with pytest.raises(LabellerError, match="a fault"):
+            call()
+    feed.close()
+    gc.collect()
+    assert [str(w.message) for w in recwarn] == []
+
+
+class Unclosable(ScriptedClient):
+    async def close(self) -> None:
+        raise OSError("the connection is lost")
+
+
+def test_a_client_that_cannot_be_closed_leaves_no_thread_and_no_open_store(tmp_path):
+    feed = thread_feed(tmp_path, Unclosable())
+    with pytest.raises(OSError, match="the connection is lost"):
+        feed.close()
+    assert not feed._thread.is_alive()
+    with pytest.raises(Exception, match="closed database"):
+        feed._store.count()
+
+
+@pytest.mark.slow
+def test_an_actor_survives_an_annotator_that_never_answers(tmp_path):
+    """The labeller says so, and goes on serving."""
+    labels = {"client": {"kind": "scripted", "delay_s": 60.0}, "labeller": {"request_timeout_s": 0.05}}
+    config = TrainConfig.model_validate({"preset": "debug", "labels": labels})
+    with ray_session(None, 1):
+        feed = RayFeed(config, str(tmp_path / "labels.sqlite"))
+        feed.submit(ask("x"))
+        until(lambda: feed.flush() or feed.problem())
+        assert feed.problem() == "no labels: no answer within 0.05 s"
+        assert feed.metrics()["in_flight"] == 1.0
+        feed.close()

@@ -1,0 +1,39 @@
+"""Every caption model through the conformance suite."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from rewards.labels.questions import Question
+from rewards.oni.config import CharsConfig, ClassificationConfig, NGramsConfig, RankingConfig, RetrievalConfig
+
+_spec = importlib.util.spec_from_file_location("caption_models", Path(__file__).parent / "caption_models.py")
+caption_models = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(caption_models)
+
+SMALL = {"network": NGramsConfig(buckets=1024, width=4), "min_labels": 12, "min_calibration_labels": 4}
+PAIRS = {"network": NGramsConfig(buckets=1024, width=4), "min_labels": 12, "pairs_per_update": 24}
+CHARS = CharsConfig(width=4, max_length=48)
+
+MODELS = {
+    "retrieval": RetrievalConfig(),
+    "classification": ClassificationConfig(**SMALL),
+    "classification, one member, probabilities": ClassificationConfig(**SMALL, members=1, output="probability"),
+    "classification, characters": ClassificationConfig(
+        **SMALL | {"network": CHARS}, members=2, steps_per_update=1, steps_per_label=0.1
+    ),
+    "ranking": RankingConfig(**PAIRS),
+    "ranking, pessimistic": RankingConfig(**PAIRS, members=2, aggregate="min", quantile=0.2, held_out_share=0.0),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_conformance(name):
+    config = MODELS[name]
+    texts = caption_models.CAPTIONS
+    if config.asks_pairs:
+        questions = [Question.pair(one, other) for one, other in zip(texts, texts[7:], strict=False)]
+    else:
+        questions = [Question.single(text) for text in texts[::2]]
+    caption_models.check(lambda: config.build(seed=3), questions)

@@ -1,0 +1,228 @@
+"""What the learned caption models learn, say and pay, on small sets of captions."""
+
+import numpy as np
+import pytest
+import torch
+
+from envs.captions import caption_id
+from envs.templates import template_of
+from rewards.labels.lexicon import Lexicon
+from rewards.labels.questions import Answer, Question
+from rewards.oni.classification import ClassificationModel, weighted_cross_entropy
+from rewards.oni.config import ClassificationConfig, RankingConfig
+from rewards.oni.ranking import RankingModel, bradley_terry_loss
+
+FOES = ("newt", "jackal", "grid bug", "sewer rat", "lichen", "kobold", "gnome", "fox", "hill orc", "giant ant")
+EVENTS = (
+    "You kill the {foe}!", "You destroy the {foe}!", "The {foe} bites!", "The {foe} misses!", "You miss the {foe}.",
+    "The {foe} hits!", "You hit the {foe}.", "You kill the {foe}! You hear the noise.", "The {foe} just misses!",
+)  # fmt: skip
+OTHERS = (
+    "Welcome to experience level N.", "_ - N gold piece.", "You find the hidden door.", "You open the door.",
+    "The door opens.", "You feel more confident in your weapon skills.", "WHAMM! You break open the lock.",
+    "It's the wall.", "This door is locked.", "You have nothing to fire.", "You see no door there.", "Never mind.",
+    "You don't have anything to eat.", "You stop. Your kitten is in the way.", "You are hungry.", "You faint.",
+    "What the strange direction! Never mind.", "You can't go down here.", "There is nothing here to pick up.",
+)  # fmt: skip
+CAPTIONS = [event.format(foe=foe) for event in EVENTS for foe in FOES] + list(OTHERS)
+VERDICTS = {text: Lexicon.packaged().judge(text) for text in CAPTIONS}
+LEVELS = {"helpful": 2, "neutral": 1, "unhelpful": 0}
+
+
+def single(text):
+    return Answer(Question.single(text), float(VERDICTS[text] == "helpful"))
+
+
+def compared(first, second):
+    difference = LEVELS[VERDICTS[first]] - LEVELS[VERDICTS[second]]
+    return Answer(Question.pair(first, second), 0.5 + 0.5 * np.sign(difference))
+
+
+def named(texts):
+    return {caption_id(text): text for text in texts}
+
+
+def value(model, text):
+    return model.value(caption_id(text))
+
+
+def taught(config, answers, texts=CAPTIONS, updates=40, seed=0, counts=None):
+    """A model that met the texts and had all answers at once, after so many updates."""
+    model = config.build(seed)
+    model.meet(named(texts))
+    model.count(counts or {})
+    model.learn(answers)
+    for _ in range(updates - 1):
+        model.learn([])
+    return model
+
+
+def test_captions_of_unseen_templates_are_classified_from_the_words_that_they_share():
+    seen = [text for text in CAPTIONS if not template_of(text).startswith(("You destroy", "You kill _! ", "_ just"))]
+    model = taught(ClassificationConfig(), [single(text) for text in seen])
+    unseen = [text for text in CAPTIONS if text not in seen]
+    right = [value(model, text) == (VERDICTS[text] == "helpful") for text in unseen]
+    assert len(unseen) == 30 and np.mean(right) > 0.6
+    assert np.mean([value(model, text) == (VERDICTS[text] == "helpful") for text in seen]) > 0.9
+    figures = model.metrics()
+    assert figures["labels"] == len(seen) and 0 < figures["held_out_labels"] < len(seen)
+    assert figures["positive_share"] == pytest.approx(np.mean([VERDICTS[text] == "helpful" for text in seen]))
+    assert figures["held_out_accuracy"] > 0.7 and 0 <= figures["held_out_calibration_error"] < 0.5
+
+
+def test_no_member_learns_from_what_it_is_judged_by():
+    model = ClassificationModel(ClassificationConfig(held_out_share=0.2, bootstrap=True), 1)
+    model.learn([single(text) for text in CAPTIONS])
+    weights, texts = np.stack(model._weights), [model._corpus.texts[row] for row in model._rows]
+    judged = set(model._held_out)
+    assert judged and (weights.sum(0) > 0).all()
+    for member in range(3):
+        learnt = {template_of(text) for text, w in zip(texts, weights[:, member], strict=True) if w > 0}
+        assert not learnt & {template_of(texts[at]) for at, by in judged if by == member}
+
+
+def test_comparisons_are_held_out_where_either_template_is():
+    pairs = [compared(a, b) for a, b in zip(CAPTIONS, CAPTIONS[::-1], strict=True) if a < b]
+    model = RankingModel(RankingConfig(held_out_share=0.2), 1)
+    model.learn(pairs)
+    weights = np.stack(model._weights)
+    assert model._held_out
+    for member in range(3):
+        judged = [model._pairs[at] for at, by in model._held_out if by == member]
+        left_out = {row for row, fold in enumerate(model._corpus.folds) if fold == member}
+        learnt = {row for pair, w in zip(model._pairs, weights[:, member], strict=True) if w > 0 for row in pair}
+        assert not learnt & left_out and all(left_out & set(pair) for pair in judged)
+
+
+def test_soft_targets_teach_probabilities():
+    sure, unsure = [f"A {word}." for word in ("b", "d", "f", "h")], [f"C {word}." for word in ("b", "d", "f", "h")]
+    answers = [Answer(Question.single(text), 1.0, 0.95) for text in sure]
+    answers += [Answer(Question.single(text), 0.0, 0.3) for text in unsure]
+    config = ClassificationConfig(
+        output="probability", balance_classes=False, min_labels=8, held_out_share=0, steps_per_label=20, threshold=0.9
+    )
+    model = taught(config, answers, [*sure, *unsure], updates=50)
+    assert [value(model, text) for text in sure] == pytest.approx([0.95] * 4, abs=0.05)
+    assert [value(model, text) for text in unsure] == pytest.approx([0.3] * 4, abs=0.08)
+    strict = taught(config.model_copy(update={"output": "binary", "threshold": 0.97}), answers, sure, updates=50)
+    assert [value(strict, text) for text in sure] == [0.0] * 4
+
+
+def test_a_rare_class_weighs_as_much_as_the_other():
+    model = ClassificationModel(ClassificationConfig(), 0)
+    for at, text in enumerate(CAPTIONS[:10]):
+        model.learn([Answer(Question.single(text), float(at < 2))])
+    # 10 / (2 * 2) for one of two positives, 10 / (2 * 8) for one of eight negatives.
+    assert model._class_weights(np.array([1.0, 0.0, 0.5])).tolist() == [2.5, 0.625, 1.5625]
+
+
+@pytest.mark.parametrize("answers", [31, 40])
+def test_few_answers_or_one_class_give_no_value(answers):
+    few = [Answer(Question.single(text), float(at % 2)) for at, text in enumerate(CAPTIONS[:answers])]
+    model = taught(ClassificationConfig(), few if answers < 32 else [Answer(a.question, 0.0) for a in few], updates=5)
+    assert value(model, CAPTIONS[0]) is None and not model.take_values()
+    assert model.metrics() == {"gradient_steps": 0.0}
+    ties = [Answer(Question.pair(CAPTIONS[0], text), 0.5) for text in CAPTIONS[1 : answers + 1]]
+    assert value(taught(RankingConfig(), ties, updates=5), CAPTIONS[0]) is None
+
+
+def test_the_first_values_wait_for_the_steps_that_the_first_labels_bought():
+    model = taught(ClassificationConfig(), [single(text) for text in CAPTIONS], updates=3)
+    assert model.metrics() == {"gradient_steps": 12.0} and not model.take_values()
+    model.learn([])
+    assert model.metrics()["gradient_steps"] == 16 and len(model.take_values()) == len(CAPTIONS)
+
+
+def test_training_ends_when_labels_stop_coming():
+    config = ClassificationConfig(steps_per_label=0.5, steps_per_update=4)
+    model = taught(config, [single(text) for text in CAPTIONS[:90]], updates=1)
+    assert model.metrics()["gradient_steps"] == 4
+    for _ in range(30):
+        model.learn([])
+    assert model.metrics()["gradient_steps"] == 45
+    model.take_values()
+    model.learn([])
+    assert not model.take_values()
+
+
+def test_new_captions_are_valued_at_once_and_others_when_a_refresh_is_due():
+    config = ClassificationConfig(refresh_updates=3, min_labels=8)
+    model = taught(config, [single(text) for text in CAPTIONS[:60]], CAPTIONS[:60], updates=1)
+    assert len(model.take_values()) == 60
+    news = []
+    for at in range(1, 5):
+        model.meet(named([CAPTIONS[60 + at]]))
+        model.learn([])
+        news.append({ident for ident, _ in model.take_values()})
+        assert caption_id(CAPTIONS[60 + at]) in news[-1]
+    assert len(news[0]) == len(news[1]) == 1
+    slow = ClassificationConfig(refresh_updates=1, refresh_captions_per_update=10, min_labels=8, output="probability")
+    model = taught(slow, [single(text) for text in CAPTIONS[:60]], CAPTIONS[:60], updates=1)
+    sizes = [len(model.take_values())]
+    for _ in range(6):
+        model.learn([])
+        sizes.append(len(model.take_values()))
+    assert sizes == [60, 0, 0, 0, 0, 0, 60]  # 60 captions at 10 an update: every sixth
+
+
+def test_ranking_orders_captions_and_pays_those_above_the_quantile():
+    rng = np.random.default_rng(0)
+    pairs = [tuple(rng.choice(CAPTIONS, 2, replace=False)) for _ in range(400)]
+    counts = {caption_id("It's the wall."): 20}
+    model = taught(RankingConfig(quantile=0.6), [compared(*map(str, p)) for p in pairs], counts=counts, updates=60)
+    paid = {text: value(model, text) for text in CAPTIONS}
+    heard = [(paid[text], counts.get(caption_id(text), 1)) for text in CAPTIONS]
+    nothing = sum(number for z, number in heard if z == 0) / sum(number for _, number in heard)
+    assert 0.5 < nothing <= 0.6
+    mean = {level: np.mean([paid[t] for t in CAPTIONS if VERDICTS[t] == level]) for level in LEVELS}
+    assert mean["helpful"] > mean["unhelpful"] and mean["helpful"] > 0.5
+    threshold = model._normalisation.threshold
+    assert all(z == 0 or z >= threshold - 1e-6 for z in paid.values()) and max(paid.values()) > threshold
+    figures = model.metrics()
+    assert figures["paid_share"] == pytest.approx(1 - nothing)
+    ties = np.mean([VERDICTS[a] == VERDICTS[b] for a, b in {tuple(sorted(p)) for p in pairs}])
+    assert figures["tie_share"] == pytest.approx(ties) and figures["held_out_accuracy"] > 0.5
+
+
+def test_the_normalisation_follows_what_is_heard():
+    pairs = [compared(a, b) for a, b in zip(CAPTIONS, CAPTIONS[37:], strict=False)]
+    config = RankingConfig(refresh_updates=1)
+    model = taught(config, pairs, updates=40)
+    before = {text: value(model, text) for text in CAPTIONS}
+    model.learn([])
+    assert {text: value(model, text) for text in CAPTIONS} == before
+    best = max(before, key=before.__getitem__)
+    model.count({caption_id(best): 10_000})
+    model.learn([])
+    # Almost all that is heard is the best caption: it is the mean and the median, and nothing else reaches it.
+    assert value(model, best) == pytest.approx(0, abs=0.2)
+    assert all(value(model, text) == 0 for text in CAPTIONS if before[text] < before[best])
+
+
+def test_a_pair_asked_the_other_way_round_is_the_same_pair():
+    model = RankingModel(RankingConfig(), 0)
+    one, other = CAPTIONS[0], CAPTIONS[25]
+    model.learn([compared(one, other)])
+    model.learn([compared(other, one)])
+    assert len(model._pairs) == 1
+    model.meet(named([one, other]))
+    assert model.questions() == []
+
+
+def test_answers_of_the_wrong_kind_are_refused():
+    with pytest.raises(ValueError, match="single captions, got a comparison"):
+        ClassificationModel(ClassificationConfig(), 0).learn([compared(*CAPTIONS[:2])])
+    with pytest.raises(ValueError, match="comparisons, got an answer about"):
+        RankingModel(RankingConfig(), 0).learn([single(CAPTIONS[0])])
+
+
+def test_bradley_terry_loss_by_hand():
+    scores = torch.tensor([[0.0, np.log(3), 0.0], [0.0, 0.0, 9.0]])
+    pairs, targets = np.array([[1, 0], [0, 2]]), np.array([1.0, 0.5])
+    # Member 0: p = 3/4 and a tie at p = 1/2, which weighs 3. Member 1 sees the first pair alone, at p = 1/2.
+    loss = bradley_terry_loss(scores, pairs, targets, np.array([[1.0, 3.0], [2.0, 0.0]]))
+    assert loss.item() == pytest.approx((np.log(4 / 3) + 3 * np.log(2)) / 4 + np.log(2), rel=1e-5)
+
+
+def test_a_member_without_examples_has_no_loss():
+    assert weighted_cross_entropy(torch.ones(2, 1), np.ones(1), np.zeros((2, 1))).item() == 0
