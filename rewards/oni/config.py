@@ -108,11 +108,13 @@ class LearnedConfig(CaptionRewardConfig):
     """Of AdamW."""
     batch_size: PositiveInt = 256
     """Answers in a gradient step."""
-    min_labels: Annotated[int, Field(ge=2)] = 32
+    min_labels: Annotated[int, Field(ge=2)] = 8
     """Answers before the first gradient step; the first values come when the steps that these bought are taken."""
-    steps_per_label: PositiveFloat = 0.5
-    """Gradient steps that each new answer buys: when answers stop coming, so does training. Twice as many steps
-    gained nothing that could be measured."""
+    steps_per_label: PositiveFloat = 8.0
+    """Gradient steps that each new answer buys: when answers stop coming, so does training. A small level says some
+    dozen different things, and the last one must be learned too."""
+    max_steps_owed: PositiveInt = 256
+    """Most bought steps that wait to be taken: where answers keep coming, they share them."""
     steps_per_update: PositiveInt = 4
     """Most gradient steps in one PPO update; what else was bought is taken later."""
     refresh_updates: PositiveInt = 4
@@ -148,7 +150,7 @@ class RankingConfig(LearnedConfig):
 
     kind: Literal["ranking"] = "ranking"
     quantile: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
-    """Captions whose score lies below this quantile of what is heard pay 0; others their normalised score."""
+    """Captions whose score lies at or below this quantile of what is heard pay 0; others their normalised score."""
     pairs_per_update: PositiveInt = 16
     """Most pairs that are asked in one PPO update."""
     max_comparisons: PositiveInt = 16

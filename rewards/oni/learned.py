@@ -46,7 +46,7 @@ class LearnedModel(ABC):
         self._scores = np.zeros((config.members, 0))
         """float64 [K, rows]: each member's number, as of the last time; nan = never."""
         self._values = CurrentValues()
-        self._budget = StepBudget(config.steps_per_label, config.steps_per_update)
+        self._budget = StepBudget(config.steps_per_label, config.steps_per_update, config.max_steps_owed)
         self._clock = RefreshClock(config.refresh_updates, config.refresh_captions_per_update)
         self._steps = 0
         self._steps_at_refresh = -1

@@ -60,7 +60,7 @@ class Normalisation:
     def values(self, scores: np.ndarray) -> np.ndarray:
         """What scores are worth."""
         z = (scores - self.mean) / self.std
-        return np.where(z >= self.threshold, z, 0.0)
+        return np.where(z > self.threshold, z, 0.0)
 
     def state_dict(self) -> State:
         """The three numbers."""

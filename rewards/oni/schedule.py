@@ -14,15 +14,16 @@ class StepBudget:
     Args:
         steps_per_label: what one new label buys.
         steps_per_update: most steps an update.
+        max_steps_owed: most steps that wait to be taken; where labels come faster, more are not bought.
     """
 
-    def __init__(self, steps_per_label: float, steps_per_update: int) -> None:
-        self._steps_per_label, self._most = steps_per_label, steps_per_update
+    def __init__(self, steps_per_label: float, steps_per_update: int, max_steps_owed: int) -> None:
+        self._steps_per_label, self._most, self._max_owed = steps_per_label, steps_per_update, max_steps_owed
         self._credit = 0.0
 
     def earn(self, labels: int) -> None:
         """New labels arrived."""
-        self._credit += labels * self._steps_per_label
+        self._credit = min(self._credit + labels * self._steps_per_label, self._max_owed)
 
     def spend(self) -> int:
         """Steps to take in this update."""

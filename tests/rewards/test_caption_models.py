@@ -12,8 +12,8 @@ _spec = importlib.util.spec_from_file_location("caption_models", Path(__file__).
 caption_models = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(caption_models)
 
-SMALL = {"network": NGramsConfig(buckets=1024, width=4), "min_labels": 12, "min_calibration_labels": 4}
-PAIRS = {"network": NGramsConfig(buckets=1024, width=4), "min_labels": 12, "pairs_per_update": 24}
+SMALL = {"network": NGramsConfig(buckets=1024, width=4), "min_labels": 12, "steps_per_label": 0.5, "min_calibration_labels": 4}
+PAIRS = {"network": NGramsConfig(buckets=1024, width=4), "min_labels": 12, "steps_per_label": 0.5, "pairs_per_update": 24}
 CHARS = CharsConfig(width=4, max_length=48)
 
 MODELS = {
@@ -21,7 +21,7 @@ MODELS = {
     "classification": ClassificationConfig(**SMALL),
     "classification, one member, probabilities": ClassificationConfig(**SMALL, members=1, output="probability"),
     "classification, characters": ClassificationConfig(
-        **SMALL | {"network": CHARS}, members=2, steps_per_update=1, steps_per_label=0.1
+        **SMALL | {"network": CHARS, "steps_per_label": 0.1}, members=2, steps_per_update=1
     ),
     "ranking": RankingConfig(**PAIRS),
     "ranking, pessimistic": RankingConfig(**PAIRS, members=2, aggregate="min", quantile=0.2, held_out_share=0.0),

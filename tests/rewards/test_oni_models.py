@@ -12,6 +12,9 @@ from rewards.oni.classification import ClassificationModel, weighted_cross_entro
 from rewards.oni.config import ClassificationConfig, RankingConfig
 from rewards.oni.ranking import RankingModel, bradley_terry_loss
 
+SLOW = {"min_labels": 32, "steps_per_label": 0.5}
+"""A schedule that spends little."""
+
 FOES = ("newt", "jackal", "grid bug", "sewer rat", "lichen", "kobold", "gnome", "fox", "hill orc", "giant ant")
 EVENTS = (
     "You kill the {foe}!", "You destroy the {foe}!", "The {foe} bites!", "The {foe} misses!", "You miss the {foe}.",
@@ -59,7 +62,7 @@ def taught(config, answers, texts=CAPTIONS, updates=40, seed=0, counts=None):
 
 def test_captions_of_unseen_templates_are_classified_from_the_words_that_they_share():
     seen = [text for text in CAPTIONS if not template_of(text).startswith(("You destroy", "You kill _! ", "_ just"))]
-    model = taught(ClassificationConfig(), [single(text) for text in seen])
+    model = taught(ClassificationConfig(**SLOW), [single(text) for text in seen])
     unseen = [text for text in CAPTIONS if text not in seen]
     right = [value(model, text) == (VERDICTS[text] == "helpful") for text in unseen]
     assert len(unseen) == 30 and np.mean(right) > 0.6
@@ -71,7 +74,7 @@ def test_captions_of_unseen_templates_are_classified_from_the_words_that_they_sh
 
 
 def test_no_member_learns_from_what_it_is_judged_by():
-    model = ClassificationModel(ClassificationConfig(held_out_share=0.2, bootstrap=True), 1)
+    model = ClassificationModel(ClassificationConfig(**SLOW, held_out_share=0.2, bootstrap=True), 1)
     model.learn([single(text) for text in CAPTIONS])
     weights, texts = np.stack(model._weights), [model._corpus.texts[row] for row in model._rows]
     judged = set(model._held_out)
@@ -83,7 +86,7 @@ def test_no_member_learns_from_what_it_is_judged_by():
 
 def test_comparisons_are_held_out_where_either_template_is():
     pairs = [compared(a, b) for a, b in zip(CAPTIONS, CAPTIONS[::-1], strict=True) if a < b]
-    model = RankingModel(RankingConfig(held_out_share=0.2), 1)
+    model = RankingModel(RankingConfig(**SLOW, held_out_share=0.2), 1)
     model.learn(pairs)
     weights = np.stack(model._weights)
     assert model._held_out
@@ -109,7 +112,7 @@ def test_soft_targets_teach_probabilities():
 
 
 def test_a_rare_class_weighs_as_much_as_the_other():
-    model = ClassificationModel(ClassificationConfig(), 0)
+    model = ClassificationModel(ClassificationConfig(**SLOW), 0)
     for at, text in enumerate(CAPTIONS[:10]):
         model.learn([Answer(Question.single(text), float(at < 2))])
     # 10 / (2 * 2) for one of two positives, 10 / (2 * 8) for one of eight negatives.
@@ -119,22 +122,24 @@ def test_a_rare_class_weighs_as_much_as_the_other():
 @pytest.mark.parametrize("answers", [31, 40])
 def test_few_answers_or_one_class_give_no_value(answers):
     few = [Answer(Question.single(text), float(at % 2)) for at, text in enumerate(CAPTIONS[:answers])]
-    model = taught(ClassificationConfig(), few if answers < 32 else [Answer(a.question, 0.0) for a in few], updates=5)
+    model = taught(
+        ClassificationConfig(**SLOW), few if answers < 32 else [Answer(a.question, 0.0) for a in few], updates=5
+    )
     assert value(model, CAPTIONS[0]) is None and not model.take_values()
     assert model.metrics() == {"gradient_steps": 0.0}
     ties = [Answer(Question.pair(CAPTIONS[0], text), 0.5) for text in CAPTIONS[1 : answers + 1]]
-    assert value(taught(RankingConfig(), ties, updates=5), CAPTIONS[0]) is None
+    assert value(taught(RankingConfig(**SLOW), ties, updates=5), CAPTIONS[0]) is None
 
 
 def test_the_first_values_wait_for_the_steps_that_the_first_labels_bought():
-    model = taught(ClassificationConfig(), [single(text) for text in CAPTIONS], updates=3)
+    model = taught(ClassificationConfig(**SLOW), [single(text) for text in CAPTIONS], updates=3)
     assert model.metrics() == {"gradient_steps": 12.0} and not model.take_values()
     model.learn([])
     assert model.metrics()["gradient_steps"] == 16 and len(model.take_values()) == len(CAPTIONS)
 
 
 def test_training_ends_when_labels_stop_coming():
-    config = ClassificationConfig(steps_per_label=0.5, steps_per_update=4)
+    config = ClassificationConfig(**SLOW)
     model = taught(config, [single(text) for text in CAPTIONS[:90]], updates=1)
     assert model.metrics()["gradient_steps"] == 4
     for _ in range(30):
@@ -146,7 +151,7 @@ def test_training_ends_when_labels_stop_coming():
 
 
 def test_new_captions_are_valued_at_once_and_others_when_a_refresh_is_due():
-    config = ClassificationConfig(refresh_updates=3, min_labels=8)
+    config = ClassificationConfig(refresh_updates=3, min_labels=8, steps_per_label=0.5)
     model = taught(config, [single(text) for text in CAPTIONS[:60]], CAPTIONS[:60], updates=1)
     assert len(model.take_values()) == 60
     news = []
@@ -156,7 +161,9 @@ def test_new_captions_are_valued_at_once_and_others_when_a_refresh_is_due():
         news.append({ident for ident, _ in model.take_values()})
         assert caption_id(CAPTIONS[60 + at]) in news[-1]
     assert len(news[0]) == len(news[1]) == 1
-    slow = ClassificationConfig(refresh_updates=1, refresh_captions_per_update=10, min_labels=8, output="probability")
+    slow = ClassificationConfig(
+        refresh_updates=1, refresh_captions_per_update=10, min_labels=8, steps_per_label=0.5, output="probability"
+    )
     model = taught(slow, [single(text) for text in CAPTIONS[:60]], CAPTIONS[:60], updates=1)
     sizes = [len(model.take_values())]
     for _ in range(6):
@@ -169,11 +176,13 @@ def test_ranking_orders_captions_and_pays_those_above_the_quantile():
     rng = np.random.default_rng(0)
     pairs = [tuple(rng.choice(CAPTIONS, 2, replace=False)) for _ in range(400)]
     counts = {caption_id("It's the wall."): 20}
-    model = taught(RankingConfig(quantile=0.6), [compared(*map(str, p)) for p in pairs], counts=counts, updates=60)
+    model = taught(
+        RankingConfig(**SLOW, quantile=0.6), [compared(*map(str, p)) for p in pairs], counts=counts, updates=60
+    )
     paid = {text: value(model, text) for text in CAPTIONS}
     heard = [(paid[text], counts.get(caption_id(text), 1)) for text in CAPTIONS]
     nothing = sum(number for z, number in heard if z == 0) / sum(number for _, number in heard)
-    assert 0.5 < nothing <= 0.6
+    assert 0.6 <= nothing < 0.7
     mean = {level: np.mean([paid[t] for t in CAPTIONS if VERDICTS[t] == level]) for level in LEVELS}
     assert mean["helpful"] > mean["unhelpful"] and mean["helpful"] > 0.5
     threshold = model._normalisation.threshold
@@ -186,7 +195,7 @@ def test_ranking_orders_captions_and_pays_those_above_the_quantile():
 
 def test_the_normalisation_follows_what_is_heard():
     pairs = [compared(a, b) for a, b in zip(CAPTIONS, CAPTIONS[37:], strict=False)]
-    config = RankingConfig(refresh_updates=1)
+    config = RankingConfig(**SLOW, refresh_updates=1)
     model = taught(config, pairs, updates=40)
     before = {text: value(model, text) for text in CAPTIONS}
     model.learn([])
@@ -200,7 +209,7 @@ def test_the_normalisation_follows_what_is_heard():
 
 
 def test_a_pair_asked_the_other_way_round_is_the_same_pair():
-    model = RankingModel(RankingConfig(), 0)
+    model = RankingModel(RankingConfig(**SLOW), 0)
     one, other = CAPTIONS[0], CAPTIONS[25]
     model.learn([compared(one, other)])
     model.learn([compared(other, one)])

@@ -32,13 +32,13 @@ def test_weights_are_occurrences(pairs, q):
     assert at in values and (heard <= at).mean() >= q - 1e-9 and (heard < at).mean() <= q + 1e-9
 
 
-def test_below_the_quantile_nothing_is_paid_and_above_it_the_normalised_score():
+def test_up_to_the_quantile_nothing_is_paid_and_above_it_the_normalised_score():
     # Heard: 0 six times, 2 once, 4 once: mean 3/4, variance (6 * 9/16 + 25/16 + 169/16) / 8 = 31/16.
     scores, heard = np.array([0.0, 2.0, 4.0]), np.array([6.0, 1.0, 1.0])
     std = np.sqrt(31 / 16)
     paid = Normalisation.of(scores, heard, 0.8).values(scores)
-    assert paid.tolist() == pytest.approx([0, 1.25 / std, 3.25 / std])
-    # The median is the caption that is heard most: it reaches the quantile, and is paid its score, below the mean.
-    assert Normalisation.of(scores, heard, 0.5).values(scores)[0] == pytest.approx(-0.75 / std)
+    assert paid.tolist() == pytest.approx([0, 0, 3.25 / std])
+    # The median is the caption that is heard most: it is the quantile, and so it is not paid.
+    assert Normalisation.of(scores, heard, 0.5).values(scores).tolist() == pytest.approx([0, 1.25 / std, 3.25 / std])
     # A caption that was not there when the quantile was taken is held to it too.
     assert Normalisation.of(scores, heard, 0.8).values(np.array([1.9, 2.1])).tolist() == pytest.approx([0, 1.35 / std])
