@@ -12,8 +12,9 @@ _spec = importlib.util.spec_from_file_location("caption_models", Path(__file__).
 caption_models = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(caption_models)
 
-SMALL = {"network": NGramsConfig(buckets=1024, width=4), "min_labels": 12, "steps_per_label": 0.5, "min_calibration_labels": 4}
-PAIRS = {"network": NGramsConfig(buckets=1024, width=4), "min_labels": 12, "steps_per_label": 0.5, "pairs_per_update": 24}
+SOON = {"network": NGramsConfig(buckets=1024, width=4), "min_labels": 12, "steps_per_label": 0.5}
+SMALL = SOON | {"min_calibration_labels": 4}
+PAIRS = SOON | {"pairs_per_update": 24}
 CHARS = CharsConfig(width=4, max_length=48)
 
 MODELS = {
