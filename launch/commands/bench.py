@@ -17,6 +17,7 @@ BENCHES = {
     "overhead": ("launch.bench.overhead", "OverheadBench", "training: what captions, labels, features, ... add to it"),
     "rewards": ("launch.bench.rewards", "RewardsBench", "training: what ONI's three rewards add to it"),
     "label": ("launch.bench.label", "LabelBench", "labels: our client through a server, beside vLLM in one process"),
+    "judges": ("launch.bench.judges", "JudgesBench", "captions: lexicon and reward models beside grades by hand"),
     "soak": ("launch.bench.soak", "SoakBench", "the games alone: does memory grow over many resets?"),
 }
 """``{name: (module, its configuration class, what is measured)}``; a module's ``measure`` takes an instance of the

@@ -148,8 +148,11 @@ class ClassificationModel(LearnedModel):
         """Calibrated probabilities [K, N] of logits [K, N]."""
         return sigmoid(logits / self._temperature)
 
+    def _opinion(self, scores: np.ndarray) -> np.ndarray:
+        return np.clip(AGGREGATES[self._classification.aggregate](self._opinions(scores)), 0.0, 1.0)
+
     def _worth(self, scores: np.ndarray) -> np.ndarray:
-        p = np.clip(AGGREGATES[self._classification.aggregate](self._opinions(scores)), 0.0, 1.0)
+        p = self._opinion(scores)
         return p if self._classification.output == "probability" else p > self._classification.threshold
 
     def state_dict(self) -> State:

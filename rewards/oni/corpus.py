@@ -21,7 +21,7 @@ class Corpus:
     """
 
     def __init__(self, encode: Callable[[str], np.ndarray], fold: Callable[[str], int]) -> None:
-        self._encode, self._fold = encode, fold
+        self.encode, self._fold = encode, fold
         self._clear()
 
     def _clear(self) -> None:
@@ -44,7 +44,7 @@ class Corpus:
             row = self._rows[ident] = len(self.ids)
             self.ids.append(ident)
             self.texts.append(text)
-            self.encoded.append(self._encode(text))
+            self.encoded.append(self.encode(text))
             self.folds.append(self._fold(text))
             self.templates.append(self._template_numbers.setdefault(template_of(text), len(self._template_numbers)))
         return row

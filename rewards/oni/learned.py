@@ -85,6 +85,10 @@ class LearnedModel(ABC):
         """Fit what turns scores into values, now that all scores are of one model; returns the figures."""
 
     @abstractmethod
+    def _opinion(self, scores: np.ndarray) -> np.ndarray:
+        """What the ensemble makes of its members' scores [K, N], before any threshold: [N]."""
+
+    @abstractmethod
     def _worth(self, scores: np.ndarray) -> np.ndarray:
         """Values [N] of scores [K, N]."""
 
@@ -154,6 +158,16 @@ class LearnedModel(ABC):
         """What a caption is worth now; None where the model cannot say yet."""
         row = self._corpus.row(caption_id)
         return None if row is None else self._values.get(row)
+
+    def opinion(self, texts: Sequence[str]) -> np.ndarray:
+        """float64 [N]: what the model thinks of canonical captions, met or not, before any threshold.
+
+        Of a classifier p(helpful), of a ranking the normalised score; nothing is remembered of them.
+        """
+        return self._opinion(self._predict(texts))
+
+    def _predict(self, texts: Sequence[str]) -> np.ndarray:
+        return self._ensemble.predict([self._corpus.encode(text) for text in texts])
 
     def metrics(self) -> Mapping[str, float]:
         """Figures of the last refresh, and how much was learnt."""

@@ -8,7 +8,7 @@ means to do and does not.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from envs.protocols import State
 from rewards.labels.questions import Answer, Question
-from rewards.oni.calibration import log_loss
+from rewards.oni.calibration import log_loss, sigmoid
 from rewards.oni.classification import weighted_cross_entropy
 from rewards.oni.config import RankingConfig
 from rewards.oni.ensemble import AGGREGATES, disagreement
@@ -156,7 +156,7 @@ class RankingModel(LearnedModel):
         weights = np.array([max(self._counts.get(self._corpus.ids[row], 0), 1) for row in self._met], np.float64)
         mean, std = weighted_moments(scores, weights)
         self._standard = mean[:, None], std[:, None]
-        self._normalisation = Normalisation.of(self._score_of(scores), weights, self._ranking.quantile)
+        self._normalisation = Normalisation.of(self._opinion(scores), weights, self._ranking.quantile)
         figures = {
             "labels": float(len(self._pairs)),
             "tie_share": self._ties / len(self._pairs),
@@ -189,11 +189,20 @@ class RankingModel(LearnedModel):
         mean, std = self._standard
         return (scores - mean) / std
 
-    def _score_of(self, scores: np.ndarray) -> np.ndarray:
+    def _opinion(self, scores: np.ndarray) -> np.ndarray:
         return AGGREGATES[self._ranking.aggregate](self._opinions(scores))
 
+    def preference(self, first: Sequence[str], second: Sequence[str]) -> np.ndarray:
+        """float64 [N]: p(the first caption is better than the second) by Bradley and Terry, the mean of the members.
+
+        Args:
+            first: canonical captions, met or not.
+            second: as many.
+        """
+        return sigmoid(self._predict(first) - self._predict(second)).mean(0)
+
     def _worth(self, scores: np.ndarray) -> np.ndarray:
-        return self._normalisation.values(self._score_of(scores))
+        return self._normalisation.values(self._opinion(scores))
 
     def state_dict(self) -> State:
         """The base's, comparisons, questions, counts, normalisation."""
