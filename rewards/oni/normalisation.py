@@ -44,7 +44,11 @@ def weighted_quantile(values: np.ndarray, weights: np.ndarray, q: float) -> floa
 
 @dataclass(frozen=True)
 class Normalisation:
-    """``z = (score - mean) / std``, and 0 where ``z`` is below a threshold."""
+    """``z = (score - mean) / std``, and 0 where ``z`` does not exceed a threshold.
+
+    The threshold is a quantile, but never below the mean: else a caption between the two would be fined, while worse
+    ones pay 0.
+    """
 
     mean: float
     std: float
@@ -55,7 +59,7 @@ class Normalisation:
     def of(cls, scores: np.ndarray, weights: np.ndarray, quantile: float) -> Normalisation:
         """Moments and quantile of scores [N] that occur with weights [N]."""
         mean, std = (float(x) for x in weighted_moments(scores, weights))
-        return cls(mean, std, weighted_quantile((scores - mean) / std, weights, quantile))
+        return cls(mean, std, max(weighted_quantile((scores - mean) / std, weights, quantile), 0.0))
 
     def values(self, scores: np.ndarray) -> np.ndarray:
         """What scores are worth."""

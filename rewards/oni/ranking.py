@@ -2,7 +2,7 @@
 
 Zheng et al. 2024 (arXiv 2410.23022), section "ranking", after Motif (Klissarov et al. 2023, arXiv 2310.00166): the
 score follows the Bradley-Terry model, ``p(a is better than b) = sigmoid(score(a) - score(b))``. What is paid is the
-normalised score where it exceeds a quantile, else 0. Both are applied here, which the public code of ONI
+normalised score where it exceeds a quantile and the mean, else 0. Both are applied here, which the public code of ONI
 means to do and does not.
 """
 
@@ -36,7 +36,7 @@ class RankingModel(LearnedModel):
 
     Members' scores, which have a zero and a unit of their own, are standardised before they become one. Then
     ``z = (score - mean) / std``, with moments over the captions met, weighted by how often they came; a caption is
-    worth z where z exceeds the weighted quantile, else 0.
+    worth z where z exceeds the weighted quantile and 0, else 0.
 
     Args:
         config: networks, schedule, choice of pairs, quantile.

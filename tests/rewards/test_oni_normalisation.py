@@ -42,3 +42,12 @@ def test_up_to_the_quantile_nothing_is_paid_and_above_it_the_normalised_score():
     assert Normalisation.of(scores, heard, 0.5).values(scores).tolist() == pytest.approx([0, 1.25 / std, 3.25 / std])
     # A caption that was not there when the quantile was taken is held to it too.
     assert Normalisation.of(scores, heard, 0.8).values(np.array([1.9, 2.1])).tolist() == pytest.approx([0, 1.35 / std])
+
+
+def test_a_better_caption_is_never_paid_less_than_a_worse_one():
+    scores, heard = np.array([-1.0, -0.9, -0.8, -0.7, 5.0]), np.ones(5)
+    assert Normalisation.of(scores, heard, 0.5).values(scores)[:4].tolist() == [0, 0, 0, 0]
+    rng = np.random.default_rng(0)
+    for quantile in (0.0, 0.3, 0.9):
+        scores, heard = np.sort(rng.normal(size=30) ** 3), rng.integers(1, 50, 30).astype(float)
+        assert (np.diff(Normalisation.of(scores, heard, quantile).values(scores)) >= 0).all()
