@@ -6,6 +6,7 @@ values for learners <- model.take_values <- model.learn <- answers
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,8 @@ class Annotation:
         waits: each update waits for the answers about its captions (``labels.mode=barrier``).
         phases: where its time is counted: ``labels`` and ``reward_model``.
         on_outage: told, once for each outage, why no labels come, and None when they come again.
+        grace_s: a problem that is over sooner, such as one refused call of a busy server, is no outage.
+        clock: seconds.
     """
 
     def __init__(
@@ -38,6 +41,8 @@ class Annotation:
         waits: bool,
         phases: Phases,
         on_outage: Callable[[str | None], None],
+        grace_s: float = 2.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._feed, self.model = feed, model
         self._waits, self._phases, self._on_outage = waits, phases, on_outage
@@ -45,7 +50,9 @@ class Annotation:
         """Questions whose answer has a value."""
         self._untaken: list[Answer] = []
         """Answers that came at a checkpoint and wait for the next update."""
-        self._problem: str | None = None
+        self._grace_s, self._clock = grace_s, clock
+        self._problem_since_s: float | None = None
+        self._is_told = False
 
     @property
     def num_known(self) -> int:
@@ -87,10 +94,17 @@ class Annotation:
         self._known.update(answer.question.ids for answer in answers if answer.value is not None)
 
     def _watch(self) -> None:
-        problem = self._feed.problem()
-        if (problem is None) != (self._problem is None):
+        problem, now = self._feed.problem(), self._clock()
+        if problem is None:
+            if self._is_told:
+                self._on_outage(None)
+            self._problem_since_s, self._is_told = None, False
+            return
+        if self._problem_since_s is None:
+            self._problem_since_s = now
+        if not self._is_told and now - self._problem_since_s >= self._grace_s:
             self._on_outage(problem)
-        self._problem = problem
+            self._is_told = True
 
     def count(self, tallies: Iterable[CaptionTally]) -> None:
         """Take in how often captions came."""

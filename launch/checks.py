@@ -43,9 +43,9 @@ def check_startable(config: TrainConfig) -> None:
             device(config.device)
         except ValueError as error:
             raise UserError(str(error)) from None
-    if config.uses_labels and not config.asks_language_model:
+    if config.uses_labels:
         try:
-            config.labels.client.build(config.llm)
+            config.labels.client.check(config.llm, config.labels.goal)
         except (ValueError, OSError) as error:
             raise UserError(f"labels.client: {error}") from None
 

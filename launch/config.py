@@ -159,6 +159,8 @@ class TrainConfig(Config):
             raise ValueError("labels.mode=barrier is for synchronous runs: set rollout.max_policy_lag to 0")
         if self.uses_labels:
             self.labels.spec(asks_pairs=self.reward.oni.asks_pairs)
+        if self.asks_language_model and not self.llm.is_named:
+            raise ValueError("labels.client.kind=llm needs a language model: give llm.base_url or llm.serve")
         if self.reward.env.weight == 0 and self.reward.oni.weight == 0:
             raise ValueError("every reward has weight 0: set reward.env.weight or reward.oni.weight above 0")
         return self

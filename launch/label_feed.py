@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from envs.protocols import State
 from launch.config import TrainConfig
@@ -156,10 +157,10 @@ class News:
 class LabellerActor:
     """A thin async shell around ``Labeller``; owns the label store."""
 
-    def __init__(self, config_json: str, store_path: str) -> None:
+    def __init__(self, config_json: str, store_path: str, run_id: str | None) -> None:
         from launch.wiring import build_labeller
 
-        self._store, self._labeller = build_labeller(TrainConfig.model_validate_json(config_json), store_path)
+        self._store, self._labeller = build_labeller(TrainConfig.model_validate_json(config_json), store_path, run_id)
 
     async def start(self) -> None:
         """Begin to answer."""
@@ -195,10 +196,21 @@ class LabellerActor:
 
 
 class RayFeed:
-    """A labeller in a Ray actor; one question for news is always under way and never waited for."""
+    """A labeller in a Ray actor; one question for news is always under way and never waited for.
 
-    def __init__(self, config: TrainConfig, store_path: str) -> None:
-        self._actor: Any = LabellerActor.remote(config.model_dump_json(), store_path)
+    The actor lives on the driver's node: the label store's file is there, and a server at a loopback address.
+
+    Args:
+        config: the run's.
+        store_path: the label store.
+        run_id: whose budget is spent; None = a run of its own.
+    """
+
+    def __init__(self, config: TrainConfig, store_path: str, run_id: str | None = None) -> None:
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._actor: Any = LabellerActor.options(scheduling_strategy=here).remote(
+            config.model_dump_json(), store_path, run_id
+        )
         self._is_closed = False
         ray.get(self._actor.start.remote())
         self._last = News()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from launch.config import TrainConfig
-from launch.errors import UserError
 from launch.progress import Progress
 from launch.run_folder import RunFolder
 
@@ -33,32 +31,9 @@ def settled(config: TrainConfig) -> TrainConfig:
         served = find_model(llm.serve)
         name = llm.model or config.llm_server.served_model_name or served.name
         return _with_llm(config, model=name)
-    if llm.model is None or llm.required:
-        return _with_llm(config, model=asyncio.run(_checked(config)))
-    return config
+    from launch.llm_check import answering_model
 
-
-async def _checked(config: TrainConfig) -> str:
-    """The model's name; where it is required, after a look at whether it can be used."""
-    from rewards.labels.clients import LabelClientError
-    from rewards.labels.llm_client import LLMLabelClient
-    from rewards.llm.errors import LLMError
-    from rewards.llm.server import resolve
-
-    try:
-        llm = await resolve(config.llm)
-    except LLMError as error:
-        raise UserError(f"llm.base_url: {error}; without llm.model, the server must answer at the start") from None
-    assert llm.model is not None
-    if llm.required:
-        client = LLMLabelClient(llm)
-        try:
-            await client.check()
-        except LabelClientError as error:
-            raise UserError(f"llm.required: {error}") from None
-        finally:
-            await client.close()
-    return llm.model
+    return _with_llm(config, model=answering_model(llm))
 
 
 def _with_llm(config: TrainConfig, **changes: Any) -> TrainConfig:
@@ -79,12 +54,17 @@ def language_model(config: TrainConfig, folder: RunFolder, progress: Progress) -
     if not config.asks_language_model or config.llm.serve is None:
         yield config
         return
+    from launch.llm_check import answering_model
     from launch.llm_supervisor import serving
 
     def on_event(name: str, /, **fields: Any) -> None:
         folder.event(name, **fields)
         progress.note(f"{name.replace('_', ' ')}: {', '.join(f'{k} {v}' for k, v in fields.items())}")
 
-    server = config.llm_server.model_copy(update={"served_model_name": config.llm.model})
+    names = {"served_model_name": config.llm.model, "api_key_env": config.llm.api_key_env}
+    server = config.llm_server.model_copy(update=names)
     with serving(config.llm.serve, server, folder.path / "logs", on_event, required=config.llm.required) as base_url:
-        yield _with_llm(config, serve=None, base_url=base_url)
+        here = _with_llm(config, serve=None, base_url=base_url)
+        if config.llm.required:  # it answers, but does it have a chat template, and bind its answers?
+            answering_model(here.llm)
+        yield here

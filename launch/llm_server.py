@@ -25,7 +25,7 @@ _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """Addresses that stand for all of a machine, and how it reaches itself there."""
 
 
-class LLMServer:
+class VLLMServer:
     """One vLLM server, in a process group of its own that a guard (``launch.process_group``) watches.
 
     A context manager: on entry it starts and is waited for, at the end it stops. It may be started again after it
@@ -66,13 +66,16 @@ class LLMServer:
 
     @property
     def group(self) -> int | None:
-        """Id of the server's process group, which is the pid of its guard; None before the first start."""
+        """Id of the server's process group, which is the pid of its guard; None before a start and after a stop."""
         return None if self._process is None else self._process.pid
 
     @property
     def is_alive(self) -> bool:
         """It was started, and has not ended."""
-        return self._process is not None and self._process.poll() is None
+        if self._process is None:
+            return False
+        # Looked at without taking note: until ``stop`` does, no other process can be given its pid and group.
+        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
     def start(self) -> None:
         """Start the processes; returns at once.
@@ -157,8 +160,10 @@ class LLMServer:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
+        self._process = None  # from now on its pid may be somebody else's
         for segment in self._shared_memory:
             segment.unlink(missing_ok=True)
+        self._shared_memory = set()
 
     def __enter__(self) -> Self:
         self.start()

@@ -9,8 +9,11 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from envs.data import Config
 
-_OURS = ("--trust-remote-code", "--api-key", "--host", "--port", "--uds", "--served-model-name")
-"""vLLM's flags that ``extra`` may not hold."""
+_OURS = {
+    "--trust-remote-code": "code that comes with a model is never run",
+    "--config": "a file of flags could hold any of those that are refused here; give them one by one",
+} | dict.fromkeys(("--api-key", "--host", "--port", "--uds", "--served-model-name"), "Yendor sets it itself")
+"""``{flag of vLLM that extra may not hold: why}``."""
 
 
 class ServerConfig(Config):
@@ -60,7 +63,8 @@ class ServerConfig(Config):
     def _allowed(cls, extra: tuple[str, ...]) -> tuple[str, ...]:
         for word in extra:
             name = word.partition("=")[0].replace("_", "-")
-            if name in _OURS:
-                reason = "code that comes with a model is never run" if name == _OURS[0] else "Yendor sets it itself"
-                raise ValueError(f"{name} cannot be handed to vLLM: {reason}")
+            # vLLM takes the beginning of a flag for the flag.
+            for flag, reason in _OURS.items():
+                if flag == name or (len(name) > 2 and flag.startswith(name)):
+                    raise ValueError(f"{name} cannot be handed to vLLM: {reason}")
         return extra

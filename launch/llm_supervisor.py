@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from launch.errors import RunError, UserError
-from launch.llm_server import LLMServer
+from launch.llm_server import VLLMServer
 from launch.llm_server_config import ServerConfig
 
 LOG_NAME = "vllm.log"
@@ -46,7 +46,7 @@ class SupervisedServer:
 
     def __init__(
         self,
-        server: LLMServer,
+        server: VLLMServer,
         on_event: OnEvent,
         *,
         max_deaths: int = 5,
@@ -72,7 +72,7 @@ class SupervisedServer:
         """Wait until it has answered once.
 
         Raises:
-            RunError: its first start failed (it is tried again all the same, until ``stop``).
+            RunError: its first start failed (it is tried again all the same, until ``stop``), or its supervision.
         """
         self._settled.wait()
         if self._failure is not None:
@@ -86,12 +86,16 @@ class SupervisedServer:
         self._server.stop()
 
     def _look_after(self) -> None:
-        while not self._stopping.is_set():
-            cause = self._live()
-            self._server.stop()  # what a dead server left
-            if cause is None or not self._bear(cause):
-                break
-        self._settled.set()
+        try:
+            while not self._stopping.is_set():
+                cause = self._live()
+                self._server.stop()  # what a dead server left
+                if cause is None or not self._bear(cause):
+                    return
+        finally:  # however this thread ends, nobody waits for it for ever
+            if not self._settled.is_set() and not self._stopping.is_set():
+                self._failure = "the language model server is not looked after any more: its supervisor failed"
+            self._settled.set()
 
     def _live(self) -> str | None:
         """One life of the server: why it ended, None where it was told to."""
@@ -146,7 +150,7 @@ def serving(
         UserError: there is no such model, no vLLM, or the port is taken; before anything is started.
         RunError: ``required``, and it does not come up at the first start.
     """
-    server = LLMServer(model, config, log_dir / LOG_NAME)
+    server = VLLMServer(model, config, log_dir / LOG_NAME)
     supervised = SupervisedServer(server, on_event)
     supervised.start()
     try:

@@ -38,14 +38,16 @@ GLOSSARY: Mapping[str, str] = MappingProxyType(
         "labels/queued": "Questions (captions, or pairs of captions) waiting to be put to the annotator.",
         "labels/in_flight": "Questions put to the annotator and not answered yet.",
         "labels/claimed_elsewhere": "Questions whose answer another run that shares the label store is getting now.",
-        "labels/asked": "Questions put to the annotator since the run began; what the budget counts.",
+        "labels/asked": "Questions that the annotator answered for this run, resumes included, and those in flight; "
+        "what the budget counts.",
         "labels/labelled": "Questions that the annotator answered with a value since the last start.",
         "labels/failed": "Questions whose answer could not be understood, or never came, since the last start.",
         "labels/refused": "Questions that the annotator would not answer, since the last start; not asked again.",
         "labels/uncovered": "Questions that the annotator said it has no answer for, since the last start.",
         "labels/retries": "Requests that were sent again since the last start.",
-        "labels/over_budget": "Times that a question was not asked because the run's labelling budget was spent.",
-        "labels/dropped": "Questions dropped from the full queue since the last start, oldest first.",
+        "labels/over_budget": "Distinct questions not asked because the run's labelling budget was spent.",
+        "labels/dropped": "Distinct questions that were dropped from the full queue since the last start, oldest "
+        "first; they are asked again later.",
         "labels/from_store": "Questions answered from the label store without asking, since the last start.",
         "labels/breaker_open": "1 while the annotator is left alone because it failed again and again, else 0.",
         "labels/breaker_opens": "Times since the last start that the annotator began to be left alone.",
@@ -61,11 +63,12 @@ GLOSSARY: Mapping[str, str] = MappingProxyType(
         "reward_model/labels": "Answers with a value that the model of captions has learned from or looks up.",
         "reward_model/gradient_steps": "Gradient steps that the model of captions took since the run began.",
         "reward_model/positive_share": "Share of the labels that are above one half (classification).",
-        "reward_model/tie_share": "Share of the compared pairs in which neither caption was better (ranking).",
+        "reward_model/tie_share": "Share of the compared pairs of which the annotator said that neither is better "
+        "(ranking).",
         "reward_model/first_shown_better": "Share of the decided pairs whose better caption was shown first; far from "
         "one half, the annotator goes by the order (ranking).",
         "reward_model/paid_share": "Share of what was heard that the model pays: occurrences above the quantile "
-        "(ranking).",
+        "and the mean (ranking).",
         "reward_model/temperature": "What the classifier's logits are divided by, so that its probabilities are those "
         "of the held-out labels.",
         "reward_model/disagreement": "Mean standard deviation of the members of the ensemble, over the captions heard.",
@@ -73,9 +76,12 @@ GLOSSARY: Mapping[str, str] = MappingProxyType(
         "reward_model/held_out_accuracy": "Share of them that the model gets right (ties left out).",
         "reward_model/held_out_balanced_accuracy": "Mean of the accuracies on held-out positives and on held-out "
         "negatives (classification).",
-        "reward_model/held_out_log_loss": "Mean log loss on held-out labels or pairs, in nats.",
-        "reward_model/held_out_calibration_error": "Expected calibration error on held-out labels, 10 bins "
-        "(classification).",
+        "reward_model/held_out_log_loss": "Mean log loss on held-out labels or pairs, in nats. Of a classifier with "
+        "several members, each one's held-out labels are judged at a temperature fitted on the others'; with a single "
+        "member, at one fitted on these very labels, which flatters. Balanced where classes are.",
+        "reward_model/held_out_calibration_error": "Expected calibration error on held-out labels, 10 bins, at "
+        "the same temperatures as the log loss; where classes are balanced, a soft label t counts as t positives and "
+        "1 - t negatives (classification).",
         "policy/loss": "Mean loss of the last update: surrogate, entropy bonus and value loss, weighted.",
         "policy/policy_loss": "Mean of the actor head's surrogate (PPO: clipped), without the entropy bonus.",
         "policy/value_loss": "Mean squared value error of the last update, over reward streams.",

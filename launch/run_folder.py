@@ -2,7 +2,7 @@
 
 Layout of ``runs/<name>/``::
 
-    config.json  events.jsonl  metrics.jsonl  tensorboard/  programs/  labels.sqlite  lock
+    config.json  events.jsonl  metrics.jsonl  tensorboard/  programs/  labels.sqlite  id  lock
     checkpoints/<step>/  latest  episodes/  eval/  logs/  captions.json  report.html
 """
 
@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import socket
+import uuid
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -25,7 +26,7 @@ from launch.checkpoint import sweep_unfinished
 from launch.durable import JsonLines, fsync_folder, read_lines, write_atomic
 from launch.errors import UserError
 
-_CONFIG, _EVENTS, _LOCK = "config.json", "events.jsonl", "lock"
+_CONFIG, _EVENTS, _LOCK, _ID = "config.json", "events.jsonl", "lock", "id"
 _SUBFOLDERS = ("checkpoints", "programs", "episodes", "eval", "logs")
 _ABSENT = "(absent)"
 
@@ -112,6 +113,7 @@ class RunFolder:
             for folder in _SUBFOLDERS:
                 (temporary / folder).mkdir()
             write_atomic(temporary / _CONFIG, _pretty(config))
+            write_atomic(temporary / _ID, f"{uuid.uuid4().hex}\n")
             try:
                 temporary.rename(path)
             except OSError:
@@ -139,6 +141,11 @@ class RunFolder:
     def config(self) -> dict[str, Any]:
         """The configuration as it stands in ``config.json``."""
         return read_config(self.path)
+
+    @property
+    def run_id(self) -> str:
+        """What names the run to others, wherever its folder lies."""
+        return (self.path / _ID).read_text().strip()
 
     @property
     def events_path(self) -> Path:

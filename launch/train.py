@@ -54,7 +54,7 @@ from launch.training_run import TrainingRun, TrainSummary
 from launch.wiring import build_games, build_labeller, build_learning, build_worker, num_streams_of
 from launch.workers import LocalPool, RayPool, WorkerPool
 from rewards.labels.labeller import LabellerError
-from rewards.labels.store import LabelStoreError
+from rewards.labels.store import LabelStore, LabelStoreError
 
 
 def train(
@@ -83,7 +83,8 @@ def train(
         config = stack.enter_context(language_model(config, folder, progress))
         if config.rollout.num_workers > 0:
             stack.enter_context(ray_session(config.ray_address, config.rollout.num_workers + 1))
-        feed = stack.enter_context(_feed(config, folder.path)) if config.uses_labels else None
+        with _as_run_error():
+            feed = stack.enter_context(_feed(config, folder)) if config.uses_labels else None
         placement = _placement(config, folder, progress)
         stack.callback(placement.close)
         # Ray and the games put handlers of their own in place when they start; this run ends them itself.
@@ -95,11 +96,18 @@ def train(
         run = TrainingRun(config, folder, placement, feed, writer, progress)
         if saved is not None:
             run.restore(saved)
-        try:
+        with _as_run_error():
             return run.until(stop)
-        except (FloatingPointError, LabellerError, LabelStoreError) as error:
-            # What comes out of a Ray actor is both its cause and a whole traceback; the cause is enough.
-            raise RunError(str(getattr(error, "cause", error))) from error
+
+
+@contextmanager
+def _as_run_error() -> Iterator[None]:
+    """What ends a run, in one sentence."""
+    try:
+        yield
+    except (FloatingPointError, LabellerError, LabelStoreError) as error:
+        # What comes out of a Ray actor is both its cause and a whole traceback; the cause is enough.
+        raise RunError(str(getattr(error, "cause", error))) from error
 
 
 def resolved_config(config: TrainConfig) -> TrainConfig:
@@ -120,12 +128,13 @@ def _reporter(folder: RunFolder, progress: Progress) -> Any:
 
 
 @contextmanager
-def _feed(config: TrainConfig, path: Path) -> Iterator[LabelFeed]:
-    store_path = str((config.labels.path or path / "labels.sqlite").absolute())
+def _feed(config: TrainConfig, folder: RunFolder) -> Iterator[LabelFeed]:
+    store_path = str((config.labels.path or folder.path / "labels.sqlite").absolute())
+    LabelStore(store_path).close()  # where it cannot be used, that is said here rather than by an actor
     if config.rollout.num_workers > 0:
-        feed: LabelFeed = RayFeed(config, store_path)
+        feed: LabelFeed = RayFeed(config, store_path, folder.run_id)
     else:
-        feed = ThreadFeed(*build_labeller(config, store_path))
+        feed = ThreadFeed(*build_labeller(config, store_path, folder.run_id))
     try:
         yield feed
     finally:

@@ -108,6 +108,7 @@ class TrainingRun:
         """Update after update, until the steps are done or a signal came."""
         if self.annotation is not None and self.steps == 0:
             self.annotation.begin()
+            self._line_labels = self.annotation.num_known
         began_at = self.updates
         while self.steps < self.config.total_steps and stop.signal is None:
             self.update()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 import shutil
@@ -13,6 +12,8 @@ from pathlib import Path
 
 from launch.errors import UserError
 from launch.llm_server_config import ServerConfig
+from rewards.llm.address import is_loopback
+from rewards.llm.api_key import read_key
 
 VLLM_ENV = "YENDOR_VLLM"
 """Environment variable that names the vllm executable, or the environment that has it."""
@@ -119,7 +120,7 @@ def find_vllm(named: Path | None = None) -> VLLM:
 
 
 def _executable(path: Path) -> Path | None:
-    """Not resolved: beside the link may be the right interpreter."""
+    """The file at this path, or in the environment at this path; links stay, so that it is called as it was named."""
     path = path.expanduser().absolute()
     if path.is_dir():
         path = path / "bin" / "vllm"
@@ -150,9 +151,12 @@ def server_command(vllm: VLLM, model: Model, config: ServerConfig, port: int) ->
     ``/v1`` only.
 
     Raises:
-        UserError: the server would listen to other machines without an API key.
+        UserError: the server would listen to other machines without an API key, or the key cannot be sent.
     """
-    key = os.environ.get(config.api_key_env)
+    try:
+        key = read_key(config.api_key_env)
+    except ValueError as error:
+        raise UserError(str(error)) from None
     if not key and not is_loopback(config.host):
         raise UserError(
             f"a server at {config.host} answers other machines too: set the environment variable "
@@ -188,6 +192,8 @@ def _environment(vllm: VLLM, config: ServerConfig, key: str | None) -> dict[str,
     }
     # Ours, and meant for our own modules.
     environment.pop("PYTHONPATH", None)
+    # Clients know only the key of ``config.api_key_env``.
+    environment.pop("VLLM_API_KEY", None)
     if vllm.is_cpu:
         environment |= {
             "VLLM_CPU_KVCACHE_SPACE": str(config.kv_cache_gib),
@@ -197,13 +203,3 @@ def _environment(vllm: VLLM, config: ServerConfig, key: str | None) -> dict[str,
     if key:
         environment["VLLM_API_KEY"] = key
     return environment
-
-
-def is_loopback(host: str) -> bool:
-    """Only this machine can reach the address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -91,8 +91,13 @@ def num_streams_of(config: TrainConfig) -> int:
     return len(build_mix(config, CaptionValues()).streams)
 
 
-def build_labeller(config: TrainConfig, store_path: str) -> tuple[LabelStore, Labeller]:
+def build_labeller(config: TrainConfig, store_path: str, run_id: str | None = None) -> tuple[LabelStore, Labeller]:
     """The run's label store, and the labeller that writes it; whoever asked closes both.
+
+    Args:
+        config: the run's.
+        store_path: the label store.
+        run_id: whose budget is spent, the same after a resume; None = a run of its own.
 
     Raises:
         LabelStoreError: the store cannot be written.
@@ -100,7 +105,8 @@ def build_labeller(config: TrainConfig, store_path: str) -> tuple[LabelStore, La
     labels = config.labels
     client = labels.client.build(config.llm)
     store = LabelStore(store_path)
-    return store, Labeller(store, client, labels.spec(asks_pairs=config.reward.oni.asks_pairs), labels.labeller)
+    spec = labels.spec(asks_pairs=config.reward.oni.asks_pairs)
+    return store, Labeller(store, client, spec, labels.labeller, run_id)
 
 
 def build_caption_model(config: TrainConfig) -> CaptionModel:

@@ -87,11 +87,11 @@ def standin_model(standin, vllm):
 
 @pytest.fixture(scope="session")
 def _served_standin(standin_model, vllm, tmp_path_factory):
-    from launch.llm_server import LLMServer
+    from launch.llm_server import VLLMServer
     from launch.llm_server_config import ServerConfig
 
     config = ServerConfig(vllm=vllm.executable, dtype="float32")
-    with LLMServer(str(standin_model), config, tmp_path_factory.mktemp("vllm") / "vllm.log") as server:
+    with VLLMServer(str(standin_model), config, tmp_path_factory.mktemp("vllm") / "vllm.log") as server:
         yield ServedStandin(server)
 
 

@@ -35,7 +35,7 @@ from envs.data import Config
 from launch import process_group
 from launch.bench.label_offline import OfflineAnnotator
 from launch.errors import UserError
-from launch.llm_server import LLMServer
+from launch.llm_server import VLLMServer
 from launch.llm_server_config import ServerConfig
 from launch.vllm_command import find_model, find_vllm
 from rewards.labels.clients import LabelRequest, LexiconClient
@@ -108,7 +108,7 @@ def measure(flags: LabelBench) -> tuple[str, dict[str, Any]]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="yendor-bench-")))
         offline = stack.enter_context(OfflineAnnotator(vllm, model, flags.server, folder / "offline.log"))
-        server = stack.enter_context(LLMServer(flags.model, flags.server, folder / "server.log"))
+        server = stack.enter_context(VLLMServer(flags.model, flags.server, folder / "server.log"))
         print("both are loaded")
         for number, (questions, truth) in enumerate(zip(rounds, truths, strict=True)):
             turn = {
@@ -172,7 +172,7 @@ def _lexicon_says(spec: PromptSpec, questions: Sequence[Question]) -> list[str]:
 
 
 def _ours(
-    server: LLMServer, flags: LabelBench, spec: PromptSpec, questions: Sequence[Question], truth: Sequence[str]
+    server: VLLMServer, flags: LabelBench, spec: PromptSpec, questions: Sequence[Question], truth: Sequence[str]
 ) -> LabelRound:
     before, cpu_s = _counters(server), time.process_time() + _cpu_s(server.group)
     seconds, texts, requests = asyncio.run(_through_the_client(server, flags, spec, questions))
@@ -189,7 +189,7 @@ def _ours(
 
 
 async def _through_the_client(
-    server: LLMServer, flags: LabelBench, spec: PromptSpec, questions: Sequence[Question]
+    server: VLLMServer, flags: LabelBench, spec: PromptSpec, questions: Sequence[Question]
 ) -> tuple[float, list[str], int]:
     """Seconds, answers and requests: as many lists under way as the labeller would have."""
     config = LLMConfig(
@@ -234,7 +234,7 @@ def _agreement(texts: Sequence[str], truth: Sequence[str], spec: PromptSpec) -> 
     return judged[True] / judged.total() if judged else 0.0
 
 
-def _counters(server: LLMServer) -> tuple[float, float]:
+def _counters(server: VLLMServer) -> tuple[float, float]:
     """Prompt tokens that the prefix cache held, and that it was asked for, since the server's start."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(server.base_url.removesuffix("/v1") + "/metrics", timeout=30) as answer:

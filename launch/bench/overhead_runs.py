@@ -90,10 +90,9 @@ class OverheadRun:
             if variant.labels:
                 feed = ThreadFeed(*build_labeller(config, str(folder / "labels.sqlite")))
                 stack.callback(feed.close)
-            loop = Loop(worker, learning, None if feed is None else _annotation(config, feed, learning.phases))
-            self._update: Callable[[], object] = loop.update
+            self._update: Callable[[], object]
             self._write_line: Callable[[], None] | None = None
-            self._times: Callable[[], Mapping[str, float]] = lambda: loop.times
+            self._times: Callable[[], Mapping[str, float]]
             if variant.metrics:
                 held = stack.enter_context(RunFolder.create(folder, "run", config.model_dump_json()))
                 writer = stack.enter_context(MetricsWriter(held.path, tensorboard=config.logging.tensorboard))
@@ -101,6 +100,9 @@ class OverheadRun:
                 run = TrainingRun(config, held, placement, feed, writer, Silent())
                 # Writing a line starts the times afresh.
                 self._update, self._write_line, self._times = run.update, run._write_line, lambda: run.times
+            else:
+                loop = Loop(worker, learning, None if feed is None else _annotation(config, feed, learning.phases))
+                self._update, self._times = loop.update, lambda: loop.times
             self._interval_s = config.logging.interval_s
             self._stack = stack.pop_all()
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from launch.arguments import parse
 from launch.errors import RunError, UserError
 from launch.llm_server_config import ServerConfig
+from rewards.llm.api_key import read_key
 
 if TYPE_CHECKING:
-    from launch.llm_server import LLMServer
+    from launch.llm_server import VLLMServer
 
 _PROG = "yendor serve-llm MODEL"
 _USAGE = """usage: yendor serve-llm MODEL [--flag value ...] [-- VLLM-FLAG ...]
@@ -35,13 +36,13 @@ def run(argv: Sequence[str]) -> int:
     if model.startswith("-"):
         raise UserError("the model comes first: yendor serve-llm MODEL --flag value ...")
     config = _config(rest)
-    from launch.llm_server import LLMServer
+    from launch.llm_server import VLLMServer
     from launch.stopping import StopRequest
 
     handle, log = tempfile.mkstemp(prefix="yendor-vllm-", suffix=".log")
     os.close(handle)
     try:
-        server = LLMServer(model, config, Path(log))
+        server = VLLMServer(model, config, Path(log))
     except UserError:
         Path(log).unlink()
         raise
@@ -65,12 +66,12 @@ def _config(argv: Sequence[str]) -> ServerConfig:
     return validate(ServerConfig, config.model_dump() | {"extra": tuple(words[at + 1 :])})
 
 
-def _serve(server: LLMServer, config: ServerConfig, should_stop: Callable[[], bool]) -> None:
+def _serve(server: VLLMServer, config: ServerConfig, should_stop: Callable[[], bool]) -> None:
     print(f"starting vLLM {server.vllm_version}; its log: {server.log_path}", flush=True)
     server.start()
     if not server.wait_ready(should_stop):
         return
-    key = f" (the API key is that in {config.api_key_env})" if os.environ.get(config.api_key_env) else ""
+    key = f" (the API key is that in {config.api_key_env})" if read_key(config.api_key_env) else ""
     print(f"serving {server.model} at {server.base_url}{key}; Ctrl-C ends it")
     print(f"  yendor train keyroom_oni --llm.base-url {server.base_url} --llm.model {server.model}", flush=True)
     while not should_stop():

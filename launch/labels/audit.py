@@ -16,7 +16,7 @@ from launch.durable import write_atomic
 from launch.errors import UserError
 from launch.labels.agreement import Agreement, Compared, compare
 from launch.labels.caption_files import read_gathered
-from launch.labels.stored import Annotator, caption_counts, confidence, read_labels, shown
+from launch.labels.stored import AnnotatorName, caption_counts, confidence, read_labels, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -85,7 +85,7 @@ def _sides(
         a, b = _choose(of_a, of_b, flags, is_one_store)
         sides.append((kind, of_a[a], of_b[b]))
     if not sides:
-        known = sorted({str(Annotator.of(label)) for label in (*first, *second)})
+        known = sorted({str(AnnotatorName.of(label)) for label in (*first, *second)})
         raise UserError(
             f"no two annotators to compare{_as_named(flags)}: there are labels of {', '.join(known) or 'nobody'}"
         )
@@ -97,21 +97,24 @@ def _as_named(flags: AuditFlags) -> str:
     return f" ({' '.join(named)})" if named else ""
 
 
-def _by_annotator(labels: Sequence[Label], is_pair: bool) -> dict[Annotator, list[Label]]:
-    found: dict[Annotator, list[Label]] = {}
+def _by_annotator(labels: Sequence[Label], is_pair: bool) -> dict[AnnotatorName, list[Label]]:
+    found: dict[AnnotatorName, list[Label]] = {}
     for label in labels:
         if bool(label.second_id) == is_pair:
-            found.setdefault(Annotator.of(label), []).append(label)
+            found.setdefault(AnnotatorName.of(label), []).append(label)
     return found
 
 
-def _fits(known: dict[Annotator, list[Label]], name: str) -> list[Annotator]:
+def _fits(known: dict[AnnotatorName, list[Label]], name: str) -> list[AnnotatorName]:
     return [annotator for annotator in known if name in ("", annotator.model, str(annotator))]
 
 
 def _choose(
-    of_a: dict[Annotator, list[Label]], of_b: dict[Annotator, list[Label]], flags: AuditFlags, is_one_store: bool
-) -> tuple[Annotator, Annotator]:
+    of_a: dict[AnnotatorName, list[Label]],
+    of_b: dict[AnnotatorName, list[Label]],
+    flags: AuditFlags,
+    is_one_store: bool,
+) -> tuple[AnnotatorName, AnnotatorName]:
     for_a, for_b = _fits(of_a, flags.a), _fits(of_b, flags.b)
     if is_one_store:
         # Nobody is compared with themselves: whoever is named leaves the other place to the others.
@@ -124,7 +127,7 @@ def _choose(
     return _only("a", for_a), _only("b", for_b)
 
 
-def _only(flag: str, annotators: Sequence[Annotator]) -> Annotator:
+def _only(flag: str, annotators: Sequence[AnnotatorName]) -> AnnotatorName:
     if len(annotators) == 1:
         return annotators[0]
     names = sorted({str(annotator) for annotator in annotators})
@@ -134,7 +137,7 @@ def _only(flag: str, annotators: Sequence[Annotator]) -> Annotator:
 
 
 def _names(labels: Sequence[Label]) -> str:
-    return str(Annotator.of(labels[0]))
+    return str(AnnotatorName.of(labels[0]))
 
 
 def _print(

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 
 from envs.data import Config
 from launch.arguments import parse
-from launch.labels.stored import Annotator, caption_counts, confidence, read_labels, shown, soft_value
+from launch.labels.stored import AnnotatorName, caption_counts, confidence, read_labels, shown, soft_value
 
 if TYPE_CHECKING:
     from rewards.labels.store import Label
@@ -123,7 +123,7 @@ def ordered(labels: Sequence[Label], by: str, counts: Counter[str]) -> list[Labe
         "value": lambda x: (-1.0 if x.value is None else x.value, x.text, x.second_text),
         "count": lambda x: (-counts[x.text], x.text, x.second_text),
         "confidence": lambda x: (_or_inf(confidence(x)), x.text, x.second_text),
-        "disagreement": lambda x: (-differences[_key(x)], x.text, x.second_text, str(Annotator.of(x))),
+        "disagreement": lambda x: (-differences[_key(x)], x.text, x.second_text, str(AnnotatorName.of(x))),
     }
     chosen = [label for label in labels if _key(label) in differences] if by == "disagreement" else labels
     return sorted(chosen, key=orders[by])
@@ -131,10 +131,10 @@ def ordered(labels: Sequence[Label], by: str, counts: Counter[str]) -> list[Labe
 
 def spreads(labels: Iterable[Label]) -> dict[Key, float]:
     """``{question: greatest difference between two annotators' (soft) values}``, where at least two gave one."""
-    values: dict[Key, dict[Annotator, float]] = defaultdict(dict)
+    values: dict[Key, dict[AnnotatorName, float]] = defaultdict(dict)
     for label in labels:
         if (value := soft_value(label)) is not None:
-            values[_key(label)][Annotator.of(label)] = value
+            values[_key(label)][AnnotatorName.of(label)] = value
     return {key: max(of.values()) - min(of.values()) for key, of in values.items() if len(of) > 1}
 
 

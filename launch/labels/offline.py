@@ -17,7 +17,9 @@ from envs.data import Config
 from launch.arguments import parse
 from launch.errors import RunError, UserError
 from launch.labels.caption_files import read_captions
+from launch.llm_server_config import ServerConfig
 from rewards.labels.config import LabelsConfig
+from rewards.labels.prompts import PromptSpec
 from rewards.labels.questions import Question
 from rewards.llm.config import LLMConfig
 
@@ -47,6 +49,8 @@ class OfflineFlags(Config):
     """Who answers, for which goal, in which words (path and mode belong to training runs)."""
     llm: LLMConfig = LLMConfig()
     """The language model."""
+    llm_server: ServerConfig = ServerConfig()
+    """How llm.serve serves it (its name is llm.model where that is given, its API key that of llm.api_key_env)."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -61,9 +65,10 @@ def run(argv: Sequence[str]) -> int:
     questions = [Question.single(text) for text in texts]
     if flags.pairs is not None:
         questions = random_pairs(texts, flags.pairs, flags.seed)
+    spec = _spec(flags)
     console = Console()
     with _language_model(flags, console) as llm:
-        metrics, seconds = _label(questions, flags, llm, console)
+        metrics, seconds = _label(questions, spec, flags, llm, console)
     _summarise(console, flags.out, len(questions), metrics, seconds)
     return 0
 
@@ -88,40 +93,46 @@ def random_pairs(texts: Sequence[str], num_pairs: int, seed: int) -> list[Questi
     return pairs
 
 
+def _spec(flags: OfflineFlags) -> PromptSpec:
+    """The question; what is wrong with it, or with the annotator, is said before a server is started."""
+    try:
+        flags.labels.client.check(flags.llm, flags.labels.goal)
+        return flags.labels.spec(asks_pairs=flags.pairs is not None)
+    except (ValueError, OSError) as error:
+        raise UserError(str(error)) from None
+
+
 @contextmanager
 def _language_model(flags: OfflineFlags, console: Console) -> Iterator[LLMConfig]:
     """The configuration with its server running and its model named, where a language model is asked at all."""
     llm = flags.llm
-    if flags.labels.client.kind not in ("auto", "llm") or not llm.is_named:
+    if not (llm.is_named and flags.labels.client.asks_language_model(llm)):
         yield llm
         return
-    from rewards.llm.errors import LLMError
-    from rewards.llm.server import resolve
+    if llm.serve is None:
+        from launch.llm_check import answering_model
 
-    try:
-        if llm.serve is None:
-            yield asyncio.run(resolve(llm))
-            return
-    except LLMError as error:
-        raise RunError(str(error)) from None
-    from launch.llm_server import LLMServer
-    from launch.llm_server_config import ServerConfig
+        yield llm.model_copy(update={"model": answering_model(llm)})
+        return
+    from launch.llm_server import VLLMServer
 
+    name = llm.model or flags.llm_server.served_model_name
+    config = flags.llm_server.model_copy(update={"served_model_name": name, "api_key_env": llm.api_key_env})
     log = flags.out.with_suffix(".llm-server.log")
+    server = VLLMServer(llm.serve, config, log)
     console.print(f"starting a server of {llm.serve}; it logs to {log}", highlight=False, soft_wrap=True)
-    with LLMServer(llm.serve, ServerConfig(), log) as server:
+    with server:
         yield llm.model_copy(update={"serve": None, "base_url": server.base_url, "model": server.model})
 
 
 def _label(
-    questions: Sequence[Question], flags: OfflineFlags, llm: LLMConfig, console: Console
+    questions: Sequence[Question], spec: PromptSpec, flags: OfflineFlags, llm: LLMConfig, console: Console
 ) -> tuple[Metrics, float]:
     """The labeller's counters at the end, and the seconds that labelling took."""
     from rewards.labels.labeller import Labeller, LabellerError
     from rewards.labels.store import LabelStore, LabelStoreError
 
     try:
-        spec = flags.labels.spec(asks_pairs=flags.pairs is not None)
         client = flags.labels.client.build(llm)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from None

@@ -17,7 +17,7 @@ _COMPARED = {1.0: ">", 0.0: "<", 0.5: "="}
 
 
 @dataclass(frozen=True, slots=True)
-class Annotator:
+class AnnotatorName:
     """Who labelled, with which question: labels of one annotator are comparable among themselves."""
 
     model: str
@@ -25,7 +25,7 @@ class Annotator:
     prompt_version: str
 
     @classmethod
-    def of(cls, label: Label) -> Annotator:
+    def of(cls, label: Label) -> AnnotatorName:
         """Whose label it is."""
         return cls(label.model, label.model_revision, label.prompt_version)
 
@@ -93,8 +93,8 @@ def _one_line(text: str) -> str:
 
 
 def soft_value(label: Label) -> float | None:
-    """The expected value where the annotator gave one, else the value."""
-    return label.value if label.probability is None else label.probability
+    """The expected value where the annotator gave one, else the value; None where it gave no answer."""
+    return label.value if label.value is None or label.probability is None else label.probability
 
 
 def confidence(label: Label) -> float | None:

@@ -18,22 +18,37 @@ class Backlog:
         """Oldest first."""
         self._urgent: dict[Ids, Question] = {}
         """In the order in which they are to be asked; never dropped."""
-        self.dropped = 0
-        """Questions dropped so far."""
+        self._seen: set[Ids] = set()
+        """Questions that have been queued, whether they wait still or not."""
+        self._dropped: set[Ids] = set()
 
     def __len__(self) -> int:
         return len(self._queue) + len(self._urgent)
+
+    @property
+    def dropped(self) -> int:
+        """Questions dropped so far; one that is queued and dropped again counts once."""
+        return len(self._dropped)
 
     def get(self, ids: Ids) -> Question | None:
         """The waiting question of these ids."""
         return self._queue.get(ids) or self._urgent.get(ids)
 
     def add(self, question: Question) -> None:
-        """Queue a question as the newest; drops the oldest where there are too many."""
-        self._queue[question.ids] = question
+        """Queue a question as the newest; drops the oldest where there are too many.
+
+        One that has been queued before takes nobody's place: where there is no room it is left out.
+        """
+        ids = question.ids
+        if ids in self._seen and ids not in self._queue and len(self._queue) >= self._limit:
+            self._dropped.add(ids)
+            return
+        self._seen.add(ids)
+        self._queue[ids] = question
         while len(self._queue) > self._limit:
-            del self._queue[next(iter(self._queue))]
-            self.dropped += 1
+            oldest = next(iter(self._queue))
+            del self._queue[oldest]
+            self._dropped.add(oldest)
 
     def add_urgent(self, question: Question) -> None:
         """Queue a question that somebody waits for, or move it up."""

@@ -49,7 +49,7 @@ class LabelClient(Protocol):
     name: str
     """Who answers; stored with every label. A lexicon is never called a language model."""
     revision: str
-    """Which version of it: weights revision, hash of a data file."""
+    """Which version of it, and asked how, where that changes its answers: weights revision, hash of a data file."""
     max_batch: int
     """Most requests a call."""
     max_in_flight: int

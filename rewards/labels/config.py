@@ -13,6 +13,7 @@ from rewards.llm.config import LLMConfig
 
 if TYPE_CHECKING:
     from rewards.labels.clients import LabelClient
+    from rewards.labels.lexicon import Lexicon
 
 
 class AnnotatorConfig(Config):
@@ -21,6 +22,13 @@ class AnnotatorConfig(Config):
     def asks_language_model(self, llm: LLMConfig) -> bool:
         """Whether the language model, named or not, is asked for labels."""
         return False
+
+    def check(self, llm: LLMConfig, goal: str) -> None:
+        """Say before anything starts what would end labelling at the first question.
+
+        Raises:
+            ValueError: the annotator cannot be built, or cannot judge by this goal.
+        """
 
 
 class LexiconClientConfig(AnnotatorConfig):
@@ -37,9 +45,17 @@ class LexiconClientConfig(AnnotatorConfig):
             LexiconError: the file cannot be read as a lexicon.
         """
         from rewards.labels.clients import LexiconClient
+
+        return LexiconClient(self._lexicon())
+
+    def _lexicon(self) -> Lexicon:
         from rewards.labels.lexicon import Lexicon
 
-        return LexiconClient(Lexicon.read(self.file) if self.file else Lexicon.packaged())
+        return Lexicon.read(self.file) if self.file else Lexicon.packaged()
+
+    def check(self, llm: LLMConfig, goal: str) -> None:
+        """See ``AnnotatorConfig.check``."""
+        self._lexicon().judge("", goal)
 
 
 class ScriptedClientConfig(AnnotatorConfig):
@@ -68,6 +84,12 @@ class LLMClientConfig(AnnotatorConfig):
         """It does."""
         return True
 
+    def check(self, llm: LLMConfig, goal: str) -> None:
+        """See ``AnnotatorConfig.check``."""
+        from rewards.llm.api_key import read_key
+
+        read_key(llm.api_key_env)
+
     def build(self, llm: LLMConfig) -> LabelClient:
         """The client; nothing is sent before the first label.
 
@@ -92,8 +114,14 @@ class AutoClientConfig(AnnotatorConfig):
 
     def build(self, llm: LLMConfig) -> LabelClient:
         """The client."""
-        chosen = LLMClientConfig() if llm.is_named else LexiconClientConfig()
-        return chosen.build(llm)
+        return self._chosen(llm).build(llm)
+
+    def check(self, llm: LLMConfig, goal: str) -> None:
+        """See ``AnnotatorConfig.check``."""
+        self._chosen(llm).check(llm, goal)
+
+    def _chosen(self, llm: LLMConfig) -> LLMClientConfig | LexiconClientConfig:
+        return LLMClientConfig() if llm.is_named else LexiconClientConfig()
 
 
 ClientConfig = Annotated[
@@ -147,7 +175,8 @@ class LabelsConfig(Config):
     none = in the run's folder."""
     mode: Literal["async", "barrier"] = "async"
     """async: labels take effect when they arrive, and training never waits. barrier: each update waits for
-    the labels of its rollout, which makes runs repeatable."""
+    the labels of its rollout, which makes runs repeatable; without them the run ends, after
+    labels.labeller.retry_deadline_s."""
     labeller: LabellerConfig = LabellerConfig()
     """Queue, budget and retries."""
 

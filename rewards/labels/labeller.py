@@ -42,12 +42,10 @@ class LabellerError(RuntimeError):
 @dataclass(slots=True)
 class _Counts:
     from_store: int = 0
-    asked: int = 0
     labelled: int = 0
     uncovered: int = 0
-    failed: int = 0
+    unreadable: int = 0
     refused: int = 0
-    over_budget: int = 0
     latency_s: float = 0.0
 
 
@@ -59,6 +57,11 @@ class Labeller:
         client: who answers.
         spec: what is asked.
         config: limits.
+        run_id: whose budget is spent; one that goes on under the id of an earlier one has what that one left.
+            None = a run of its own.
+
+    Raises:
+        LabelStoreError: the store cannot be read.
     """
 
     def __init__(
@@ -67,11 +70,16 @@ class Labeller:
         client: LabelClient,
         spec: PromptSpec | None = None,
         config: LabellerConfig | None = None,
+        run_id: str | None = None,
     ) -> None:
         self._store, self._client = store, client
         self._spec, self._config = spec or PromptSpec(), config or LabellerConfig()
         self._owner = uuid4().hex
-        """Names our claims in the store."""
+        """Names our claims in the store: those of an earlier life under the same run id are not ours."""
+        self._run_id = run_id or self._owner
+        self._spent = store.spent(self._run_id)
+        """Questions that the budget went on: those the annotator answered, in earlier lives of the run too. What was
+        being asked when one of them ended is not counted, as it will be asked again."""
         self._annotator = Annotator(client, self._spec, self._config)
         self._counts = _Counts()
         self._backlog = Backlog(self._config.max_queued)
@@ -79,8 +87,9 @@ class Labeller:
         """Taken from the backlog: being claimed, or claimed and being asked."""
         self._elsewhere: dict[Ids, Question] = {}
         """Claimed by another run: its answer is looked for in the store."""
-        self._unclaimed = 0
-        """Questions in flight that the budget may have to be spent on."""
+        self._over_budget: set[Ids] = set()
+        self._given_up: set[Ids] = set()
+        """These count questions, which may be submitted again and again, once each."""
         self._waiters: dict[Ids, list[asyncio.Future[Answer]]] = {}
         """Who waits for which answer: one future for each ``drain``."""
         self._answers: dict[Ids, Answer] = {}
@@ -168,7 +177,7 @@ class Labeller:
             if self._answer_to(question) is not None or self._is_under_way(question):
                 continue
             if self._budget_left() <= 0:
-                self._counts.over_budget += 1
+                self._over_budget.add(question.ids)
             else:
                 self._backlog.add(question)
         self._changed.set()
@@ -223,7 +232,7 @@ class Labeller:
             silent_s = 0.0 if failing_since_s is None else time.monotonic() - max(begin_s, failing_since_s)
             if silent_s >= limit_s:
                 late = [question for question, future in futures.items() if not future.done()]
-                self._counts.failed += sum(self._backlog.get(question.ids) is not None for question in late)
+                self._given_up.update(question.ids for question in late if self._backlog.get(question.ids) is not None)
                 raise LabellerError(f"no label for {_shown(late[0])}: {self._annotator.reason}")
             _, pending = await asyncio.wait(pending, timeout=limit_s - silent_s)
 
@@ -246,7 +255,9 @@ class Labeller:
     def metrics(self) -> dict[str, float]:
         """Counters since the start, and what waits now.
 
-        ``failed`` counts replies that could not be parsed and questions without an answer at the deadline;
+        ``asked`` counts what the annotator has answered for this run, in its earlier lives too, and what is in
+        flight: the budget. ``dropped``, ``over_budget`` and ``failed`` count questions, however often they were
+        submitted: ``failed`` those whose reply could not be parsed, or that had no answer at a deadline;
         ``refused`` what the annotator would not answer; ``claimed_elsewhere`` questions whose answer another
         run is getting now; ``breaker_open`` is 1 while the annotator is left alone because it failed;
         ``breaker_opens`` counts such outages. Of a client that counts what it uses, also ``llm_requests``,
@@ -262,14 +273,14 @@ class Labeller:
             "queued": float(len(self._backlog)),
             "in_flight": float(len(self._in_flight)),
             "claimed_elsewhere": float(len(self._elsewhere)),
-            "asked": float(counts.asked),
+            "asked": float(self._spent + len(self._in_flight)),
             "labelled": float(counts.labelled),
-            "failed": float(counts.failed),
+            "failed": float(counts.unreadable + len(self._given_up)),
             "refused": float(counts.refused),
             "uncovered": float(counts.uncovered),
             "retries": float(self._annotator.retries),
             "dropped": float(self._backlog.dropped),
-            "over_budget": float(counts.over_budget),
+            "over_budget": float(len(self._over_budget)),
             "from_store": float(counts.from_store),
             "breaker_open": float(self._annotator.breaker.is_open),
             "breaker_opens": float(self._annotator.breaker.opens),
@@ -278,12 +289,16 @@ class Labeller:
         }
 
     def state_dict(self) -> dict[str, int]:
-        """What the budget has been spent on; labels are in the store."""
-        return {"asked": self._counts.asked}
+        """What the budget has been spent on; labels are in the store, and so is what this run will have spent."""
+        return {"asked": self._spent}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue the budget of ``state_dict``."""
-        self._counts.asked = int(state["asked"])
+        """Continue the budget of ``state_dict``.
+
+        The store knows the run's answers since then too: they count, as they will not be asked again. The state
+        alone counts where the store is another one.
+        """
+        self._spent = max(self._spent, int(state["asked"]))
 
     def _check(self) -> None:
         for task in self._tasks:
@@ -327,24 +342,23 @@ class Labeller:
 
     def _budget_left(self) -> float:
         limit = self._config.max_labels
-        return math.inf if limit is None else limit - self._counts.asked
+        return math.inf if limit is None else limit - self._spent
 
     def _take(self) -> list[Question]:
         """The next batch."""
         if self._budget_left() <= 0:
             self._end_backlog()
-        size = min(self._client.max_batch, self._budget_left() - self._unclaimed)
+        size = min(self._client.max_batch, max(0, self._budget_left() - len(self._in_flight)))
         if self._config.max_labels_per_s is not None:
             size = min(size, max(1, int(self._config.max_labels_per_s)))
         batch = self._backlog.take(int(size))
-        self._unclaimed += len(batch)
         self._in_flight |= {question.ids: question for question in batch}
         return batch
 
     def _end_backlog(self) -> None:
         """The budget is spent: nothing that waits will be asked."""
         ended = self._backlog.take(len(self._backlog))
-        self._counts.over_budget += len(ended)
+        self._over_budget.update(question.ids for question in ended)
         for question in ended:
             self._resolve(Answer(question, None))
 
@@ -375,8 +389,6 @@ class Labeller:
             return mine, self._store.get([key for key in keys if key not in mine])
 
         mine, found = await self._in_store(claim)
-        self._unclaimed -= len(batch)
-        self._counts.asked += len(mine)
         self._take_found(found.values())
         for key, question in keys.items():
             if key not in mine:
@@ -452,8 +464,9 @@ class Labeller:
                 replies = [LabelReply(error=str(error))]
             except LabelClientError:
                 unanswered = [*asked, *(question for later in lists for question in later)]
-                await self._release(unanswered)
+                # In this order: what is still in flight would be claimed again by the next renewal.
                 self._give_up(unanswered)
+                await self._release(unanswered)
                 return
             finally:
                 permit = None
@@ -472,17 +485,18 @@ class Labeller:
         }
 
         def append() -> dict[str, Label]:
-            is_all_new = self._store.append(labels.values()) == len(labels)
+            is_all_new = self._store.append(labels.values(), self._run_id) == len(labels)
             return labels if is_all_new else self._store.get(list(labels))
 
         stored = await self._in_store(append)
+        self._spent += len(labels)
         for key, (question, reply) in zip(labels, zip(asked, replies, strict=True), strict=True):
             label = stored[key]
             del self._in_flight[question.ids]
             self._record(label)
             self._counts.labelled += label.value is not None
             self._counts.refused += reply.error is not None
-            self._counts.failed += label.failed and reply.error is None
+            self._counts.unreadable += label.failed and reply.error is None
             self._counts.uncovered += label.value is None and not label.failed
 
     def _label(self, question: Question, reply: LabelReply) -> Label:
@@ -500,7 +514,7 @@ class Labeller:
             model_revision=self._client.revision,
             goal=self._spec.goal,
             value=None if isinstance(value, ParseFailure) else value,
-            probability=None if failed else reply.probability,
+            probability=None if failed or value is None else reply.probability,
             raw_reply=refusal or reply.text,
             failed=failed,
             time_s=time.time(),
@@ -513,7 +527,7 @@ class Labeller:
             if question.ids in self._waiters:
                 self._backlog.add_urgent(question)
             else:
-                self._counts.failed += 1
+                self._given_up.add(question.ids)
         self._changed.set()
 
     def _resolve(self, answer: Answer) -> None:

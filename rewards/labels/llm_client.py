@@ -22,6 +22,9 @@ from rewards.llm.server import LLMServer, Reply, Usage
 _STALE = (LLMConnectionError, LLMMissingError, LLMUnreadableError)
 """After these another server may answer, with another template or without bound answers: it is looked at afresh."""
 
+_BENDING = ("api", "structured_outputs", "soft_labels", "temperature")
+"""Fields of ``LLMConfig`` that may change what is answered to the same prompt."""
+
 
 class LLMLabelClient:
     """Asks the model of an OpenAI-compatible server.
@@ -34,18 +37,21 @@ class LLMLabelClient:
     configuration, and a server that has no model of that name is not asked. ``rewards.llm.server.resolve`` names
     the model where the configuration leaves that to the server. All methods belong to one event loop.
 
+    The revision is ``llm.revision``, and after it every setting of how the model is asked that may change its
+    answers and is not the default (``temperature=0.7``): their labels are kept apart too.
+
     Args:
         config: where the model is, and how it is asked.
 
     Raises:
-        ValueError: the configuration names no server, or no model.
+        ValueError: the configuration names no server, or no model, or the API key cannot be sent.
     """
 
     def __init__(self, config: LLMConfig) -> None:
         if config.model is None:
             raise ValueError("labels are kept under the name of the model that gave them: give llm.model")
         self.name = config.model
-        self.revision = config.revision
+        self.revision = _revision(config)
         self.max_batch = config.max_batch
         self.max_in_flight = config.max_in_flight
         self._config = config
@@ -110,3 +116,10 @@ class LLMLabelClient:
             return LabelReply(error=str(answer))
         probabilities = choice_probabilities(spec.choices, answer.positions) if self._config.soft_labels else None
         return LabelReply(answer.text, None if probabilities is None else spec.expectation(probabilities))
+
+
+def _revision(config: LLMConfig) -> str:
+    fields = type(config).model_fields
+    bent = {name: getattr(config, name) for name in _BENDING if getattr(config, name) != fields[name].default}
+    settings = (f"{name}={value}" for name, value in bent.items())
+    return " ".join(part for part in (config.revision, *settings) if part)

@@ -60,9 +60,9 @@ class Answer:
     """In [0, 1]. Of one caption: what it is worth. Of a pair: 1 the first is better, 0 the second, 0.5 neither.
     None: the annotator abstained, or its reply could not be read."""
     probability: float | None = None
-    """Soft value: the annotator's expectation of ``value``; None where it gives none."""
+    """Soft value: the annotator's expectation of ``value``; None where it gives none, or ``value`` is None."""
 
     @property
     def soft_value(self) -> float | None:
-        """The probability where there is one, else the value."""
-        return self.value if self.probability is None else self.probability
+        """The probability where there is one, else the value; None where the annotator gave no answer."""
+        return self.value if self.value is None or self.probability is None else self.probability

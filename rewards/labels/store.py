@@ -5,6 +5,8 @@ the first one asked, and a late or repeated answer changes nothing (the first on
 processes of one machine may write and read at the same time. Who is about to ask claims the keys first, for
 a lease, so that nothing is asked twice; the claims of a process that died end with their lease. An
 acknowledged ``append`` survives ``kill -9``.
+
+The store also knows which answers each run has got, so that a run's budget outlives a crash.
 """
 
 from __future__ import annotations
@@ -15,14 +17,14 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, fields
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Self
 
-SCHEMA_VERSION = 2
-"""2: claims. A file of version 1 is read as it is, and upgraded when it is opened for writing."""
+SCHEMA_VERSION = 3
+"""2: claims; 3: spent. An older file is read as it is, and upgraded when it is opened for writing."""
 _APPLICATION_ID = 0x59454E44
 """Marks the file as a Yendor label store ("YEND")."""
 
@@ -43,8 +45,9 @@ CREATE TRIGGER captions_last BEFORE DELETE ON captions
 PRAGMA application_id = {_APPLICATION_ID};
 """
 
-_CLAIMS_SCHEMA = f"""
+_RUNS_SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, owner TEXT NOT NULL, until_s REAL NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS spent (run TEXT NOT NULL, key TEXT NOT NULL, PRIMARY KEY (run, key)) STRICT, WITHOUT ROWID;
 PRAGMA user_version = {SCHEMA_VERSION};
 """
 
@@ -62,9 +65,25 @@ _NETWORK_FILE_SYSTEMS = frozenset(
     | {f"fuse.{name}" for name in ("ceph", "glusterfs", "rclone", "s3fs", "sshfs")}
 )
 
-_SELECT = """
-SELECT l.seq, l.key, l.caption_id, a.text, l.prompt_version, l.model, l.model_revision, l.goal, l.value,
-       l.probability, l.raw_reply, l.failed, l.time_s, l.second_id, coalesce(b.text, '')
+_COLUMNS = {
+    "key": "l.key",
+    "caption_id": "l.caption_id",
+    "text": "a.text",
+    "second_id": "l.second_id",
+    "second_text": "coalesce(b.text, '')",
+    "prompt_version": "l.prompt_version",
+    "model": "l.model",
+    "model_revision": "l.model_revision",
+    "goal": "l.goal",
+    "value": "l.value",
+    "probability": "l.probability",
+    "raw_reply": "l.raw_reply",
+    "failed": "l.failed",
+    "time_s": "l.time_s",
+}
+"""``{field of Label: where it is}``."""
+_SELECT = f"""
+SELECT l.seq, {", ".join(_COLUMNS.values())}
 FROM labels l JOIN captions a ON a.id = l.caption_id LEFT JOIN captions b ON b.id = l.second_id
 """
 
@@ -82,7 +101,7 @@ class Label:
     """One answer of an annotator about one caption, or about an ordered pair of captions."""
 
     key: str
-    """:func:`label_key` of everything the answer depends on."""
+    """:func:`label_key` of what was asked of whom."""
     caption_id: int
     text: str
     """Canonical text of the caption."""
@@ -93,10 +112,12 @@ class Label:
     value: float | None
     """What the caption is worth; None where the annotator abstained or its reply could not be parsed."""
     probability: float | None
-    """Soft value: the annotator's probability that ``value`` is 1; None where it gives none."""
+    """Soft value: the expectation of ``value`` under the annotator's probabilities of its choices (a tie counts 0.5);
+    None where it gives none, or ``value`` is None."""
     raw_reply: str
     failed: bool
-    """The reply could not be parsed. Never a value of 0."""
+    """The reply could not be parsed, or was a refusal. Never a value of 0. It is the answer to its key all the same:
+    another prompt version, model or revision asks afresh."""
     time_s: float
     """Unix time of the answer."""
     second_id: int = 0
@@ -107,7 +128,10 @@ class Label:
 def label_key(
     text: str, *, prompt_version: str, model: str, model_revision: str, goal: str, second_text: str = ""
 ) -> str:
-    """Content address of an answer: 32 hex digits over everything that it depends on."""
+    """Content address of an answer: 32 hex digits over what was asked of whom.
+
+    ``model_revision`` holds whatever else changes the annotator's answers (see ``LabelClient.revision``).
+    """
     digest = blake2b(digest_size=16)
     for part in (text, second_text, prompt_version, model, model_revision, goal):
         data = part.encode()
@@ -179,10 +203,14 @@ class LabelStore:
         except sqlite3.DatabaseError as error:
             raise LabelStoreError(f"label store {self.path} cannot be written: {error}") from error
 
-    def append(self, labels: Iterable[Label]) -> int:
+    def append(self, labels: Iterable[Label], run: str | None = None) -> int:
         """Add labels, all or none; those whose key is there already change nothing (first wins).
 
         Claims of their keys end, whoever holds them.
+
+        Args:
+            labels: what was answered.
+            run: id of the run that asked; :meth:`spent` counts them, those that came second too.
 
         Returns:
             How many were new.
@@ -207,6 +235,8 @@ class LabelStore:
             db.executemany(f"INSERT OR IGNORE INTO labels ({', '.join(_ROW)}) VALUES ({marks})", rows)
             new = db.total_changes - before
             db.executemany("DELETE FROM claims WHERE key = ?", [(label.key,) for label in labels])
+            if run is not None:
+                db.executemany("INSERT OR IGNORE INTO spent VALUES (?, ?)", [(run, label.key) for label in labels])
             return new
 
     def claim(self, keys: Iterable[str], owner: str, lease_s: float) -> set[str]:
@@ -239,12 +269,30 @@ class LabelStore:
             db.executemany("DELETE FROM claims WHERE key = ? AND owner = ?", [(key, owner) for key in keys])
 
     def claimed(self, keys: Sequence[str], *, besides: str) -> set[str]:
-        """Those of the keys that somebody other than ``besides`` has claimed now."""
+        """Those of the keys that somebody other than ``besides`` has claimed now.
+
+        Raises:
+            LabelStoreError: the file cannot be read any more.
+        """
         found: set[str] = set()
         for chunk, marks in _chunks(keys):
             query = f"SELECT key FROM claims WHERE owner != ? AND until_s > ? AND key IN ({marks})"
-            found.update(key for (key,) in self._db.execute(query, [besides, self._clock(), *chunk]))
+            found.update(key for (key,) in self._read(query, [besides, self._clock(), *chunk]))
         return found
+
+    def spent(self, run: str) -> int:
+        """Questions that a run has asked and whose answers it has got, however often it was started.
+
+        Raises:
+            LabelStoreError: the file cannot be read any more, or is an older one that was opened ``read_only``.
+        """
+        return self._read("SELECT count(*) FROM spent WHERE run = ?", [run])[0][0]
+
+    def _read(self, query: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        try:
+            return self._db.execute(query, parameters).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise LabelStoreError(f"label store {self.path} cannot be read: {error}") from error
 
     def _append_captions(self, texts: dict[int, str]) -> None:
         for ident, text in texts.items():
@@ -253,10 +301,14 @@ class LabelStore:
             _same_text(ident, text, stored, self.path)
 
     def get(self, keys: Sequence[str]) -> dict[str, Label]:
-        """``{key: label}`` for those of the keys that have one."""
+        """``{key: label}`` for those of the keys that have one.
+
+        Raises:
+            LabelStoreError: the file cannot be read any more.
+        """
         found: dict[str, Label] = {}
         for chunk, marks in _chunks(keys):
-            for row in self._db.execute(f"{_SELECT} WHERE l.key IN ({marks})", chunk):
+            for row in self._read(f"{_SELECT} WHERE l.key IN ({marks})", chunk):
                 found[row[1]] = _label(row)
         return found
 
@@ -264,27 +316,20 @@ class LabelStore:
         """The next ``limit`` labels after ``cursor`` in the order they were added, and the new cursor.
 
         An empty list means that there are none yet.
+
+        Raises:
+            LabelStoreError: the file cannot be read any more.
         """
-        query = f"{_SELECT} WHERE l.seq > ? ORDER BY l.seq LIMIT ?"
-        rows = self._db.execute(query, (cursor, limit)).fetchall()
+        rows = self._read(f"{_SELECT} WHERE l.seq > ? ORDER BY l.seq LIMIT ?", (cursor, limit))
         return [_label(row) for row in rows], rows[-1][0] if rows else cursor
 
     def count(self) -> int:
-        """Labels stored, failures and abstentions included."""
-        return self._db.execute("SELECT count(*) FROM labels").fetchone()[0]
-
-    def snapshot(self, path: Path | str) -> None:
-        """Write a consistent copy of the store to a new file, without claims, while labels may be added.
+        """Labels stored, failures and abstentions included.
 
         Raises:
-            LabelStoreError: the file exists.
+            LabelStoreError: the file cannot be read any more.
         """
-        if Path(path).exists():
-            raise LabelStoreError(f"cannot write a snapshot of {self.path} to {path}: the file exists")
-        with closing(sqlite3.connect(path)) as copy:
-            self._db.backup(copy)
-            copy.execute("PRAGMA journal_mode = DELETE")
-            copy.executescript(f"BEGIN IMMEDIATE; {_CLAIMS_SCHEMA} DELETE FROM claims; COMMIT;")
+        return self._read("SELECT count(*) FROM labels")[0][0]
 
     def close(self) -> None:
         """Close the file."""
@@ -301,9 +346,11 @@ _ROW = tuple(f.name for f in fields(Label) if f.name not in ("text", "second_tex
 
 
 def _label(row: tuple[Any, ...]) -> Label:
-    values = list(row[1:])
-    values[10] = bool(values[10])
-    return Label(*values)
+    found: dict[str, Any] = dict(zip(_COLUMNS, row[1:], strict=True))
+    found["failed"] = bool(found["failed"])
+    if found["value"] is None:  # older rows may hold one that says nothing
+        found["probability"] = None
+    return Label(**found)
 
 
 def _same_text(ident: int, text: str, other: str, path: Path) -> None:
@@ -350,9 +397,9 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
     if mode != "wal":
         raise LabelStoreError(f"label store {path} cannot be shared on this file system; use a path on a local disk")
     if version == 0:
-        db.executescript(f"BEGIN IMMEDIATE; {_LABELS_SCHEMA} {_CLAIMS_SCHEMA} COMMIT;")
-    elif version == 1:
-        db.executescript(f"BEGIN IMMEDIATE; {_CLAIMS_SCHEMA} COMMIT;")
+        db.executescript(f"BEGIN IMMEDIATE; {_LABELS_SCHEMA} {_RUNS_SCHEMA} COMMIT;")
+    elif version < SCHEMA_VERSION:
+        db.executescript(f"BEGIN IMMEDIATE; {_RUNS_SCHEMA} COMMIT;")
 
 
 def _check(db: sqlite3.Connection, path: Path) -> int:
@@ -367,7 +414,7 @@ def _check(db: sqlite3.Connection, path: Path) -> int:
         )
     (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
-        raise LabelStoreError(f"label store {path} is damaged ({verdict}); restore a snapshot or use another path")
+        raise LabelStoreError(f"label store {path} is damaged ({verdict}); restore a copy of it or use another path")
     return version
 
 

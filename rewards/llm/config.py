@@ -23,7 +23,7 @@ class LLMConfig(Config):
     """Refuse to start where the server cannot be used; without it the run starts, warns once, and goes on with
     the labels there are."""
     revision: str = ""
-    """Which version of the model it is, where you know better than the server; labels are kept apart by it."""
+    """Which version of the model it is, in your words (the server is never asked); labels are kept apart by it."""
     api_key_env: str = "YENDOR_LLM_API_KEY"
     """Environment variable that holds the server's API key, if it wants one."""
     api: Literal["auto", "completions", "chat"] = "auto"
@@ -49,7 +49,14 @@ class LLMConfig(Config):
     @field_validator("base_url")
     @classmethod
     def _url(cls, url: str | None) -> str | None:
-        if url is not None and not _is_address(url):
+        if url is None:
+            return None
+        if "@" in url.split("//")[-1].split("/")[0]:  # not quoted: it holds a secret
+            raise ValueError(
+                "a user name or password in the URL would be shown and kept with the run: put the key in the "
+                "environment variable that llm.api_key_env names"
+            )
+        if not _is_address(url):
             raise ValueError(f"'{url}' is not a URL; expected something like http://127.0.0.1:8000/v1")
         return url
 

@@ -5,14 +5,16 @@ Requests are never repeated here: whoever asks knows for how long it is worth it
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 
 from rewards.llm import wire
+from rewards.llm.address import is_loopback
+from rewards.llm.api_key import read_key
 from rewards.llm.choices import Position
 from rewards.llm.config import LLMConfig
 from rewards.llm.errors import (
@@ -103,7 +105,7 @@ class LLMServer:
         config: where the server is, and the model to ask.
 
     Raises:
-        ValueError: the configuration has no ``base_url``.
+        ValueError: the configuration has no ``base_url``, or the API key cannot be sent.
     """
 
     def __init__(self, config: LLMConfig) -> None:
@@ -114,7 +116,7 @@ class LLMServer:
         self._root_url = self.url.removesuffix("/v1")
         """vLLM's own paths lie beside OpenAI's."""
         self._model = config.model
-        self._api_key = os.environ.get(config.api_key_env) or "none"
+        self._api_key = read_key(config.api_key_env)
         self._openai: openai.AsyncOpenAI | None = None
 
     async def models(self) -> list[wire.ModelCard]:
@@ -242,7 +244,7 @@ class LLMServer:
                 return await client.get(url, cast_to=bytes, options={"timeout": timeout})
             return await client.post(url, cast_to=bytes, body=body, options={"timeout": timeout})
         except openai.APIStatusError as error:
-            raise self._refusal(url, error.status_code, _reason(error.body)) from error
+            raise self._refusal(url, error.status_code, self._reason(error.body)) from error
         except openai.APITimeoutError as error:
             raise LLMError(f"{self.named} gave no answer within {timeout_s:g} s ({self._path(url)})") from error
         except openai.APIConnectionError as error:
@@ -269,11 +271,23 @@ class LLMServer:
             import openai
 
             limits = httpx2.Limits(max_keepalive_connections=100, keepalive_expiry=_KEEPALIVE_S)
-            connections = openai.DefaultAsyncHttpxClient(limits=limits)
+            # A proxy that the environment names could not reach this machine's own addresses.
+            is_proxied = not is_loopback(urlsplit(self.url).hostname or "")
+            connections = openai.DefaultAsyncHttpxClient(limits=limits, trust_env=is_proxied)
             self._openai = openai.AsyncOpenAI(
-                base_url=self.url, api_key=self._api_key, max_retries=0, http_client=connections
+                base_url=self.url, api_key=self._api_key or "none", max_retries=0, http_client=connections
             )
         return self._openai
+
+    def _reason(self, body: object) -> str:
+        """What a server says about an error, shortened: OpenAI's ``error.message``, or the text as it is."""
+        if isinstance(body, Mapping):
+            inner = body.get("error", body)
+            body = inner.get("message", inner) if isinstance(inner, Mapping) else inner
+        said = str(body or "")
+        if self._api_key is not None:  # some servers quote the key that they do not accept
+            said = said.replace(self._api_key, "***")
+        return " ".join(said.split())[:300].rstrip(".")
 
     def _refusal(self, url: str, status: int, reason: str) -> LLMError:
         told = f"({status} from {self._path(url)}{': ' if reason else ''}{reason})"
@@ -294,7 +308,7 @@ async def resolve(config: LLMConfig) -> LLMConfig:
     Labels are kept under the model's name, so it is settled before the first is asked for, and once a run.
 
     Raises:
-        ValueError: the configuration has no ``base_url``.
+        ValueError: the configuration has no ``base_url``, or the API key cannot be sent.
         LLMError: the server cannot be asked, or has none or several models.
     """
     if config.model is not None:
@@ -304,14 +318,6 @@ async def resolve(config: LLMConfig) -> LLMConfig:
         return config.model_copy(update={"model": (await server.find_model()).id})
     finally:
         await server.close()
-
-
-def _reason(body: object) -> str:
-    """What a server says about an error, shortened: OpenAI's ``error.message``, or the text as it is."""
-    if isinstance(body, Mapping):
-        inner = body.get("error", body)
-        body = inner.get("message", inner) if isinstance(inner, Mapping) else inner
-    return " ".join(str(body or "").split())[:300].rstrip(".")
 
 
 def _words(error: BaseException) -> str:

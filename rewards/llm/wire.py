@@ -11,8 +11,6 @@ class ModelCard(BaseModel):
     """One model that the server has."""
 
     id: str
-    root: str | None = None
-    """Where its weights came from (vLLM)."""
 
 
 class ModelList(BaseModel):

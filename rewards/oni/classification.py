@@ -18,8 +18,9 @@ from torch.nn import functional
 from envs.protocols import State
 from rewards.labels.questions import Answer, Question
 from rewards.oni.calibration import (
+    balanced,
     balanced_accuracy,
-    class_weights,
+    cross_fitted_temperatures,
     expected_calibration_error,
     fit_temperature,
     log_loss,
@@ -30,7 +31,7 @@ from rewards.oni.ensemble import AGGREGATES, disagreement
 from rewards.oni.learned import LearnedModel
 
 _POSITIVE_ABOVE = 0.5
-"""A soft target above this is a positive, in metrics and where classes are counted."""
+"""A soft target above this is a positive, in shares and accuracies and where both classes are waited for."""
 
 
 class ClassificationModel(LearnedModel):
@@ -38,7 +39,11 @@ class ClassificationModel(LearnedModel):
 
     Targets are the annotator's soft values where it gives them. With ``balance_classes``, positives and negatives
     weigh alike in the loss, in the calibration and in the figures of calibration: p is what it would be if both were
-    equally frequent, so that a threshold of 1/2 does not overlook a rare class.
+    equally frequent, so that a threshold of 1/2 does not overlook a rare class. A soft value t is t positives and
+    1 - t negatives (:func:`~rewards.oni.calibration.balanced`), so that it teaches what hard labels in that mix do.
+
+    The figures of held-out labels are cross-fitted: where several members leave labels out, those of one are judged
+    at the temperature of the others'. Values are calibrated on all of them.
 
     Args:
         config: networks, schedule, threshold, output.
@@ -58,6 +63,8 @@ class ClassificationModel(LearnedModel):
         self._weights: list[np.ndarray] = []
         """float32 [K] of each label."""
         self._positives = 0
+        self._positive_mass = 0.0
+        """Sum of the targets."""
         self._held_out: list[tuple[int, int]] = []
         """(position of a label, member that leaves it out)."""
         self._temperature = 1.0
@@ -81,15 +88,17 @@ class ClassificationModel(LearnedModel):
         return Question(self._corpus.ids[row], self._corpus.texts[row])
 
     def _add(self, answer: Answer) -> bool:
-        question, target = answer.question, answer.soft_value
+        question = answer.question
         if question.is_pair:
             raise ValueError(f"classification learns from single captions, got a comparison with {question.text!r}")
         if question.caption_id in self._answered:
             return False
         self._answered.add(question.caption_id)
-        if target is not None:
-            self._append(self._corpus.add(question.caption_id, question.text), float(target))
-        return target is not None
+        target = answer.soft_value
+        if answer.value is None or target is None:
+            return False
+        self._append(self._corpus.add(question.caption_id, question.text), float(target))
+        return True
 
     def _append(self, row: int, target: float) -> None:
         self._held_out += [(len(self._rows), member) for member in self._left_out_by((row,))]
@@ -97,21 +106,22 @@ class ClassificationModel(LearnedModel):
         self._targets.append(target)
         self._weights.append(self._example_weights((row,)))
         self._positives += target > _POSITIVE_ABOVE
+        self._positive_mass += target
 
     def _can_learn(self) -> bool:
         return len(self._rows) >= self._classification.min_labels and 0 < self._positives < len(self._rows)
 
-    def _class_weights(self, targets: np.ndarray) -> np.ndarray:
-        """Weights of targets, 1 on average over all labels."""
+    def _balanced(self, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Targets [N] as they count, and their weights [N], 1 on average over all labels."""
         if not self._classification.balance_classes:
-            return np.ones(len(targets))
+            return targets, np.ones(len(targets))
         half = 0.5 * len(self._rows)
-        return class_weights(targets, half / self._positives, half / (len(self._rows) - self._positives))
+        return balanced(targets, half / self._positive_mass, half / (len(self._rows) - self._positive_mass))
 
     def _step(self) -> None:
         at = self._batch(len(self._rows)).tolist()
-        targets = np.array([self._targets[i] for i in at])
-        weights = np.stack([self._weights[i] for i in at], 1) * self._class_weights(targets)
+        targets, balance = self._balanced(np.array([self._targets[i] for i in at]))
+        weights = np.stack([self._weights[i] for i in at], 1) * balance
         encoded = self._corpus.encodings(self._rows[i] for i in at)
         self._ensemble.step(encoded, lambda logits: weighted_cross_entropy(logits, targets, weights))
 
@@ -129,18 +139,21 @@ class ClassificationModel(LearnedModel):
         """Calibrate on what members left out, and say how well they do there."""
         at, member = np.array(self._held_out).T
         logits = self._scores[member, np.array(self._rows)[at]]
-        targets = np.array(self._targets)[at]
-        weights = self._class_weights(targets)
-        actual = targets > _POSITIVE_ABOVE
+        labels = np.array(self._targets)[at]
+        actual = labels > _POSITIVE_ABOVE
+        targets, weights = self._balanced(labels)
+        temperatures = np.ones(len(at))
         if len(at) >= self._classification.min_calibration_labels and 0 < actual.sum() < len(at):
             self._temperature = fit_temperature(logits, targets, weights)
-        p = sigmoid(logits / self._temperature)
+            temperatures = cross_fitted_temperatures(logits, targets, weights, member)
+        logits = logits / temperatures
+        p = sigmoid(logits)
         predicted = p > self._classification.threshold
         return {
             "held_out_labels": float(len(at)),
             "held_out_accuracy": float((predicted == actual).mean()),
             "held_out_balanced_accuracy": balanced_accuracy(predicted, actual),
-            "held_out_log_loss": log_loss(logits / self._temperature, targets, weights),
+            "held_out_log_loss": log_loss(logits, targets, weights),
             "held_out_calibration_error": expected_calibration_error(p, targets, weights),
         }
 
@@ -177,7 +190,8 @@ class ClassificationModel(LearnedModel):
         self._num_asked = int(state["num_asked"])
         self._asked = {int(ident) for ident in state["asked"]}
         self._answered = {int(ident) for ident in state["answered"]}
-        self._rows, self._targets, self._weights, self._held_out, self._positives = [], [], [], [], 0
+        self._rows, self._targets, self._weights, self._held_out = [], [], [], []
+        self._positives, self._positive_mass = 0, 0.0
         for row, target in zip(state["rows"], state["targets"], strict=True):
             self._append(int(row), float(target))
         self._temperature = float(state["temperature"])

@@ -109,7 +109,8 @@ class LearnedConfig(CaptionRewardConfig):
     batch_size: PositiveInt = 256
     """Answers in a gradient step."""
     min_labels: Annotated[int, Field(ge=2)] = 8
-    """Answers before the first gradient step; the first values come when the steps that these bought are taken."""
+    """Answers before the first gradient step; the first values come when the steps that these bought, at most
+    ``max_steps_owed``, are taken."""
     steps_per_label: PositiveFloat = 8.0
     """Gradient steps that each new answer buys: when answers stop coming, so does training. A small level says some
     dozen different things, and the last one must be learned too."""
@@ -134,7 +135,8 @@ class ClassificationConfig(LearnedConfig):
     output: Literal["binary", "probability"] = "binary"
     """binary: 1 or 0, as in ONI; probability: p(helpful) itself."""
     balance_classes: bool = True
-    """Helpful captions and others weigh alike, however rare one kind is, and p is as if both were as frequent."""
+    """Helpful captions and others weigh alike, however rare one kind is, and p is as if both were as frequent. A soft
+    label of 0.2 counts as a fifth of a helpful caption and four fifths of another."""
     min_calibration_labels: Annotated[int, Field(ge=2)] = 50
     """Held-out answers before probabilities are calibrated on them."""
 
@@ -150,7 +152,8 @@ class RankingConfig(LearnedConfig):
 
     kind: Literal["ranking"] = "ranking"
     quantile: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
-    """Captions whose score exceeds this quantile of what is heard, and its mean, pay their normalised score; others 0."""
+    """Captions whose score exceeds this quantile of what is heard, and its mean, pay their normalised score; others
+    0."""
     pairs_per_update: PositiveInt = 16
     """Most pairs that are asked in one PPO update."""
     max_comparisons: PositiveInt = 16

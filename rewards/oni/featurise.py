@@ -51,7 +51,8 @@ def character_ids(text: str, max_length: int) -> np.ndarray:
     """Characters of a text, cut at a length.
 
     Returns:
-        int64 [M], M at least 1: 1 to 127 for ASCII, 127 also for every other character, 0 never (padding).
+        int64 [M], M at least 1: the code, 1 to 127, of an ASCII character (1 also for NUL, and for an empty text); 127
+        for the rest of Latin-1; 63, that of a question mark, for every other character. Never 0, which is padding.
     """
     data = np.frombuffer(text.encode("latin-1", "replace")[:max_length] or b"\0", np.uint8).astype(np.int64)
     return np.clip(data, 1, 127)

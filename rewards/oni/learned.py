@@ -118,8 +118,12 @@ class LearnedModel(ABC):
             self._put(new)
 
     def _is_taught(self) -> bool:
-        """The steps that the first labels bought were taken: before, values would be those of the initial weights."""
-        return self._steps >= int(self._config.min_labels * self._config.steps_per_label)
+        """The steps that the first labels bought were taken: before, values would be those of the initial weights.
+
+        They buy no more than may be owed: what comes in a burst beyond that is never taken.
+        """
+        config = self._config
+        return self._steps >= max(1, min(int(config.min_labels * config.steps_per_label), config.max_steps_owed))
 
     def _is_stale(self) -> bool:
         """Captions would be worth something else, if they were valued anew."""
@@ -230,5 +234,4 @@ class LearnedModel(ABC):
 
 def _order(answer: Answer) -> tuple[Any, ...]:
     """A total order, so that it does not matter in which order answers come."""
-    value = answer.soft_value
-    return answer.question.ids, value is None, value or 0.0
+    return answer.question.ids, answer.value is None, answer.value or 0.0, answer.soft_value or 0.0

@@ -26,6 +26,7 @@ from rewards.oni.normalisation import Normalisation, weighted_moments
 from rewards.oni.pairs import Pair, PairPool, select_pairs, unordered
 
 _TIE = 0.5
+"""Of a verdict, not of a soft target: an annotator that says "equal" is rarely exactly sure of it."""
 
 _HEARD_ANEW = 1.1
 """Values are normalised anew, also by an unchanged score, when captions were heard so many times as often."""
@@ -57,7 +58,9 @@ class RankingModel(LearnedModel):
         self._pairs: list[Pair] = []
         """Rows of each comparison, as they were shown."""
         self._targets: list[float] = []
-        """p(the first of them is better)."""
+        """p(the first of them is better), the annotator's soft value where it gives one."""
+        self._verdicts: list[float] = []
+        """What the annotator said: 1 the first is better, 0 the second, 1/2 neither."""
         self._weights: list[np.ndarray] = []
         """float32 [K] of each comparison."""
         self._held_out: list[tuple[int, int]] = []
@@ -110,7 +113,7 @@ class RankingModel(LearnedModel):
             self._comparisons[row] = self._comparisons.get(row, 0) + 1
 
     def _add(self, answer: Answer) -> bool:
-        question, target = answer.question, answer.soft_value
+        question = answer.question
         if not question.is_pair:
             raise ValueError(f"ranking learns from comparisons, got an answer about {question.text!r} alone")
         first = self._corpus.add(question.caption_id, question.text)
@@ -121,16 +124,19 @@ class RankingModel(LearnedModel):
         if pair not in self._asked:
             self._note((first, second))
         self._answered.add(pair)
-        if target is not None:
-            self._append((first, second), float(target))
-        return target is not None
+        target = answer.soft_value
+        if answer.value is None or target is None:
+            return False
+        self._append((first, second), float(target), float(answer.value))
+        return True
 
-    def _append(self, pair: Pair, target: float) -> None:
+    def _append(self, pair: Pair, target: float, verdict: float) -> None:
         self._held_out += [(len(self._pairs), member) for member in self._left_out_by(pair)]
         self._pairs.append(pair)
         self._targets.append(target)
         self._weights.append(self._example_weights(pair))
-        self._ties += target == _TIE
+        self._verdicts.append(verdict)
+        self._ties += verdict == _TIE
 
     def _can_learn(self) -> bool:
         return len(self._pairs) >= max(self._ranking.min_labels, self._ties + 1)
@@ -168,19 +174,19 @@ class RankingModel(LearnedModel):
 
     def _first_shown_better(self) -> float:
         """Share of the comparisons without ties that went to the caption shown first: 1/2 without position bias."""
-        targets = np.array(self._targets)
-        return float((targets[targets != _TIE] > _TIE).mean())
+        verdicts = np.array(self._verdicts)
+        return float((verdicts[verdicts != _TIE] > _TIE).mean())
 
     def _judge_held_out(self) -> dict[str, float]:
         """How well members do on comparisons with a template that they left out."""
         at, member = np.array(self._held_out).T
         pairs = np.array(self._pairs)[at]
         logits = self._scores[member, pairs[:, 0]] - self._scores[member, pairs[:, 1]]
-        targets = np.array(self._targets)[at]
+        targets, verdicts = np.array(self._targets)[at], np.array(self._verdicts)[at]
         figures = {"held_out_labels": float(len(at)), "held_out_log_loss": log_loss(logits, targets)}
-        decided = targets != _TIE
+        decided = verdicts != _TIE
         if decided.any():
-            right = (logits > 0) == (targets > _TIE)
+            right = (logits > 0) == (verdicts > _TIE)
             figures["held_out_accuracy"] = float(right[decided].mean())
         return figures
 
@@ -216,6 +222,7 @@ class RankingModel(LearnedModel):
             "answered": np.array([pair in self._answered for pair in asked], bool),
             "pairs": np.array(self._pairs, np.int64).reshape(-1, 2),
             "targets": np.array(self._targets, np.float64),
+            "verdicts": np.array(self._verdicts, np.float64),
             "member_mean": self._standard[0].copy(),
             "member_std": self._standard[1].copy(),
             "normalisation": self._normalisation.state_dict(),
@@ -234,9 +241,11 @@ class RankingModel(LearnedModel):
         for first, second in state["asked"].tolist():
             self._note((first, second))
         self._answered = {pair for pair, done in zip(self._asked, state["answered"], strict=True) if done}
-        self._pairs, self._targets, self._weights, self._held_out, self._ties = [], [], [], [], 0
-        for (first, second), target in zip(state["pairs"].tolist(), state["targets"].tolist(), strict=True):
-            self._append((first, second), target)
+        self._pairs, self._targets, self._verdicts, self._weights, self._held_out = [], [], [], [], []
+        self._ties = 0
+        pairs, targets, verdicts = (state[name].tolist() for name in ("pairs", "targets", "verdicts"))
+        for (first, second), target, verdict in zip(pairs, targets, verdicts, strict=True):
+            self._append((first, second), target, verdict)
         self._standard = np.array(state["member_mean"]), np.array(state["member_std"])
         self._normalisation = Normalisation.from_state(state["normalisation"])
 

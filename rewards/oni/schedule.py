@@ -27,7 +27,8 @@ class StepBudget:
 
     def spend(self) -> int:
         """Steps to take in this update."""
-        steps = min(int(self._credit), self._most)
+        # What ten labels buy at 0.1 each is one step, though their sum is a little less in floating point.
+        steps = min(int(self._credit + 1e-9), self._most)
         self._credit -= steps
         return steps
 

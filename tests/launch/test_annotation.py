@@ -112,12 +112,20 @@ def test_what_was_lost_is_asked_again_until_it_is_answered():
 
 
 def test_an_outage_is_told_once_and_its_end_too():
-    feed, said = FakeFeed(), []
-    own = annotation(feed, said=said)
-    for trouble in (None, "no labels: refused", "no labels: refused", "no labels: 500", None, None):
+    feed, said, now = FakeFeed(), [], iter(range(100))
+    own = Annotation(
+        feed,
+        RetrievalModel(),
+        waits=False,
+        phases=Phases(),
+        on_outage=said.append,
+        grace_s=2.0,
+        clock=lambda: next(now),
+    )
+    for trouble in (None, "no labels: 503", None, *["no labels: refused"] * 4, "no labels: 500", None, None):
         feed.trouble = trouble
         own.update({})
-    assert said == ["no labels: refused", None]
+    assert said == ["no labels: refused", None], "a hiccup is no outage, and an outage is told once"
 
 
 def test_a_resumed_run_goes_on_where_it_stood():

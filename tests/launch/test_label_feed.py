@@ -131,6 +131,27 @@ def test_a_client_that_cannot_be_closed_leaves_no_thread_and_no_open_store(tmp_p
         feed._store.count()
 
 
+def test_the_actor_lives_on_the_drivers_node(tmp_path, monkeypatch):
+    chosen = []
+
+    class Options:
+        @staticmethod
+        def options(**options):
+            chosen.append(options["scheduling_strategy"])
+            raise LookupError("seen")
+
+    class Here:
+        @staticmethod
+        def get_node_id():
+            return "ab" * 28
+
+    monkeypatch.setattr("launch.label_feed.LabellerActor", Options)
+    monkeypatch.setattr("ray.get_runtime_context", Here)
+    with pytest.raises(LookupError, match="seen"):
+        RayFeed(TrainConfig(preset="debug"), str(tmp_path / "labels.sqlite"))
+    assert (chosen[0].node_id, chosen[0].soft) == ("ab" * 28, False)
+
+
 @pytest.mark.slow
 def test_an_actor_survives_an_annotator_that_never_answers(tmp_path):
     """The labeller says so, and goes on serving."""

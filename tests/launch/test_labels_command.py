@@ -12,6 +12,7 @@ import time
 
 import pytest
 from pyarrow import parquet
+from rich.console import Console
 
 from envs.captions import canonical, caption_id
 from launch.cli import main
@@ -19,9 +20,11 @@ from launch.errors import UserError
 from launch.labels.agreement import compare
 from launch.labels.caption_files import read_captions, read_gathered
 from launch.labels.listing import ListFlags, is_wanted, ordered, spreads
-from launch.labels.offline import random_pairs
-from launch.labels.stored import confidence, shown
+from launch.labels.offline import OfflineFlags, _language_model, random_pairs
+from launch.labels.stored import confidence, shown, soft_value
+from launch.llm_server_config import ServerConfig
 from rewards.labels.store import Label, LabelStore, label_key
+from rewards.llm.config import LLMConfig
 
 WORTH = {"helpful": 1.0, "neutral": 0.0, "unhelpful": 0.0, "first": 1.0, "second": 0.0, "equal": 0.5}
 
@@ -171,6 +174,63 @@ def test_a_model_that_is_not_named_is_refused(tmp_path, capsys):
     assert not (tmp_path / "s.sqlite").exists()
 
 
+def test_a_server_that_does_not_answer_is_said_as_train_says_it(tmp_path, capsys):
+    captions = tmp_path / "a.txt"
+    captions.write_text("You hit it.\n")
+    command = f"labels run {captions} --out {tmp_path / 's.sqlite'} --llm.base-url http://127.0.0.1:9/v1"
+    assert main(command.split()) == 2
+    assert "without llm.model, the server must answer at the start" in capsys.readouterr().err
+    assert main([*command.split(), "--llm.model", "m", "--llm.required"]) == 2
+    assert "llm.required: the language model server at http://127.0.0.1:9/v1" in capsys.readouterr().err
+    assert not (tmp_path / "s.sqlite").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ("--labels.prompt-version pair-1", "asks about pairs"),
+        ("--labels.client.kind lexicon --labels.goal riches", "riches"),
+    ],
+)
+def test_a_question_that_cannot_be_asked_is_said_before_a_server_is_started(flags, says, tmp_path, monkeypatch, capsys):
+    def started(*args):
+        raise AssertionError("a server was started")
+
+    monkeypatch.setattr("launch.llm_server.VLLMServer", started)
+    captions = tmp_path / "a.txt"
+    captions.write_text("You hit it.\n")
+    command = f"labels run {captions} --out {tmp_path / 's.sqlite'} --llm.serve some/model {flags}"
+    assert main(command.split()) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "s.sqlite").exists()
+
+
+def test_a_model_is_served_under_the_name_and_with_the_key_that_its_labels_are_asked_with(tmp_path, monkeypatch):
+    seen = []
+
+    class Served:
+        base_url = "http://127.0.0.1:9/v1"
+
+        def __init__(self, model, config, log):
+            seen.append((model, config))
+            self.model = config.served_model_name
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+    monkeypatch.setattr("launch.llm_server.VLLMServer", Served)
+    llm = LLMConfig(serve="some/model", model="little", api_key_env="OUR_KEY")
+    flags = OfflineFlags(out=tmp_path / "s.sqlite", llm=llm, llm_server=ServerConfig(dtype="float32"))
+    with _language_model(flags, Console(quiet=True)) as found:
+        assert (found.base_url, found.model, found.serve) == ("http://127.0.0.1:9/v1", "little", None)
+    ((model, config),) = seen
+    assert model == "some/model"
+    assert (config.served_model_name, config.api_key_env, config.dtype) == ("little", "OUR_KEY", "float32")
+
+
 def test_ctrl_c_leaves_what_was_answered(tmp_path):
     captions, out = tmp_path / "a.txt", tmp_path / "s.sqlite"
     letters = "abcdefghijklmnopqrstuvwxyz"
@@ -225,6 +285,8 @@ def test_filters_and_orders():
     assert ordered(labels, "confidence", counts) == [unsure, sure, plain, failed]
     assert ordered(labels, "count", counts) == [sure, unsure, plain, failed]
     assert ordered(labels, "disagreement", counts) == [plain, unsure]
+    assert [soft_value(x) for x in (sure, plain, failed)] == [0.9, 1.0, None]
+    assert soft_value(label("A.", "unknown", probability=0.3)) is None
     assert spreads(labels) == {(caption_id("A."), 0, "score"): pytest.approx(0.6)}
 
 

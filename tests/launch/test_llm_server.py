@@ -17,7 +17,7 @@ from launch import process_group
 from launch.arguments import parse
 from launch.commands import serve_llm
 from launch.errors import RunError, UserError
-from launch.llm_server import LLMServer, check_port, free_port
+from launch.llm_server import VLLMServer, check_port, free_port
 from launch.llm_server_config import ServerConfig
 from launch.llm_supervisor import SupervisedServer, serving
 from launch.vllm_command import VLLM, Model, find_model, find_vllm, server_command
@@ -51,7 +51,7 @@ def model(tmp_path):
 
 @pytest.fixture
 def server(vllm, model, tmp_path):
-    server = LLMServer(model, ServerConfig(vllm=vllm, ready_timeout_s=30), tmp_path / "vllm.log")
+    server = VLLMServer(model, ServerConfig(vllm=vllm, ready_timeout_s=30), tmp_path / "vllm.log")
     yield server
     server.stop()
 
@@ -171,6 +171,17 @@ def test_the_api_key_is_in_the_environment_alone(monkeypatch):
     assert not any("sesame" in word for word in command.argv) and "sesame" not in repr(command)
 
 
+def test_only_our_own_key_reaches_the_server(monkeypatch):
+    monkeypatch.setenv("VLLM_API_KEY", "somebody's")
+    assert "VLLM_API_KEY" not in server_command(CPU, Model("m", "m", None), ServerConfig(), 1).environment
+    monkeypatch.setenv("OTHER_KEY", "sesame\n")
+    command = server_command(CPU, Model("m", "m", None), ServerConfig(api_key_env="OTHER_KEY"), 1)
+    assert command.environment["VLLM_API_KEY"] == "sesame"
+    monkeypatch.setenv("OTHER_KEY", "sk-sésame")
+    with pytest.raises(UserError, match="OTHER_KEY must be printable ASCII"):
+        server_command(CPU, Model("m", "m", None), ServerConfig(api_key_env="OTHER_KEY"), 1)
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "somewhere.example"])
 def test_other_machines_need_a_key(host, monkeypatch):
     config = ServerConfig(host=host)
@@ -180,10 +191,14 @@ def test_other_machines_need_a_key(host, monkeypatch):
     assert argument(server_command(CPU, Model("m", "m", None), config, 1).argv, "--host") == host
 
 
-@pytest.mark.parametrize("word", ["--trust-remote-code", "--trust_remote_code", "--api-key=x", "--port"])
+@pytest.mark.parametrize(
+    "word",
+    ["--trust-remote-code", "--trust_remote_code", "--trust-rem", "--api-key=x", "--port", "--config", "--config=x"],
+)
 def test_some_flags_are_not_handed_on(word):
     with pytest.raises(ValueError, match="cannot be handed to vLLM"):
         ServerConfig(extra=("--seed", "1", word))
+    assert ServerConfig(extra=("--config-format", "hf", "--hf-config-path", "x", "-q", "fp8"))
 
 
 def test_flags_on_the_command_line():
@@ -207,7 +222,22 @@ def test_a_server_starts_answers_and_leaves_nothing(server):
     assert not is_running(seen["pid"]) and not is_running(seen["engine"])
     assert not server.is_alive and not server.is_healthy()
     assert not Path("/dev/shm", seen["segment"]).exists()
+    assert server.group is None
     server.stop()  # again is no fault
+
+
+def test_a_dead_servers_pid_is_held_until_it_is_stopped_and_then_forgotten(server, monkeypatch):
+    server.start()
+    group = server.group
+    os.killpg(group, signal.SIGKILL)
+    wait_until(lambda: not server.is_alive)
+    assert Path(f"/proc/{group}").exists(), "no other process can be given it"
+    server.stop()
+    assert not Path(f"/proc/{group}").exists() and not server.is_alive
+    ended = []
+    monkeypatch.setattr(process_group, "end", ended.append)
+    server.stop()
+    assert ended == []
 
 
 def test_what_ignores_sigterm_is_killed(server):
@@ -237,7 +267,7 @@ def test_a_killed_parent_leaves_no_server(vllm, model, tmp_path):
     code = (
         "import sys, time; from pathlib import Path; from launch.llm_server import *; "
         "from launch.llm_server_config import *; "
-        f"s = LLMServer({model!r}, ServerConfig(vllm={str(vllm)!r}), Path({str(tmp_path / 'log')!r})); "
+        f"s = VLLMServer({model!r}, ServerConfig(vllm={str(vllm)!r}), Path({str(tmp_path / 'log')!r})); "
         "s.start(); s.wait_ready(); print(s.base_url, flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -253,7 +283,7 @@ def test_a_killed_parent_leaves_no_server(vllm, model, tmp_path):
 
 def test_a_start_that_fails_shows_the_log(vllm, model, tmp_path, monkeypatch):
     monkeypatch.setenv("FAKE_VLLM", "bad-model")
-    server = LLMServer(model, ServerConfig(vllm=vllm), tmp_path / "logs" / "vllm.log")
+    server = VLLMServer(model, ServerConfig(vllm=vllm), tmp_path / "logs" / "vllm.log")
     with (
         pytest.raises(RunError, match=r"(?s)ended while it was starting: its log .*this model type is not known"),
         server,
@@ -264,7 +294,7 @@ def test_a_start_that_fails_shows_the_log(vllm, model, tmp_path, monkeypatch):
 
 def test_a_start_that_takes_too_long_is_ended(vllm, model, tmp_path, monkeypatch):
     monkeypatch.setenv("FAKE_VLLM", "mute")
-    server = LLMServer(model, ServerConfig(vllm=vllm, ready_timeout_s=0.5), tmp_path / "vllm.log")
+    server = VLLMServer(model, ServerConfig(vllm=vllm, ready_timeout_s=0.5), tmp_path / "vllm.log")
     with (
         pytest.raises(RunError, match=r"(?s)did not answer within 0\.5 s: .*it logged nothing"),
         server,
@@ -275,7 +305,7 @@ def test_a_start_that_takes_too_long_is_ended(vllm, model, tmp_path, monkeypatch
 
 def test_waiting_ends_when_told(vllm, model, tmp_path, monkeypatch):
     monkeypatch.setenv("FAKE_VLLM", "mute")
-    server = LLMServer(model, ServerConfig(vllm=vllm), tmp_path / "vllm.log")
+    server = VLLMServer(model, ServerConfig(vllm=vllm), tmp_path / "vllm.log")
     server.start()
     assert not server.wait_ready(lambda: True)
     server.stop()
@@ -334,6 +364,19 @@ def test_too_many_deaths_end_the_attempts(server, monkeypatch):
     assert events.names() == ["llm_server_died"] * 3 + ["llm_server_given_up"]
     assert [fields["restart_in_s"] for name, fields in events.seen[:3]] == [0.1, 0.2, None]
     assert events.seen[-1][1] == {"deaths": 3}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_nobody_waits_for_a_supervisor_that_failed(server):
+    def full_disk(name, /, **fields):
+        raise OSError("no space left")
+
+    supervised = SupervisedServer(server, full_disk)
+    supervised.start()
+    with pytest.raises(RunError, match="is not looked after any more"):
+        supervised.wait_ready()
+    supervised.stop()
+    assert not server.is_alive
 
 
 def test_a_required_server_is_waited_for(vllm, model, tmp_path, monkeypatch):

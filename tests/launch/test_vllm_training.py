@@ -16,7 +16,8 @@ from rewards.labels.store import LabelStore
 
 pytestmark = pytest.mark.vllm
 
-KINDS = ("retrieval", "classification", "ranking")
+PACE = {"retrieval": 1, "classification": 1, "ranking": 6}
+"""Labels a second: KeyRoom-S5 says 13 things, so that all would be labelled before the server is killed."""
 SMALL = [
     *("--rollout.num-workers", "1", "--rollout.games-per-worker", "8", "--rollout.num-steps", "32"),
     *("--ppo.minibatch", "128", "--ppo.epochs", "1", "--model.encoder.hidden", "32"),
@@ -67,12 +68,12 @@ def stored(run):
     return labels
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PACE)
 def test_training_outlives_a_killed_server_and_labels_resume(vllm_server, tmp_path, kind):
-    at_a_slow_pace = ["--labels.labeller.max-labels-per-s", "8", "--reward.oni.kind", kind]
+    at_a_slow_pace = ["--labels.labeller.max-labels-per-s", str(PACE[kind]), "--reward.oni.kind", kind]
     where = ["--llm.base-url", vllm_server.base_url, "--llm.model", vllm_server.model]
     with training(tmp_path, *where, *at_a_slow_pace) as (process, run):
-        until(process, lambda: last(run, "labels/known") >= 24)
+        until(process, lambda: last(run, "labels/known") >= 4 * PACE[kind])
         vllm_server.kill()
         acknowledged = {label.key: label.value for label in stored(run)}
         until(process, lambda: bool(events(run, "labels_stopped")))
@@ -82,7 +83,7 @@ def test_training_outlives_a_killed_server_and_labels_resume(vllm_server, tmp_pa
         assert not events(run, "labels_resumed")
         vllm_server.restart()
         until(process, lambda: bool(events(run, "labels_resumed")) and last(run, "labels/known") > known)
-        until(process, lambda: last(run, "rewards/oni/valid") > 0.3)
+        until(process, lambda: last(run, "labels/coverage") > 0.3)
     labels = stored(run)
     kept = {label.key: label.value for label in labels}
     assert kept.items() >= acknowledged.items(), "an acknowledged label was lost"
@@ -96,8 +97,8 @@ def test_training_outlives_a_killed_server_and_labels_resume(vllm_server, tmp_pa
 
 def test_a_run_serves_its_own_model_and_starts_it_again(standin_model, vllm, tmp_path):
     serve = ["--llm.serve", str(standin_model), "--llm-server.vllm", str(vllm.executable)]
-    with training(tmp_path, *serve, "--labels.labeller.max-labels-per-s", "4") as (process, run):
-        until(process, lambda: last(run, "labels/known") >= 8)
+    with training(tmp_path, *serve, "--labels.labeller.max-labels-per-s", "1") as (process, run):
+        until(process, lambda: last(run, "labels/known") >= 3)
         assert last(run, "step") > 0
         (server,) = {
             os.getpgid(child.pid)

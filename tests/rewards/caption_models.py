@@ -111,14 +111,16 @@ def check_silence_until_it_can_say(make):
         model.meet(named(texts))
         model.learn([Answer(question, None) for question in model.questions()])
         assert list(model.take_values()) == [] and model.value(caption_id(texts[0])) is None
+    assert model.metrics().get("labels", 0.0) == 0
     assert list(model.unanswered()) == []
 
 
 def check_values(make):
     """What was taken is what is so; of captions that were met, finite, and no news twice."""
-    model, known, met = make(), {}, set()
+    model, known, met, answers = make(), {}, set(), 0
     for texts in arrivals():
-        _, values = update(model, texts)
+        questions, values = update(model, texts)
+        answers += len(questions)
         met |= named(texts).keys()
         known |= dict(values)
         assert known == {ident: model.value(ident) for ident in met if model.value(ident) is not None}
@@ -129,6 +131,7 @@ def check_values(make):
     assert good > np.mean([known[caption_id(text)] for text in BAD])
     figures = model.metrics()
     assert all(isinstance(value, float) and np.isfinite(value) for value in figures.values()), figures
+    assert 0 < figures["labels"] <= answers
 
 
 def check_answers_of_other_runs(make, questions):

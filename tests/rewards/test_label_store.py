@@ -217,15 +217,29 @@ def test_a_file_of_version_1_is_read_as_it_is_and_upgraded_to_write(tmp_path):
     before = path.read_bytes()
     with LabelStore(path, read_only=True) as reader:
         old = reader.since()[0]
-        reader.snapshot(tmp_path / "copy.sqlite")
     assert [(x.text, x.value, x.time_s) for x in old] == [("Ouch!", 0.0, 5.0)]
     assert path.read_bytes() == before
-    for upgraded in (path, tmp_path / "copy.sqlite"):
-        with LabelStore(upgraded) as store:
-            assert store.since()[0] == old
-            assert store.claim(["k", "new"], "me", 1.0) == {"new"}
-        with closing(sqlite3.connect(upgraded)) as db:
-            assert db.execute("PRAGMA user_version").fetchone() == (2,)
+    with LabelStore(path) as store:
+        assert store.since()[0] == old
+        assert store.claim(["k", "new"], "me", 1.0) == {"new"}
+        assert store.spent("a run") == 0
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (3,)
+
+
+def test_a_file_of_version_2_is_upgraded(tmp_path):
+    path = tmp_path / "old.sqlite"
+    with LabelStore(path) as store:
+        store.append([label("Ouch!")], run="a run")
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript("DROP TABLE spent; PRAGMA user_version = 2;")
+    with LabelStore(path, read_only=True) as reader:
+        assert reader.count() == 1
+        with pytest.raises(LabelStoreError, match="cannot be read: no such table: spent"):
+            reader.spent("a run")
+    with LabelStore(path) as store:
+        assert store.append([label("Ouch!", 0.0)], run="another") == 0
+        assert [store.spent(run) for run in ("a run", "another")] == [0, 1]
 
 
 def test_a_network_file_system_is_refused_for_writing(tmp_path, monkeypatch):
@@ -265,7 +279,7 @@ def test_unusable_files_are_named(tmp_path):
         LabelStore(tmp_path / "old")
     # A refused opening leaves nothing locked.
     with sqlite3.connect(tmp_path / "old") as db:
-        db.execute("PRAGMA user_version = 2")
+        db.execute("PRAGMA user_version = 3")
     LabelStore(tmp_path / "old").close()
 
 
@@ -280,15 +294,28 @@ def test_damage_is_found_at_start(tmp_path):
         LabelStore(path)
 
 
-def test_snapshot_is_a_store(tmp_path):
+def test_damage_that_comes_later_is_said(tmp_path):
     with LabelStore(tmp_path / "l.sqlite") as store:
-        store.append([label("Ouch!")])
-        store.snapshot(tmp_path / "copy.sqlite")
-        store.append([label("later")])
-        with pytest.raises(LabelStoreError, match="the file exists"):
-            store.snapshot(tmp_path / "copy.sqlite")
-    with LabelStore(tmp_path / "copy.sqlite") as copy:
-        assert [x.text for x in copy.since()[0]] == ["Ouch!"]
+        with closing(sqlite3.connect(tmp_path / "l.sqlite")) as db:
+            db.executescript("DROP TABLE claims; DROP TABLE labels;")
+        for read in (store.count, store.since, lambda: store.get(["k"]), lambda: store.claimed(["k"], besides="me")):
+            with pytest.raises(LabelStoreError, match=r"label store .*l\.sqlite cannot be read: no such table"):
+                read()
+
+
+def test_each_run_has_its_own_account(tmp_path):
+    with LabelStore(tmp_path / "l.sqlite") as store:
+        store.append([label("Ouch!"), label("You hit it.")], run="a")
+        store.append([label("Ouch!"), label("You miss.")], run="a")
+        store.append([label("Ouch!")], run="b")
+        store.append([label("Never mind.")])
+        assert [store.spent(run) for run in ("a", "b", "c")] == [3, 1, 0]
+
+
+def test_an_abstention_has_no_probability_also_in_old_rows(tmp_path):
+    with LabelStore(tmp_path / "l.sqlite") as store:
+        store.append([label("x", None, probability=0.3), label("y", 0.0, probability=0.3)])
+        assert [row.probability for row in store.since()[0]] == [None, 0.3]
 
 
 def test_kill_loses_no_acknowledged_label(tmp_path):

@@ -57,12 +57,12 @@ def stored(path: Path) -> dict[str, Label]:
         return {label.text: label for label in store.since()[0]}
 
 
-def run(path: Path, client, scenario: Callable[[Labeller], Awaitable[None]], spec=None, **config) -> None:
+def run(path: Path, client, scenario: Callable[[Labeller], Awaitable[None]], spec=None, run_id=None, **config) -> None:
     """Play a scenario with a started labeller on a store in ``path``."""
 
     async def main() -> None:
         with LabelStore(path / "labels.sqlite") as store:
-            labeller = Labeller(store, client, spec, LabellerConfig(**config))
+            labeller = Labeller(store, client, spec, LabellerConfig(**config), run_id)
             await labeller.start()
             try:
                 await scenario(labeller)
@@ -301,6 +301,140 @@ def test_budget_of_the_run(tmp_path):
 
     run(tmp_path, client, scenario, max_labels=3)
     assert sum(map(len, client.calls)) == 3
+
+
+def test_answers_after_the_checkpoint_count_when_a_run_goes_on(tmp_path):
+    """Killed at its fifth question of six, resumed from a checkpoint at the third: six are asked in all."""
+    saved: dict[str, int] = {}
+
+    async def first(labeller: Labeller) -> None:
+        await labeller.drain(numbered(0, 3))
+        saved.update(labeller.state_dict())
+        await labeller.drain(numbered(3, 4))
+        labeller.submit(numbered(4, 5))  # never answered
+        await until(lambda: labeller.metrics()["in_flight"] == 1)
+        assert labeller.metrics()["asked"] == 5 and labeller.state_dict() == {"asked": 4}
+
+    async def resumed(labeller: Labeller) -> None:
+        labeller.load_state_dict(saved)
+        assert labeller.state_dict() == {"asked": 4}
+        assert values(await labeller.drain(numbered(3, 6))) == [0.0] * 3
+        assert values(await labeller.drain(numbered(6, 8))) == [None] * 2
+
+    async def of_another_run(labeller: Labeller) -> None:
+        assert values(await labeller.drain(numbered(0, 13))) == [0.0] * 12 + [None]
+
+    class HangsLater(ScriptedClient):
+        async def label(self, requests):
+            if requests[0].question.text == "caption 4":
+                await asyncio.Event().wait()
+            return await super().label(requests)
+
+    run(tmp_path, HangsLater(), first, run_id="a", max_labels=6)
+    again = ScriptedClient(max_batch=1)
+    run(tmp_path, again, resumed, run_id="a", max_labels=6)
+    assert again.calls == [["caption 4"], ["caption 5"]]
+    run(tmp_path, ScriptedClient(), of_another_run, run_id="b", max_labels=6)
+
+
+def test_where_the_store_is_another_one_the_checkpoint_counts(tmp_path):
+    async def scenario(labeller: Labeller) -> None:
+        labeller.load_state_dict({"asked": 5})
+        assert values(await labeller.drain(numbered(0, 2))) == [0.0, None]
+
+    run(tmp_path, ScriptedClient(), scenario, run_id="a", max_labels=6)
+
+
+def test_what_is_given_up_costs_nothing(tmp_path):
+    client = ScriptedClient("helpful", fail_calls=10**6)
+
+    async def scenario(labeller: Labeller) -> None:
+        labeller.submit(ask("x"))
+        await until(lambda: labeller.metrics()["failed"] == 1)
+        assert labeller.metrics()["asked"] == 0
+        client._fail_calls = 0
+        await answered(labeller, ask("y"))
+        labeller.submit(ask("x"))
+        assert labeller.metrics()["over_budget"] == 1
+
+    run(tmp_path, client, scenario, retry_deadline_s=0.05, max_labels=1, **OUTAGE)
+
+
+def test_questions_that_are_submitted_again_count_once_and_take_nobodys_place(tmp_path):
+    client = Patient(max_batch=1, max_in_flight=1)
+
+    async def scenario(labeller: Labeller) -> None:
+        await until(lambda: not labeller.metrics()["in_flight"])
+        labeller.submit(numbered(0, 6))
+        queued = list(labeller._backlog._queue)
+        for _ in range(3):
+            labeller.submit(numbered(0, 6))
+        assert list(labeller._backlog._queue) == queued and labeller.metrics()["dropped"] == 3
+        labeller.submit(numbered(6, 7))
+        assert labeller.metrics()["dropped"] == 4, "a new one takes the oldest one's place"
+        client.is_up = True
+        await answered(labeller, numbered(0, 7))
+        assert labeller.metrics()["dropped"] == 4
+
+    async def over_budget(labeller: Labeller) -> None:
+        await labeller.drain(numbered(0, 1))
+        for _ in range(3):
+            labeller.submit(numbered(0, 4))
+        assert labeller.metrics()["over_budget"] == 3
+
+    run(tmp_path, client, scenario, max_queued=3, **OUTAGE)
+    run(tmp_path / "other", ScriptedClient(), over_budget, max_labels=1)
+
+
+def test_given_up_questions_count_once(tmp_path):
+    client = ScriptedClient(fail_calls=10**6)
+
+    async def scenario(labeller: Labeller) -> None:
+        for _ in range(3):
+            labeller.submit(ask("x"))
+            calls = len(client.calls)
+            await until(lambda calls=calls: len(client.calls) > calls and not labeller.metrics()["in_flight"])
+        assert labeller.metrics()["failed"] == 1
+
+    run(tmp_path, client, scenario, retry_deadline_s=0.005, **QUICK)
+
+
+def test_an_abstention_is_no_soft_label(tmp_path):
+    client = ScriptedClient(lambda q: LabelReply("unknown", 0.3))
+
+    async def scenario(labeller: Labeller) -> None:
+        (answer,) = await labeller.drain(ask("x"))
+        assert (answer.value, answer.probability, answer.soft_value) == (None, None, None)
+
+    run(tmp_path, client, scenario)
+    assert stored(tmp_path)["x"].probability is None
+    assert Answer(Question.single("x"), None, 0.3).soft_value is None
+
+
+class SlowStore(LabelStore):
+    """Its claims are renewed while something is being released."""
+
+    def release(self, keys, owner):
+        time.sleep(0.05)
+        super().release(keys, owner)
+
+
+def test_given_up_questions_are_not_claimed_again_by_a_renewal(tmp_path):
+    client = ScriptedClient(fail_calls=10**6)
+
+    async def main() -> None:
+        path = tmp_path / "l.sqlite"
+        config = LabellerConfig(retry_deadline_s=0.01, lease_s=0.015, **QUICK)
+        with SlowStore(path, clock=Clock()) as store, LabelStore(path, clock=Clock()) as other:
+            labeller = Labeller(store, client, None, config)
+            await labeller.start()
+            labeller.submit(ask("x"))
+            await until(lambda: labeller.metrics()["failed"] == 1)
+            await asyncio.sleep(0.1)  # the release and several renewals
+            assert other.claim({key(ask("x")[0])}, "other", 1.0)
+            await labeller.close()
+
+    asyncio.run(asyncio.wait_for(main(), 20))
 
 
 def test_pace(tmp_path):

@@ -7,11 +7,14 @@ from contextlib import contextmanager
 from math import log
 
 import pytest
+from pydantic import ValidationError
 
 from rewards.labels.clients import BatchRefusedError, LabelClientError, LabelRequest
 from rewards.labels.llm_client import LLMLabelClient
 from rewards.labels.prompts import PromptSpec
 from rewards.labels.questions import Question
+from rewards.llm.address import is_loopback
+from rewards.llm.api_key import read_key
 from rewards.llm.config import LLMConfig
 from rewards.llm.errors import LLMMissingError
 from rewards.llm.server import resolve
@@ -433,6 +436,74 @@ def test_the_api_key_is_sent(monkeypatch):
     monkeypatch.setenv("OUR_KEY", "sesame")
     run(llm, scenario, api_key_env="OUR_KEY")
     assert llm.keys == {"sesame"}
+
+
+def test_blanks_around_the_api_key_are_not_sent(monkeypatch):
+    llm = FakeLLM()
+    monkeypatch.setenv("OUR_KEY", " sesame\n")
+    run(llm, lambda client: client.check(), api_key_env="OUR_KEY")
+    assert llm.keys == {"sesame"}
+
+
+@pytest.mark.parametrize("key", ["sk-se\nsame", "sk-sésame", "sk-\x07"])
+def test_a_key_that_cannot_be_sent_is_not_quoted(key, monkeypatch):
+    monkeypatch.setenv("OUR_KEY", key)
+    with fails(ValueError, "OUR_KEY", "printable ASCII"):
+        LLMLabelClient(LLMConfig(base_url="http://127.0.0.1:9/v1", model="tiny", api_key_env="OUR_KEY"))
+    with pytest.raises(ValueError, match="OUR_KEY") as raised:
+        read_key("OUR_KEY")
+    assert "sk-" not in str(raised.value)
+
+
+def test_a_key_that_the_server_quotes_is_not_shown(monkeypatch):
+    monkeypatch.setenv("OUR_KEY", "sk-sesame")
+    llm = FakeLLM(fault=on("/models", failure(401, "Incorrect API key: sk-sesame. See our pages.")))
+
+    async def scenario(client: LLMLabelClient) -> None:
+        with fails(LabelClientError, "does not accept the API key", "Incorrect API key: ***"):
+            await client.check()
+
+    run(llm, scenario, api_key_env="OUR_KEY")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://user:token@host/v1", "https://token@host", "http://u:token@host:port/v1", "user:token@host/v1"]
+)
+def test_a_secret_in_the_url_is_refused_and_not_quoted(url):
+    with pytest.raises(ValidationError) as raised:
+        LLMConfig(base_url=url)
+    (error,) = raised.value.errors()
+    assert "environment variable that llm.api_key_env names" in error["msg"] and "token" not in error["msg"]
+
+
+def test_proxies_are_not_asked_for_this_machines_own_addresses(monkeypatch):
+    llm = FakeLLM()
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    run(llm, lambda client: client.check())
+    assert llm.requests
+
+
+def test_loopback_addresses():
+    assert all(is_loopback(host) for host in ("localhost", "127.0.0.1", "127.8.8.8", "::1"))
+    assert not any(is_loopback(host) for host in ("10.0.0.1", "0.0.0.0", "::", "localhost.example", ""))
+
+
+@pytest.mark.parametrize(
+    ("fields", "revision"),
+    [
+        ({}, ""),
+        ({"max_batch": 3, "api_key_env": "X"}, ""),
+        ({"revision": "abc", "temperature": 0.7}, "abc temperature=0.7"),
+        ({"structured_outputs": False, "soft_labels": False}, "structured_outputs=False soft_labels=False"),
+        ({"api": "chat"}, "api=chat"),
+    ],
+)
+def test_settings_that_bend_answers_keep_labels_apart(fields, revision):
+    client = LLMLabelClient(LLMConfig.model_validate({"base_url": "http://127.0.0.1:9/v1", "model": "tiny"} | fields))
+    assert client.revision == revision
 
 
 def test_usage_counts_requests_and_tokens():

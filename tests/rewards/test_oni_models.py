@@ -1,5 +1,7 @@
 """What the learned caption models learn, say and pay, on small sets of captions."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +10,12 @@ from envs.captions import caption_id
 from envs.templates import template_of
 from rewards.labels.lexicon import Lexicon
 from rewards.labels.questions import Answer, Question
+from rewards.oni.calibration import fit_temperature, log_loss
 from rewards.oni.classification import ClassificationModel, weighted_cross_entropy
 from rewards.oni.config import ClassificationConfig, RankingConfig
 from rewards.oni.ranking import RankingModel, bradley_terry_loss
+from rewards.oni.retrieval import RetrievalModel
+from rewards.oni.schedule import StepBudget
 
 SLOW = {"min_labels": 32, "steps_per_label": 0.5}
 """A schedule that spends little."""
@@ -116,7 +121,51 @@ def test_a_rare_class_weighs_as_much_as_the_other():
     for at, text in enumerate(CAPTIONS[:10]):
         model.learn([Answer(Question.single(text), float(at < 2))])
     # 10 / (2 * 2) for one of two positives, 10 / (2 * 8) for one of eight negatives.
-    assert model._class_weights(np.array([1.0, 0.0, 0.5])).tolist() == [2.5, 0.625, 1.5625]
+    targets, weights = model._balanced(np.array([1.0, 0.0, 0.5]))
+    assert weights.tolist() == [2.5, 0.625, 1.5625] and targets.tolist() == [1, 0, pytest.approx(1.25 / 1.5625)]
+
+
+def test_soft_labels_teach_what_hard_labels_in_that_mix_teach():
+    # Five captions of the same n-grams each: one in five is helpful, and three in five.
+    spellings = ("{}!", "{} !", " {}!", "{}! ", " {} !")
+    groups = {share: [spelling.format(word) for spelling in spellings] for word, share in (("A", 1), ("B", 3))}
+    hard = [Answer(Question.single(t), float(i < share)) for share, g in groups.items() for i, t in enumerate(g)]
+    soft = [Answer(Question.single(t), float(share > 2), share / 5) for share, g in groups.items() for t in g]
+    config = ClassificationConfig(output="probability", held_out_share=0, steps_per_label=20)
+    texts = [text for group in groups.values() for text in group]
+    models = [taught(config, answers, texts, updates=50) for answers in (hard, soft)]
+    by_hard, by_soft = ([value(model, text) for text in texts] for model in models)
+    assert by_soft == pytest.approx(by_hard, abs=1e-3)
+    # Four in ten are helpful, so that a helpful one weighs 10 / 8 and another 10 / 12.
+    assert by_soft[0] == pytest.approx(0.25 / (0.25 + 0.8 / 1.2), abs=0.02)
+    assert by_soft[5] == pytest.approx(0.75 / (0.75 + 0.4 / 1.2), abs=0.02)
+
+
+def test_no_label_is_judged_at_a_temperature_that_it_helped_to_fit():
+    config = ClassificationConfig(**SLOW, held_out_share=0.2, min_calibration_labels=20)
+    model = ClassificationModel(config, 0)
+    model.meet(named(CAPTIONS))
+    for _ in range(40):
+        model.learn([single(text) for text in CAPTIONS])
+    at, member = np.array(model._held_out).T
+    logits = model._scores[member, np.array(model._rows)[at]]
+    targets, weights = model._balanced(np.array(model._targets)[at])
+    judged = logits.copy()
+    for own in (member == k for k in range(3)):
+        judged[own] /= fit_temperature(logits[~own], targets[~own], weights[~own])
+    figures = model.metrics()
+    assert figures["held_out_log_loss"] == pytest.approx(log_loss(judged, targets, weights))
+    assert figures["temperature"] == pytest.approx(fit_temperature(logits, targets, weights))
+    assert figures["held_out_log_loss"] != pytest.approx(log_loss(logits / figures["temperature"], targets, weights))
+
+
+def test_a_soft_value_without_a_verdict_is_no_label():
+    for model, question in (
+        (ClassificationModel(ClassificationConfig(), 0), Question.single("Ouch!")),
+        (RankingModel(RankingConfig(), 0), Question.pair("Ouch!", "Never mind.")),
+    ):
+        model.learn([Answer(question, None, 0.7)])
+        assert not model._targets and model.unanswered() == []
 
 
 @pytest.mark.parametrize("answers", [31, 40])
@@ -136,6 +185,29 @@ def test_the_first_values_wait_for_the_steps_that_the_first_labels_bought():
     assert model.metrics() == {"gradient_steps": 12.0} and not model.take_values()
     model.learn([])
     assert model.metrics()["gradient_steps"] == 16 and len(model.take_values()) == len(CAPTIONS)
+
+
+def test_a_burst_that_buys_more_steps_than_may_be_owed_still_gives_values():
+    burst = [single(text) for text in CAPTIONS[:60]]
+    config = ClassificationConfig(min_labels=50, steps_per_label=8, max_steps_owed=32, steps_per_update=8)
+    assert not taught(config, burst, updates=3).take_values()
+    model = taught(config, burst, updates=4)
+    assert model.metrics()["gradient_steps"] == 32 and len(model.take_values()) == len(CAPTIONS)
+
+
+def test_no_value_is_that_of_the_initial_weights():
+    config = ClassificationConfig(min_labels=2, steps_per_label=0.25, steps_per_update=8)
+    answers = [Answer(Question.single(text), float(at % 2)) for at, text in enumerate(CAPTIONS[:4])]
+    assert not taught(config, answers[:3], updates=9).take_values()
+    model = taught(config, answers, updates=1)
+    assert model.metrics()["gradient_steps"] == 1 and len(model.take_values()) == len(CAPTIONS)
+
+
+def test_steps_bought_in_small_parts_are_not_lost_to_rounding():
+    budget = StepBudget(0.1, 4, 256)
+    for _ in range(10):
+        budget.earn(1)
+    assert budget.spend() == 1 and budget.spend() == 0
 
 
 def test_training_ends_when_labels_stop_coming():
@@ -193,6 +265,46 @@ def test_ranking_orders_captions_and_pays_those_above_the_quantile():
     assert figures["tie_share"] == pytest.approx(ties) and figures["held_out_accuracy"] > 0.5
 
 
+def test_ties_are_verdicts_not_soft_values():
+    rng = np.random.default_rng(0)
+    pairs = [Question.pair(one, other) for one, other in pairwise(CAPTIONS[:67])]
+    ties = [Answer(pair, 0.5, 0.5 + rng.uniform(-0.01, 0.01)) for pair in pairs]
+    model = taught(RankingConfig(**SLOW), ties, updates=20)
+    assert model.metrics() == {"gradient_steps": 0.0} and not model.take_values()
+    others = [Question.pair(CAPTIONS[-1], text) for text in CAPTIONS[:4]]
+    decided = [
+        Answer(pair, said, p) for pair, said, p in zip(others, (1, 1, 0, 1), (0.9, 0.501, 0.1, 0.7), strict=True)
+    ]
+    figures = taught(RankingConfig(**SLOW), [*ties, *decided], updates=20).metrics()
+    assert figures["tie_share"] == 66 / 70 and figures["first_shown_better"] == 0.75
+
+
+def test_accuracy_is_that_of_verdicts_and_survives_a_resume():
+    config = RankingConfig(**SLOW, held_out_share=0.2)
+    shown = [(a, b) for a, b in zip(CAPTIONS, CAPTIONS[::-1], strict=True) if a != b]
+    hard = [compared(a, b) for a, b in shown]
+    soft = [Answer(h.question, h.value, (h.soft_value + 0.5 + 0.02 * (i % 2)) / 2) for i, h in enumerate(hard)]
+    model = taught(config, soft, updates=30)
+    at, member = np.array(model._held_out).T
+    first, second = np.array(model._pairs)[at].T
+    above = model._scores[member, first] > model._scores[member, second]
+    said = {(a.question.text, a.question.second_text): a.value for a in soft}
+    texts = model._corpus.texts
+    right = [
+        better == (said[texts[a], texts[b]] == 1)
+        for better, a, b in zip(above, first, second, strict=True)
+        if said[texts[a], texts[b]] != 0.5
+    ]
+    assert 0 < len(right) < len(at) and model.metrics()["held_out_accuracy"] == pytest.approx(np.mean(right))
+    copy = config.build(0)
+    copy.load_state_dict(model.state_dict())
+    for each in (model, copy):
+        each.count({caption_id(CAPTIONS[0]): 10_000})
+        for _ in range(5):
+            each.learn([])
+    assert copy.metrics() == model.metrics()
+
+
 def test_the_normalisation_follows_what_is_heard():
     pairs = [compared(a, b) for a, b in zip(CAPTIONS, CAPTIONS[37:], strict=False)]
     config = RankingConfig(**SLOW, refresh_updates=1)
@@ -235,3 +347,11 @@ def test_bradley_terry_loss_by_hand():
 
 def test_a_member_without_examples_has_no_loss():
     assert weighted_cross_entropy(torch.ones(2, 1), np.ones(1), np.zeros((2, 1))).item() == 0
+
+
+def test_retrieval_counts_the_labels_that_it_can_look_up():
+    model = RetrievalModel()
+    assert model.metrics() == {"labels": 0.0}
+    model.learn([single(text) for text in CAPTIONS[:3]] + [Answer(Question.single("Ouch!"), None)])
+    model.learn([single(CAPTIONS[0])])
+    assert model.metrics() == {"labels": 3.0}

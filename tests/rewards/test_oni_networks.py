@@ -43,7 +43,8 @@ def test_ngrams_are_a_set_within_the_table(text, buckets):
 def test_characters_by_hand():
     assert character_ids("Az\u00e9\u4e00", 10).tolist() == [65, 122, 127, 63]
     assert character_ids("abc", 2).tolist() == [97, 98]
-    assert character_ids("", 2).tolist() == [1]
+    assert character_ids("", 2).tolist() == character_ids("\0", 2).tolist() == [1]
+    assert character_ids("~\u20ac\u00ff", 3).tolist() == [126, 63, 127]  # beyond Latin-1 a question mark
 
 
 @pytest.mark.parametrize("name", NETWORKS)
