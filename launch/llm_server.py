@@ -21,6 +21,7 @@ from launch.vllm_command import find_model, find_vllm, server_command
 _POLL_S = 0.25
 _HEALTH_TIMEOUT_S = 5.0
 _LAST_LINES = 8
+_LETTING_GO_S = 10.0
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """Addresses that stand for all of a machine, and how it reaches itself there."""
 
@@ -152,7 +153,7 @@ class VLLMServer:
     def stop(self) -> None:
         """End it and everything that it started; nothing happens where it does not run.
 
-        Returns when all are gone: after SIGTERM, or else SIGKILL. Its shared memory is freed.
+        Returns when all are gone, after SIGTERM or else SIGKILL, and the port is free. Its shared memory is freed.
         """
         if self._process is None:
             return
@@ -161,6 +162,7 @@ class VLLMServer:
         self._process.stdin.close()
         self._process.wait()
         self._process = None  # from now on its pid may be somebody else's
+        _wait_until_free(self._config.host, self.port)
         for segment in self._shared_memory:
             segment.unlink(missing_ok=True)
         self._shared_memory = set()
@@ -178,6 +180,17 @@ class VLLMServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def _wait_until_free(host: str, port: int) -> None:
+    """A killed process lets go of its port when its last thread has ended, which is after it is no longer seen."""
+    deadline_s = time.monotonic() + _LETTING_GO_S
+    while time.monotonic() < deadline_s:
+        try:
+            check_port(host, port)
+            return
+        except UserError:
+            time.sleep(0.05)
 
 
 def free_port(host: str) -> int:

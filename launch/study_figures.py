@@ -211,7 +211,7 @@ def captions_table(runs: Runs, names: Sequence[str], num: int = 5) -> str:
         best = sorted(sums.items(), key=lambda item: -item[1][2])[:num]
         for text, (label, count, paid) in ((text, sums) for text, sums in best if sums[2] > 0):
             shown = text.replace("\n", " / ").replace("|", "\\|")
-            lines.append(f"| {name} | {shown} | {label:g} | {count:,.0f} | {paid:,.1f} |")
+            lines.append(f"| {name} | {shown} | {label:.3g} | {count:,.0f} | {paid:,.1f} |")
     return "\n".join(lines)
 
 

@@ -12,6 +12,9 @@ from envs.data import Config
 from launch.arguments import parse
 from launch.errors import UserError, unknown_name
 
+_PAID_CAPTIONS = ("_oni", "_classification", "_ranking")
+"""How the names of runs end that are paid for captions."""
+
 _USAGE = """usage: yendor study NAME [--out DIR] [--runs DIR] [--parallel N] [--only TEXT]
        yendor study figures [--results DIR]      the tables and plots of everything that is done
 """
@@ -69,5 +72,5 @@ def _figures(flags: FiguresFlags) -> int:
             print(f"drawn: {out}")
     print(f"\n{table(runs)}\n\n{differences(runs)}")
     print(f"\n{coverage_table(flags.results)}")
-    print(f"\n{captions_table(runs, [name for name in runs if name.endswith('_oni')])}")
+    print(f"\n{captions_table(runs, [name for name in runs if name.endswith(_PAID_CAPTIONS)])}")
     return 0
