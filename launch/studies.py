@@ -82,6 +82,13 @@ def _variants(suffix: str, *flags: str, command: str = "train") -> tuple[Job, ..
     )
 
 
+_SCHEDULE = ("--reward.oni.steps-per-update", "4", "--reward.oni.refresh-updates", "4")
+"""Twice the defaults, which were halved afterwards because of what they cost (`yendor bench rewards`)."""
+_DISTILLED = {
+    "classification": ("--reward.oni.kind", "classification", *_SCHEDULE),
+    "ranking": ("--reward.oni.kind", "ranking", *_SCHEDULE, "--reward.oni.pairs-per-update", "16"),
+}
+
 STUDIES: dict[str, tuple[Job, ...]] = {
     # Does plain PPO learn what it should?
     "soundness": (
@@ -110,8 +117,8 @@ STUDIES: dict[str, tuple[Job, ...]] = {
     # ... and ONI's distilled rewards? Plain PPO and retrieval are in "sparse".
     "oni": _seed_by_seed(
         *(
-            _seeds(f"{task}_oni", 1_000_000, label=f"{task}_{kind}", flags=("--reward.oni.kind", kind))
-            for kind in ("classification", "ranking")
+            _seeds(f"{task}_oni", 1_000_000, label=f"{task}_{kind}", flags=flags)
+            for kind, flags in _DISTILLED.items()
             for task in ("locked_door", "corridor")
         )
     ),

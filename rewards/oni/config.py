@@ -116,9 +116,9 @@ class LearnedConfig(CaptionRewardConfig):
     dozen different things, and the last one must be learned too."""
     max_steps_owed: PositiveInt = 256
     """Most bought steps that wait to be taken: where answers keep coming, they share them."""
-    steps_per_update: PositiveInt = 4
+    steps_per_update: PositiveInt = 2
     """Most gradient steps in one PPO update; what else was bought is taken later."""
-    refresh_updates: PositiveInt = 4
+    refresh_updates: PositiveInt = 8
     """PPO updates between two times that all captions are valued by the model as it is then; new captions never
     wait."""
     refresh_captions_per_update: PositiveInt = 1000
@@ -154,7 +154,7 @@ class RankingConfig(LearnedConfig):
     quantile: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
     """Captions whose score exceeds this quantile of what is heard, and its mean, pay their normalised score; others
     0."""
-    pairs_per_update: PositiveInt = 16
+    pairs_per_update: PositiveInt = 8
     """Most pairs that are asked in one PPO update."""
     max_comparisons: PositiveInt = 16
     """A caption that was compared so often gets no comparison for its own sake: when no new captions come, asking

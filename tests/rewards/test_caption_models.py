@@ -13,6 +13,7 @@ caption_models = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(caption_models)
 
 SOON = {"network": NGramsConfig(buckets=1024, width=4), "min_labels": 12, "steps_per_label": 0.5}
+SOON |= {"steps_per_update": 4, "refresh_updates": 4}
 SMALL = SOON | {"min_calibration_labels": 4}
 PAIRS = SOON | {"pairs_per_update": 24}
 CHARS = CharsConfig(width=4, max_length=48)
@@ -22,7 +23,7 @@ MODELS = {
     "classification": ClassificationConfig(**SMALL),
     "classification, one member, probabilities": ClassificationConfig(**SMALL, members=1, output="probability"),
     "classification, characters": ClassificationConfig(
-        **SMALL | {"network": CHARS, "steps_per_label": 0.1}, members=2, steps_per_update=1
+        **SMALL | {"network": CHARS, "steps_per_label": 0.1, "steps_per_update": 1}, members=2
     ),
     "ranking": RankingConfig(**PAIRS),
     "ranking, pessimistic": RankingConfig(**PAIRS, members=2, aggregate="min", quantile=0.2, held_out_share=0.0),

@@ -17,7 +17,7 @@ from rewards.oni.ranking import RankingModel, bradley_terry_loss
 from rewards.oni.retrieval import RetrievalModel
 from rewards.oni.schedule import StepBudget
 
-SLOW = {"min_labels": 32, "steps_per_label": 0.5}
+SLOW = {"min_labels": 32, "steps_per_label": 0.5, "steps_per_update": 4}
 """A schedule that spends little."""
 
 FOES = ("newt", "jackal", "grid bug", "sewer rat", "lichen", "kobold", "gnome", "fox", "hill orc", "giant ant")
@@ -107,7 +107,13 @@ def test_soft_targets_teach_probabilities():
     answers = [Answer(Question.single(text), 1.0, 0.95) for text in sure]
     answers += [Answer(Question.single(text), 0.0, 0.3) for text in unsure]
     config = ClassificationConfig(
-        output="probability", balance_classes=False, min_labels=8, held_out_share=0, steps_per_label=20, threshold=0.9
+        output="probability",
+        balance_classes=False,
+        min_labels=8,
+        held_out_share=0,
+        steps_per_update=4,
+        steps_per_label=20,
+        threshold=0.9,
     )
     model = taught(config, answers, [*sure, *unsure], updates=50)
     assert [value(model, text) for text in sure] == pytest.approx([0.95] * 4, abs=0.05)
@@ -131,7 +137,7 @@ def test_soft_labels_teach_what_hard_labels_in_that_mix_teach():
     groups = {share: [spelling.format(word) for spelling in spellings] for word, share in (("A", 1), ("B", 3))}
     hard = [Answer(Question.single(t), float(i < share)) for share, g in groups.items() for i, t in enumerate(g)]
     soft = [Answer(Question.single(t), float(share > 2), share / 5) for share, g in groups.items() for t in g]
-    config = ClassificationConfig(output="probability", held_out_share=0, steps_per_label=20)
+    config = ClassificationConfig(output="probability", held_out_share=0, steps_per_update=4, steps_per_label=20)
     texts = [text for group in groups.values() for text in group]
     models = [taught(config, answers, texts, updates=50) for answers in (hard, soft)]
     by_hard, by_soft = ([value(model, text) for text in texts] for model in models)
@@ -223,7 +229,7 @@ def test_training_ends_when_labels_stop_coming():
 
 
 def test_new_captions_are_valued_at_once_and_others_when_a_refresh_is_due():
-    config = ClassificationConfig(refresh_updates=3, min_labels=8, steps_per_label=0.5)
+    config = ClassificationConfig(refresh_updates=3, steps_per_update=4, min_labels=8, steps_per_label=0.5)
     model = taught(config, [single(text) for text in CAPTIONS[:60]], CAPTIONS[:60], updates=1)
     assert len(model.take_values()) == 60
     news = []
@@ -234,7 +240,12 @@ def test_new_captions_are_valued_at_once_and_others_when_a_refresh_is_due():
         assert caption_id(CAPTIONS[60 + at]) in news[-1]
     assert len(news[0]) == len(news[1]) == 1
     slow = ClassificationConfig(
-        refresh_updates=1, refresh_captions_per_update=10, min_labels=8, steps_per_label=0.5, output="probability"
+        refresh_updates=1,
+        refresh_captions_per_update=10,
+        steps_per_update=4,
+        min_labels=8,
+        steps_per_label=0.5,
+        output="probability",
     )
     model = taught(slow, [single(text) for text in CAPTIONS[:60]], CAPTIONS[:60], updates=1)
     sizes = [len(model.take_values())]
