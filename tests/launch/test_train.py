@@ -74,6 +74,19 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, core, rollout):
     assert whole.weights_sha256 == resumed.weights_sha256
 
 
+@pytest.mark.parametrize("kind", ["classification", "ranking"])
+def test_a_resumed_reward_model_equals_the_uninterrupted_one(tmp_path, kind):
+    oni = {"kind": kind, "weight": 0.1, "min_labels": 4, "steps_per_label": 1, "refresh_updates": 2}
+    changes = {"reward": {"oni": oni}, "labels": {"mode": "barrier", "client": {"kind": "scripted"}}}
+    whole = _train(_config(tmp_path / "whole", total_steps=8 * UPDATE, **changes))
+    _train(_config(tmp_path / "cut", total_steps=5 * UPDATE, **changes))
+    resumed = _train(_config(tmp_path / "cut", total_steps=8 * UPDATE, **changes), resume=True)
+    assert whole.weights_sha256 == resumed.weights_sha256
+    figures = {name: value for name, value in whole.metrics.items() if name.startswith(("reward_model/", "rewards/"))}
+    assert figures.items() <= resumed.metrics.items()
+    assert whole.metrics["reward_model/gradient_steps"] > 0 and whole.metrics["labels/coverage"] == 1.0
+
+
 @pytest.mark.parametrize("rollout", [HERE, PEERS])
 def test_a_run_leaves_its_folder_complete(tmp_path, rollout):
     _train(_config(tmp_path, rollout=rollout))
