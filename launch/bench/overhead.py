@@ -22,16 +22,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from statistics import median
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from pydantic import Field
 
-from agents.config import ModelConfig, PPOConfig
-from envs.data import Config
 from launch.bench.paired import cost
-from launch.bench.train import REFERENCE_NETWORK, TrainBench
-from launch.config import TrainConfig
+from launch.bench.turns import TurnsBench
 
 if TYPE_CHECKING:
     from launch.bench.overhead_runs import Spent, Variant
@@ -42,39 +38,13 @@ TYPICAL = (
     "info.stairs_down_distance",
 )  # fmt: skip
 """What a reward for exploring and surviving reads."""
-_NO_LEARNING = 1e-12
-
-Positive = Annotated[int, Field(gt=0)]
 
 
-class OverheadBench(Config):
+class OverheadBench(TurnsBench):
     """What captions, labels, rewards, features and metrics add to the time of training."""
 
-    task: str = "MiniHack-Room-5x5-v0"
-    """A task id."""
-    updates: Annotated[int, Field(ge=2)] = 60
-    """Updates of each variant that are measured."""
-    batch: Positive = 2048
-    """Steps in an update, over all games."""
-    games: Positive = 16
-    """Games side by side."""
     features: tuple[str, ...] = TYPICAL
     """Schema features of the variant ``features``."""
-    threads: Positive = 1
-    """Threads of the learner's arithmetic."""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
-    """Fixes games, weights and the order of turns."""
-    ppo: PPOConfig = PPOConfig(minibatch=512, epochs=1, learning_rate=_NO_LEARNING)
-    model: ModelConfig = REFERENCE_NETWORK
-
-    def train_config(self, changes: Mapping[str, Any]) -> TrainConfig:
-        """The run with some fields changed, by dotted path.
-
-        Raises:
-            UserError: the flags do not fit together.
-        """
-        shared = {name: getattr(self, name) for name in ("task", "batch", "threads", "seed", "ppo", "model")}
-        return TrainBench(**shared).train_config(self.games, changes)
 
 
 class Row(NamedTuple):
@@ -108,7 +78,7 @@ def variants(flags: OverheadBench) -> dict[str, Variant]:
     from launch.bench.overhead_runs import Variant
 
     waits = {"labels.mode": "barrier"}
-    oni = waits | {"reward.oni.weight": 0.1}
+    oni = waits | {"reward.oni.kind": "retrieval", "reward.oni.weight": 0.1}
     features = {"env.features": flags.features}
     return {
         "bare": Variant(),

@@ -13,53 +13,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from statistics import median
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import Field
 
 from agents.config import ModelConfig, PPOConfig
-from envs.data import Config
 from launch.bench.paired import cost, median_interval
-from launch.bench.train import TrainBench
-from launch.config import TrainConfig
+from launch.bench.turns import NO_LEARNING, TurnsBench
 
 if TYPE_CHECKING:
     from launch.bench.overhead_runs import Spent, Variant
 
 PLAIN = "plain PPO"
 KINDS = ("retrieval", "classification", "ranking")
-_NO_LEARNING = 1e-12
-
-Positive = Annotated[int, Field(gt=0)]
 
 
-class RewardsBench(Config):
+class RewardsBench(TurnsBench):
     """What ONI's rewards add to the time of training."""
 
     task: str = "MiniHack-KeyRoom-S5-v0"
     """A task id."""
-    updates: Annotated[int, Field(ge=2)] = 60
-    """Updates of each variant that are measured."""
-    batch: Positive = 2048
-    """Steps in an update, over all games."""
-    games: Positive = 16
-    """Games side by side."""
-    threads: Positive = 1
-    """Threads of the learner's arithmetic."""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
-    """Fixes games, weights and the order of turns."""
-    ppo: PPOConfig = PPOConfig(learning_rate=_NO_LEARNING)
+    ppo: PPOConfig = PPOConfig(learning_rate=NO_LEARNING)
     model: ModelConfig = ModelConfig()
-
-    def train_config(self, changes: Mapping[str, Any]) -> TrainConfig:
-        """The run with some fields changed, by dotted path.
-
-        Raises:
-            UserError: the flags do not fit together.
-        """
-        shared = {name: getattr(self, name) for name in ("task", "batch", "threads", "seed", "ppo", "model")}
-        return TrainBench(**shared).train_config(self.games, changes)
 
 
 def variants() -> dict[str, Variant]:

@@ -508,7 +508,8 @@ def test_every_part_is_measured_against_the_same_run_without_it():
     on, off = (variants[name] for name in overhead.ROWS["labels"][:2])
     assert (on.captions, on.labels, off.captions, off.labels) == (True, True, True, False)
     on, off = (variants[name] for name in overhead.ROWS["ONI retrieval"][:2])
-    assert on.labels and off.labels and on.changes == off.changes | {"reward.oni.weight": 0.1}
+    oni = {"reward.oni.kind": "retrieval", "reward.oni.weight": 0.1}
+    assert on.labels and off.labels and on.changes == off.changes | oni
 
 
 def test_variants_play_the_same_games(tmp_path):
