@@ -42,6 +42,11 @@ def river_narrow() -> TrainConfig:
     return _task("river_narrow", "MiniHack-River-Narrow-v0", 1_000_000)
 
 
+def wod_easy() -> TrainConfig:
+    """MiniHack-WoD-Easy-Restricted: zap a wand of death at a minotaur, then reach the stairs. Sparse; plain PPO."""
+    return _task("wod_easy", "MiniHack-WoD-Easy-Restricted-v0", 1_000_000)
+
+
 def locked_door() -> TrainConfig:
     """MiniHack-LockedDoor: kick a locked door open. Sparse; plain PPO."""
     return _task("locked_door", "MiniHack-LockedDoor-v0", 1_000_000)
@@ -114,6 +119,7 @@ PRESETS: dict[str, Callable[[], TrainConfig]] = {
         keyroom,
         keyroom_oni,
         river_narrow,
+        wod_easy,
         locked_door,
         locked_door_oni,
         corridor,

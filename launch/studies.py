@@ -89,6 +89,8 @@ _DISTILLED = {
     "ranking": ("--reward.oni.kind", "ranking", *_SCHEDULE, "--reward.oni.pairs-per-update", "16"),
 }
 
+_HERON_MILESTONES = (200_000, 500_000, 1_000_000)
+
 STUDIES: dict[str, tuple[Job, ...]] = {
     # Does plain PPO learn what it should?
     "soundness": (
@@ -121,6 +123,11 @@ STUDIES: dict[str, tuple[Job, ...]] = {
             for kind, flags in _DISTILLED.items()
             for task in ("locked_door", "corridor")
         )
+    ),
+    # Plain PPO where HERON is tried; LockedDoor is in "sparse".
+    "heron_sparse": _seed_by_seed(
+        _seeds("wod_easy", *_HERON_MILESTONES, label="wod_easy_sparse"),
+        _seeds("river_narrow", *_HERON_MILESTONES, label="river_narrow_sparse"),
     ),
     # Does it hurt where PPO alone is enough?
     "dense": tuple(_seeds("keyroom_oni", 500_000)),
