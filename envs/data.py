@@ -197,6 +197,13 @@ class Rollout:
         """B."""
         return self.env_reward.shape[1]
 
+    def reached(self, key: str) -> np.ndarray:
+        """[T, B, ...]: the observation that each action led to, the last one of its episode where it ended."""
+        after = self.obs[key][1:].copy()
+        t, b = self.final_obs.at.T
+        after[t, b] = self.final_obs.obs[key]
+        return after
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class RewardPart:

@@ -132,6 +132,7 @@ _EPISODE_FIELDS = (
     ),
     _info("succeeded", "True or False", "this step ended the task in success", "bool", from_rollout=True),
     _info("died", "True or False", "this step ended the episode in failure", "bool", from_rollout=True),
+    _info("terminated", "True or False", "this step ended the episode, in success or failure", "bool", from_rollout=True),
     _info("timed_out", "True or False", "a time limit cut the episode here", "bool", from_rollout=True),
 )  # fmt: skip
 
@@ -320,6 +321,7 @@ def _succeeded(rollout: Rollout) -> np.ndarray:
 _FROM_ROLLOUT = {
     "info.succeeded": _succeeded,
     "info.died": lambda rollout: rollout.terminated & ~_succeeded(rollout),
+    "info.terminated": lambda rollout: rollout.terminated,
     "info.timed_out": lambda rollout: rollout.truncated,
 }
 

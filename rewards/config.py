@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from envs.data import Config
+from rewards.heron.config import HeronConfig, TreeConfig
 from rewards.oni.config import OniConfig, RetrievalConfig
 from rewards.parts import PartConfig, StreamConfig
 
@@ -14,5 +15,7 @@ class RewardConfig(Config):
     """The environment's own reward."""
     oni: OniConfig = RetrievalConfig()
     """What captions are worth by an annotator's labels."""
+    heron: HeronConfig = TreeConfig()
+    """What play is worth by a ranking of factors."""
     extrinsic: StreamConfig = StreamConfig()
     intrinsic: StreamConfig = StreamConfig()

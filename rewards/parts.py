@@ -29,3 +29,8 @@ class PartConfig(Config):
     """Divide by the running standard deviation of the part's valid values."""
     clip: Annotated[float, Field(gt=0.0)] | None = None
     """Bound of the weighted part, both ways."""
+    bound: Literal["none", "clip", "delta"] = "none"
+    """Keep a dense reward from paying for length. clip: only what falls short of ``bound_at`` is fined. delta: each
+    step pays its reward less the next step's, so that what follows a step sums up to its own reward."""
+    bound_at: float = 0.0
+    """The threshold of bound=clip."""
