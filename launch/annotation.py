@@ -14,7 +14,7 @@ import numpy as np
 
 from envs.phases import Phases
 from envs.protocols import State
-from launch.label_feed import LabelFeed
+from launch.label_feed import LabelFeed, OutageWatch
 from launch.ledger import CaptionTally
 from rewards.labels.questions import Answer, Question
 from rewards.oni.caption_model import CaptionModel, Values
@@ -28,9 +28,9 @@ class Annotation:
         model: what learns from its answers.
         waits: each update waits for the answers about its captions (``labels.mode=barrier``).
         phases: where its time is counted: ``labels`` and ``reward_model``.
-        on_outage: told, once for each outage, why no labels come, and None when they come again.
-        grace_s: a problem that is over sooner, such as one refused call of a busy server, is no outage.
-        clock: seconds.
+        on_outage: as of ``OutageWatch``.
+        grace_s: likewise.
+        clock: likewise.
     """
 
     def __init__(
@@ -45,14 +45,12 @@ class Annotation:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._feed, self.model = feed, model
-        self._waits, self._phases, self._on_outage = waits, phases, on_outage
+        self._waits, self._phases = waits, phases
+        self._outages = OutageWatch(feed, on_outage, grace_s, clock)
         self._known: set[tuple[int, int]] = set()
         """Questions whose answer has a value."""
         self._untaken: list[Answer] = []
         """Answers that came at a checkpoint and wait for the next update."""
-        self._grace_s, self._clock = grace_s, clock
-        self._problem_since_s: float | None = None
-        self._is_told = False
 
     @property
     def num_known(self) -> int:
@@ -76,7 +74,7 @@ class Annotation:
             new = self._ask()
             self._note(new)
             answers, self._untaken = [*self._untaken, *new], []
-            self._watch()
+            self._outages.look()
         with self._phases.measure("reward_model"):
             self.model.learn(answers)
             return self.model.take_values()
@@ -92,19 +90,6 @@ class Annotation:
 
     def _note(self, answers: Iterable[Answer]) -> None:
         self._known.update(answer.question.ids for answer in answers if answer.value is not None)
-
-    def _watch(self) -> None:
-        problem, now = self._feed.problem(), self._clock()
-        if problem is None:
-            if self._is_told:
-                self._on_outage(None)
-            self._problem_since_s, self._is_told = None, False
-            return
-        if self._problem_since_s is None:
-            self._problem_since_s = now
-        if not self._is_told and now - self._problem_since_s >= self._grace_s:
-            self._on_outage(problem)
-            self._is_told = True
 
     def count(self, tallies: Iterable[CaptionTally]) -> None:
         """Take in how often captions came."""

@@ -24,6 +24,10 @@ from launch.errors import UserError, nearest
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
+_MINUS = re.compile(r"-[^-\d.]")
+"""Values that tyro would take for an option of one letter: -turns."""
+_SHIELD = " "
+
 _WORDS = {"true": True, "false": False}
 
 
@@ -43,7 +47,7 @@ def parse(default: ConfigT, argv: Sequence[str], prog: str, description: str | N
     default, tokens = _switch_types(default, _split(argv))
     if not {"-h", "--help"} & set(tokens):
         tokens = _checked(default, tokens)
-    values = _tyro(default, tokens, prog, description)
+    values = _unshielded(_tyro(default, tokens, prog, description))
     return validate(type(default), values)
 
 
@@ -148,7 +152,7 @@ def _checked(default: BaseModel, tokens: list[str]) -> list[str]:
         if expected not in (None, len(values)) and values != ["None"]:
             many = "value" if expected == 1 else "values"
             raise UserError(f"{name} takes {expected} {many}, but was given {len(values)}: {' '.join(values)}")
-        checked += [name, *values]
+        checked += [name, *(_SHIELD + value if _MINUS.match(value) else value for value in values)]
     return checked
 
 
@@ -212,6 +216,16 @@ def _tyro(default: BaseModel, tokens: list[str], prog: str, description: str | N
         if not stop.code:
             raise
         raise UserError(_unboxed(complaint.getvalue())) from None
+
+
+def _unshielded(value: Any) -> Any:
+    """Values as they were typed, at any depth."""
+    if isinstance(value, dict):
+        return {name: _unshielded(inner) for name, inner in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value)(_unshielded(inner) for inner in value)
+    shielded = isinstance(value, str) and value.startswith(_SHIELD) and _MINUS.match(value, len(_SHIELD))
+    return value[len(_SHIELD) :] if shielded else value
 
 
 def _registry(default: BaseModel) -> Any:

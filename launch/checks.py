@@ -6,6 +6,7 @@ from pathlib import Path
 
 from launch.config import TrainConfig
 from launch.errors import UserError
+from rewards.heron.config import TreeConfig
 
 
 def check_startable(config: TrainConfig) -> None:
@@ -29,13 +30,7 @@ def check_startable(config: TrainConfig) -> None:
         starter(config.env.engine)
     except ValueError as error:
         raise UserError(f"env.engine: {error}") from None
-    if config.env.features:
-        from envs.features import check_names
-
-        try:
-            check_names(config.env.features)
-        except ValueError as error:
-            raise UserError(f"env.features: {error}") from None
+    _check_features(config)
     if config.device != "cpu" and config.device != "auto":
         from agents.devices import device
 
@@ -48,6 +43,50 @@ def check_startable(config: TrainConfig) -> None:
             config.labels.client.check(config.llm, config.labels.goal)
         except (ValueError, OSError) as error:
             raise UserError(f"labels.client: {error}") from None
+
+
+def _check_features(config: TrainConfig) -> None:
+    """Columns and factors that the games cannot give.
+
+    Raises:
+        UserError: one sentence that names the field.
+    """
+    if config.env.features:
+        from envs.features import check_names
+
+        try:
+            check_names(config.env.features)
+        except ValueError as error:
+            raise UserError(f"env.features: {error}") from None
+    if config.reward.heron.weight > 0:
+        from envs.features import check_names
+
+        try:
+            check_names(config.reward.heron.table().columns)
+        except ValueError as error:
+            raise UserError(f"reward.heron.ranking: {error}") from None
+        try:
+            config.reward.heron.check_inputs()
+        except ValueError as error:
+            raise UserError(f"reward.heron.model.inputs: {error}") from None
+
+
+def check_preferences(config: TrainConfig) -> None:
+    """Refuse what people are said to prefer, where it cannot be learned from; a resumed run has learned it already.
+
+    Raises:
+        UserError: one sentence with the file and the line.
+    """
+    heron = config.reward.heron
+    if not isinstance(heron, TreeConfig) or heron.weight == 0 or heron.judges.human is None:
+        return
+    from envs.actions import union_of_names
+    from rewards.heron.human import pairs_in_file
+
+    try:
+        pairs_in_file(heron, union_of_names(config.env.specs()))
+    except ValueError as error:
+        raise UserError(f"reward.heron.judges.human: {error}") from None
 
 
 def with_placement(config: TrainConfig) -> TrainConfig:

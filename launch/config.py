@@ -12,6 +12,7 @@ from envs.data import Config
 from envs.tasks import GamesConfig
 from launch.llm_server_config import ServerConfig
 from rewards.config import RewardConfig
+from rewards.heron.config import TreeConfig
 from rewards.labels.config import LabelsConfig
 from rewards.llm.config import LLMConfig
 
@@ -122,9 +123,27 @@ class TrainConfig(Config):
         return None
 
     @property
-    def uses_labels(self) -> bool:
+    def features(self) -> tuple[str, ...]:
+        """Columns of the schema that the games record: those asked for, and those that rewards read."""
+        heron = self.reward.heron
+        read = heron.columns() if heron.weight > 0 else ()
+        return tuple(dict.fromkeys((*self.env.features, *read)))
+
+    @property
+    def labels_captions(self) -> bool:
         """A reward needs captions labelled."""
         return self.reward.oni.weight > 0
+
+    @property
+    def labels_play(self) -> bool:
+        """HERON's model learns what the annotator says of stretches of play."""
+        heron = self.reward.heron
+        return isinstance(heron, TreeConfig) and heron.weight > 0 and "labeller" in heron.judges.sources
+
+    @property
+    def uses_labels(self) -> bool:
+        """An annotator is asked."""
+        return self.labels_captions or self.labels_play
 
     @property
     def asks_language_model(self) -> bool:
@@ -157,12 +176,18 @@ class TrainConfig(Config):
             )
         if self.labels.mode == "barrier" and self.rollout.max_policy_lag > 0:
             raise ValueError("labels.mode=barrier is for synchronous runs: set rollout.max_policy_lag to 0")
-        if self.uses_labels:
+        if self.labels_captions:
             self.labels.spec(asks_pairs=self.reward.oni.asks_pairs)
+        if self.labels_play and not self.labels.client.judges_play(self.llm):
+            raise ValueError(
+                "reward.heron.judges.sources: the lexicon judges captions, and to compare stretches of play the "
+                "labeller needs a language model (llm.base_url or llm.serve) or labels.client.kind=scripted"
+            )
         if self.asks_language_model and not self.llm.is_named:
             raise ValueError("labels.client.kind=llm needs a language model: give llm.base_url or llm.serve")
-        if self.reward.env.weight == 0 and self.reward.oni.weight == 0:
-            raise ValueError("every reward has weight 0: set reward.env.weight or reward.oni.weight above 0")
+        if not self.reward.streams:
+            names = " or ".join(f"reward.{name}.weight" for name in self.reward.parts)
+            raise ValueError(f"every reward has weight 0: set {names} above 0")
         return self
 
 

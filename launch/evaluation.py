@@ -1,9 +1,10 @@
 """Evaluation of policies: listed episodes, in parallel, one JSON file an episode, resumable.
 
     <eval folder>/<task>/<policy>-<sampled|greedy>/<core>-<disp>-<lgen>.json     one episode
+    <eval folder>/<task>/<policy>-<sampled|greedy>/<core>-<disp>-<lgen>.npz      its record, where asked for
     <eval folder>/<policy>-<sampled|greedy>.json                                 a row of figures for each task
 
-An episode whose file exists is not played again: an evaluation that was cut goes on where it stopped.
+An episode whose files exist is not played again: an evaluation that was cut goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ import numpy as np
 from agents.progression import progression
 from agents.statistics import bootstrap_interval, interquartile_mean, wilson_interval
 from envs.data import EndStatus, EpisodeResult, EpisodeSeeds
+from envs.protocols import Games, SeedSource
 from envs.tasks import GamesConfig
 from launch.durable import write_atomic
 from launch.policies import PolicySource
@@ -40,6 +43,8 @@ class Evaluation:
     num_workers: int = 2
     """Ray tasks that play side by side; 0 plays in this process."""
     games_per_worker: int = 16
+    record: bool = False
+    """Also keep each episode's record (``envs.recording``)."""
 
     @property
     def games(self) -> GamesConfig:
@@ -66,6 +71,14 @@ class Evaluation:
         """The file of one episode."""
         return self.episodes_folder / f"{seeds.core}-{seeds.disp}-{seeds.lgen}.json"
 
+    def record_file(self, seeds: EpisodeSeeds) -> Path:
+        """The record of one episode."""
+        return self.episode_file(seeds).with_suffix(".npz")
+
+    def is_played(self, seeds: EpisodeSeeds) -> bool:
+        """Whether every file of an episode is there."""
+        return self.episode_file(seeds).exists() and (not self.record or self.record_file(seeds).exists())
+
 
 def run_evaluation(
     evaluation: Evaluation, on_episode: Callable[[int, int], None] = lambda done, total: None
@@ -82,7 +95,7 @@ def run_evaluation(
     """
     evaluation.episodes_folder.mkdir(parents=True, exist_ok=True)
     listed = dict.fromkeys(evaluation.seeds)
-    missing = [seeds for seeds in listed if not evaluation.episode_file(seeds).exists()]
+    missing = [seeds for seeds in listed if not evaluation.is_played(seeds)]
     done, total = len(listed) - len(missing), len(listed)
     for result in _play(evaluation, missing):
         assert result.seeds is not None
@@ -163,11 +176,26 @@ def play_here(evaluation: Evaluation, seeds: Sequence[EpisodeSeeds]) -> Iterator
     probe.close()
     yield from evaluate(
         evaluation.source.build(spec),
-        lambda num_games, source: make(evaluation.games, num_games, source),
+        partial(_recorded_games if evaluation.record else _plain_games, evaluation),
         seeds,
         num_games=evaluation.games_per_worker,
         noise_seed=evaluation.noise_seed,
         deterministic=evaluation.deterministic,
+    )
+
+
+def _plain_games(evaluation: Evaluation, num_games: int, source: SeedSource) -> Games:
+    from envs.tasks import make
+
+    return make(evaluation.games, num_games, source)
+
+
+def _recorded_games(evaluation: Evaluation, num_games: int, source: SeedSource) -> Games:
+    """Each record is written before its episode's result is known to anyone, so that none is missing after a cut."""
+    from envs.recording import make_recorded
+
+    return make_recorded(
+        evaluation.games, num_games, source, lambda record: record.save(evaluation.record_file(record.seeds))
     )
 
 

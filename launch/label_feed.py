@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from envs.protocols import State
 from launch.config import TrainConfig
 from rewards.labels.labeller import Labeller
+from rewards.labels.prompts import PromptSpec
 from rewards.labels.questions import Answer, Question
 from rewards.labels.store import LabelStore
 
@@ -67,6 +69,42 @@ class LabelFeed(Protocol):
     def close(self) -> None:
         """End the labeller and close its store; a second time changes nothing."""
         ...
+
+
+class OutageWatch:
+    """Tells of a feed's outages, each once.
+
+    Args:
+        feed: the labeller.
+        on_outage: told, once for each outage, why no labels come, and None when they come again.
+        grace_s: a problem that is over sooner, such as one refused call of a busy server, is no outage.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        feed: LabelFeed,
+        on_outage: Callable[[str | None], None],
+        grace_s: float = 2.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._feed, self._on_outage, self._grace_s, self._clock = feed, on_outage, grace_s, clock
+        self._problem_since_s: float | None = None
+        self._is_told = False
+
+    def look(self) -> None:
+        """See how the feed fares now."""
+        problem, now = self._feed.problem(), self._clock()
+        if problem is None:
+            if self._is_told:
+                self._on_outage(None)
+            self._problem_since_s, self._is_told = None, False
+            return
+        if self._problem_since_s is None:
+            self._problem_since_s = now
+        if not self._is_told and now - self._problem_since_s >= self._grace_s:
+            self._on_outage(problem)
+            self._is_told = True
 
 
 def _sorted(answers: Iterable[Answer]) -> list[Answer]:
@@ -157,10 +195,11 @@ class News:
 class LabellerActor:
     """A thin async shell around ``Labeller``; owns the label store."""
 
-    def __init__(self, config_json: str, store_path: str, run_id: str | None) -> None:
+    def __init__(self, config_json: str, store_path: str, run_id: str | None, spec: PromptSpec | None) -> None:
         from launch.wiring import build_labeller
 
-        self._store, self._labeller = build_labeller(TrainConfig.model_validate_json(config_json), store_path, run_id)
+        config = TrainConfig.model_validate_json(config_json)
+        self._store, self._labeller = build_labeller(config, store_path, run_id, spec)
 
     async def start(self) -> None:
         """Begin to answer."""
@@ -204,12 +243,15 @@ class RayFeed:
         config: the run's.
         store_path: the label store.
         run_id: whose budget is spent; None = a run of its own.
+        spec: what is asked; None = what the reward for captions asks.
     """
 
-    def __init__(self, config: TrainConfig, store_path: str, run_id: str | None = None) -> None:
+    def __init__(
+        self, config: TrainConfig, store_path: str, run_id: str | None = None, spec: PromptSpec | None = None
+    ) -> None:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._actor: Any = LabellerActor.options(scheduling_strategy=here).remote(
-            config.model_dump_json(), store_path, run_id
+            config.model_dump_json(), store_path, run_id, spec
         )
         self._is_closed = False
         ray.get(self._actor.start.remote())

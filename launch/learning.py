@@ -14,11 +14,34 @@ from envs.data import EpisodeResult, RewardOutput
 from envs.phases import Span
 from envs.protocols import State
 from launch.ledger import CaptionTally, RunningSums
+from rewards.heron.cutter import SegmentCutter
+from rewards.heron.reward import HeronReward
+from rewards.heron.scorer import Scorer
+from rewards.heron.segments import Segments
 from rewards.mix import RewardMix
+from rewards.oni.caption_model import Values
 from rewards.oni.values import CaptionValues
 
 CAPTION_PART = "oni"
 """The reward part that pays captions."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Lessons:
+    """What those who score must know before they score a batch: all that the driver has learned since the last."""
+
+    captions: Values = ()
+    """Values of captions, those that changed."""
+    scorer: Scorer | None = None
+    """A new version of HERON's reward."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Preferring:
+    """HERON's side of those who score: the reward, and what cuts the play that its model learns from."""
+
+    reward: HeronReward
+    cutter: SegmentCutter
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,12 +56,15 @@ class UpdateReport:
     """Of each reward part: the sum of its valid values, how many they are, and of how many steps."""
     part_sums: Mapping[str, list[float]]
     """Of each reward part: its sums over the episodes that ended."""
+    segments: Sequence[Segments]
+    """Play that HERON's model may learn from."""
     covered: tuple[int, int]
     """Caption occurrences that had a value, and how many there were."""
     learned: Mapping[str, float]
     """The learner's metrics."""
     seconds: Mapping[str, float]
-    """Where the time went: the workers' phases, their mean, and ``score``, ``learn``, ``exchange``, ``account``."""
+    """Where the time went: the workers' phases, their mean, and ``score``, ``learn``, ``exchange``,
+    ``segments``, ``account``."""
     spans: Mapping[str, list[Span]]
     """The same, stretch by stretch, by process, while it is kept."""
 
@@ -50,16 +76,32 @@ class Learning:
         values: what captions are worth, which the mix reads.
         mix: the rewards.
         learner: improves the network; its phases are also this object's.
+        preferring: HERON's reward, which is one of the mix, and its cutter; None without it.
         name: of the process, in profiles.
     """
 
-    def __init__(self, values: CaptionValues, mix: RewardMix, learner: PPOLearner, name: str = "learner") -> None:
-        self.values, self.mix, self.learner = values, mix, learner
+    def __init__(
+        self,
+        values: CaptionValues,
+        mix: RewardMix,
+        learner: PPOLearner,
+        preferring: Preferring | None = None,
+        name: str = "learner",
+    ) -> None:
+        self.values, self.mix, self.learner, self.preferring = values, mix, learner, preferring
         self.phases = learner.phases
         self._name = name
         self._memories: dict[int, Any] = {}
         """Each worker's reward memory of its running episodes."""
+        self._uncut: dict[int, State] = {}
+        """Each worker's steps that are in no segment yet."""
         self._sums = RunningSums()
+
+    def take(self, lessons: Lessons) -> None:
+        """Score with these from now on."""
+        self.values.apply(lessons.captions)
+        if self.preferring is not None and lessons.scorer is not None:
+            self.preferring.reward.take(lessons.scorer)
 
     def score(self, collected: Sequence[Collected]) -> list[RewardOutput]:
         """What each rollout was worth; memories move on with their games."""
@@ -84,6 +126,8 @@ class Learning:
         """
         with self.phases.measure("learn"):
             learned = self.learner.update([c.rollout for c in collected], outputs, share)
+        with self.phases.measure("segments"):
+            segments = self._cut(collected)
         with self.phases.measure("account"):
             tallies = [CaptionTally.of(c.rollout, o, CAPTION_PART) for c, o in zip(collected, outputs, strict=True)]
             part_sums: dict[str, list[float]] = {name: [] for name in self.mix.part_names}
@@ -105,11 +149,25 @@ class Learning:
             captions=[tally for tally in tallies if tally is not None],
             parts=parts,
             part_sums=part_sums,
+            segments=segments,
             covered=(sum(known for known, _ in covered), sum(spoken for _, spoken in covered)),
             learned=learned,
             seconds=seconds,
             spans=spans,
         )
+
+    def _cut(self, collected: Sequence[Collected]) -> list[Segments]:
+        if self.preferring is None:
+            return []
+        found = []
+        for c in collected:
+            state = self._uncut.get(c.worker)
+            if state is None:
+                state = self.preferring.cutter.initial_state(c.rollout.num_games)
+            segments, self._uncut[c.worker] = self.preferring.cutter.cut(c.rollout, state)
+            if segments is not None:
+                found.append(segments)
+        return found
 
     def _covered(self, collected: Collected) -> tuple[int, int]:
         ids = collected.rollout.caption_id
@@ -131,12 +189,14 @@ class Learning:
         """What belongs to the workers whose rollouts this one scores."""
         return {
             "memories": {str(worker): memory for worker, memory in self._memories.items()},
+            "uncut": {str(worker): steps for worker, steps in self._uncut.items()},
             "sums": self._sums.state_dict(),
         }
 
     def load_own_state(self, state: Mapping[str, Any]) -> None:
         """Continue from ``own_state``."""
         self._memories = {int(worker): memory for worker, memory in state["memories"].items()}
+        self._uncut = {int(worker): steps for worker, steps in state["uncut"].items()}
         self._sums.load_state_dict(state["sums"])
 
 

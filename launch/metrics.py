@@ -82,6 +82,26 @@ GLOSSARY: Mapping[str, str] = MappingProxyType(
         "reward_model/held_out_calibration_error": "Expected calibration error on held-out labels, 10 bins, at "
         "the same temperatures as the log loss; where classes are balanced, a soft label t counts as t positives and "
         "1 - t negatives (classification).",
+        "heron/version": "Versions of HERON's reward that were given out since the run began.",
+        "heron/segments": "Segments that HERON's model compares now: the newest ones.",
+        "heron/loss": "Loss of the last gradient step of HERON's model: Bradley-Terry, and what pins its constant.",
+        "heron/accuracy": "Share of held-out pairs, ties left out, of which HERON's model says what the tree says.",
+        "heron/accuracy/*": "The same, of the pairs that this level of the tree decides.",
+        "heron/decided/*": "Share of random held-out pairs that this level of the tree decides.",
+        "heron/tie_share": "Share of random held-out pairs that no level decides.",
+        "heron/cycle_share": "Share of random triples of segments whose comparisons form a cycle (margin mode).",
+        "heron/disagreement": "Mean standard deviation of the members' standardised rewards, over recent steps.",
+        "heron/dead_factors": "Factors that have been the same in all segments.",
+        "heron/rank_correlation": "Spearman's, of held-out segments' rewards with the share of comparisons that they win.",
+        "heron/judged_accuracy": "As heron/accuracy, of held-out pairs that others than the tree have judged.",
+        "heron/pairs": "Pairs that HERON's model has learned from since the run began, repeats included.",
+        "heron/judged_pairs": "Pairs judged elsewhere, by a language model or a human, that HERON's model learns from.",
+        "heron/asked_pairs": "Pairs of segments that the annotator was asked about since the run began.",
+        "heron/unanswered_pairs": "Those of them whose answer has not come yet.",
+        "heron/unjudged_pairs": "Those of them that the annotator would not or could not judge.",
+        "heron/alike_pairs": "Pairs of segments that were the same in words: ties, of which nobody was asked.",
+        "heron/first_shown_better": "Share of the decided answers by which the segment that was shown first is better; "
+        "far from one half, the annotator goes by the order.",
         "policy/loss": "Mean loss of the last update: surrogate, entropy bonus and value loss, weighted.",
         "policy/policy_loss": "Mean of the actor head's surrogate (PPO: clipped), without the entropy bonus.",
         "policy/value_loss": "Mean squared value error of the last update, over reward streams.",
@@ -98,8 +118,8 @@ GLOSSARY: Mapping[str, str] = MappingProxyType(
         "time/wait_s": "Seconds that the driver waited for rollouts, per update.",
         "time/labels_s": "Seconds that the driver spent handing captions to the labeller and taking its labels, "
         "per update.",
-        "time/reward_model_s": "Seconds that the driver spent training the model of captions and valuing captions with "
-        "it, per update.",
+        "time/reward_model_s": "Seconds that the driver spent training reward models (of captions, of preferences) "
+        "and valuing captions, per update.",
         "time/update_s": "Seconds that the driver waited for a batch to be learned from, per update.",
         "time/games_s": "Seconds that a worker spent stepping games, per rollout.",
         "time/inference_s": "Seconds that a worker spent choosing actions and valuing observations, per rollout.",
@@ -109,6 +129,7 @@ GLOSSARY: Mapping[str, str] = MappingProxyType(
         "time/learn_s": "Seconds that a learner spent on advantages and gradient steps, per update.",
         "time/exchange_s": "Seconds that a peer spent averaging gradients with the others, waiting included, per "
         "update.",
+        "time/segments_s": "Seconds that a learner spent cutting play into segments for HERON, per update.",
         "time/account_s": "Seconds that a learner spent summing up what was said and paid, per update.",
         "time/collect_s": "Seconds spent collecting rollouts, per update (in runs of the reference learner).",
         "time/elapsed_s": "Seconds since the run began, without the pauses between resumes.",

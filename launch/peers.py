@@ -19,9 +19,8 @@ from launch.deaths import DeathWatch
 from launch.errors import RunError
 from launch.groups import GlooMeeting, GroupBrokenError, Invitation, Meeting, shared_memory_meeting
 from launch.growth import MemoryGrowth
-from launch.learning import UpdateReport
+from launch.learning import Lessons, UpdateReport
 from launch.workers import Weights
-from rewards.oni.caption_model import Values
 
 
 @ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)
@@ -61,10 +60,10 @@ class PeerActor:
             self._held = self._worker.collect()
         return self._held.rollout.new_captions
 
-    def learn(self, values: Values, share: float) -> UpdateReport:
+    def learn(self, lessons: Lessons, share: float) -> UpdateReport:
         """Score the rollout and learn from it, together with the others."""
         assert self._held is not None, "learn comes after collect"
-        self._learning.values.apply(values)
+        self._learning.take(lessons)
         held = [self._held]
         outputs = self._learning.score(held)
         # From here on memories are past this rollout: it cannot be scored a second time.
@@ -245,11 +244,10 @@ class SymmetricPlacement:
         found = self._until_all_live(lambda: self._ask(lambda rank, actor: actor.collect.remote()))
         return {caption: text for captions in found for caption, text in captions.items()}
 
-    def learn(self, values: Values, share: float) -> list[UpdateReport]:
+    def learn(self, lessons: Lessons, share: float) -> list[UpdateReport]:
         """Every peer scores its rollout; all learn together."""
-        values = list(values)
         try:
-            return self._ask(lambda rank, actor: actor.learn.remote(values, share))
+            return self._ask(lambda rank, actor: actor.learn.remote(lessons, share))
         except _LostError as error:
             self.dropped_rollouts += self._size - len(error.lost)
             self._recover(error.lost)

@@ -15,9 +15,8 @@ from typing import Any, Protocol
 from agents.policy import weights_of
 from agents.rollout import Collected
 from envs.protocols import State
-from launch.learning import Learning, UpdateReport
+from launch.learning import Learning, Lessons, UpdateReport
 from launch.workers import Weights, WorkerPool
-from rewards.oni.caption_model import Values
 
 
 class Placement(Protocol):
@@ -37,11 +36,11 @@ class Placement(Protocol):
         """Have a batch collected; returns the captions ``{id: text}`` that its workers had not met before."""
         ...
 
-    def learn(self, values: Values, share: float) -> list[UpdateReport]:
+    def learn(self, lessons: Lessons, share: float) -> list[UpdateReport]:
         """Score the collected batch and learn from it.
 
         Args:
-            values: of captions, those that changed since the last call; taken in first.
+            lessons: what was learned about rewards since the last call; taken in first.
             share: of the run that is over.
 
         Returns:
@@ -110,9 +109,9 @@ class SplitPlacement:
         self._held = self._pool.batch()
         return _new_captions(self._held)
 
-    def learn(self, values: Values, share: float) -> list[UpdateReport]:
+    def learn(self, lessons: Lessons, share: float) -> list[UpdateReport]:
         """Score, learn, publish."""
-        self._learning.values.apply(values)
+        self._learning.take(lessons)
         outputs = self._learning.score(self._held)
         report = self._learning.learn(self._held, outputs, share)
         self._publish()

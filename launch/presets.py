@@ -9,6 +9,7 @@ from envs.tasks import GamesConfig
 from launch.config import RolloutConfig, TrainConfig
 from launch.errors import unknown_name
 from rewards.config import PartConfig, RetrievalConfig, RewardConfig
+from rewards.heron.config import TreeConfig
 
 PENALTY_STEP = -0.001
 """MiniHack's own experiments use -0.001 a frozen step; the class default of -0.01 drowns the goal."""
@@ -45,6 +46,25 @@ def river_narrow() -> TrainConfig:
 def wod_easy() -> TrainConfig:
     """MiniHack-WoD-Easy-Restricted: zap a wand of death at a minotaur, then reach the stairs. Sparse; plain PPO."""
     return _task("wod_easy", "MiniHack-WoD-Easy-Restricted-v0", 1_000_000)
+
+
+def wod_easy_heron() -> TrainConfig:
+    """WoD-Easy-Restricted with HERON's reward beside the environment's; --reward.heron.ranking names the factors."""
+    return _with_heron(
+        wod_easy(), "wod_easy_heron", ("success", "alive", "killed = 'ou kill' in obs.message", "-turns")
+    )
+
+
+def river_narrow_heron() -> TrainConfig:
+    """River-Narrow with HERON's reward beside the environment's."""
+    return _with_heron(river_narrow(), "river_narrow_heron", ("success", "alive", "east = sum(obs.x - prev_obs.x)", "-turns"))
+
+
+def locked_door_heron() -> TrainConfig:
+    """LockedDoor with HERON's reward beside the environment's."""
+    return _with_heron(
+        locked_door(), "locked_door_heron", ("success", "alive", "new_tiles", "east = last(obs.x)", "-turns")
+    )
 
 
 def locked_door() -> TrainConfig:
@@ -111,6 +131,11 @@ def _with_oni(config: TrainConfig, name: str) -> TrainConfig:
     return config.model_copy(update={"preset": name, "reward": reward})
 
 
+def _with_heron(config: TrainConfig, name: str, ranking: tuple[str, ...]) -> TrainConfig:
+    reward = RewardConfig(env=config.reward.env, heron=TreeConfig(weight=0.1, ranking=ranking))
+    return config.model_copy(update={"preset": name, "reward": reward})
+
+
 PRESETS: dict[str, Callable[[], TrainConfig]] = {
     build.__name__: build
     for build in (
@@ -119,9 +144,12 @@ PRESETS: dict[str, Callable[[], TrainConfig]] = {
         keyroom,
         keyroom_oni,
         river_narrow,
+        river_narrow_heron,
         wod_easy,
+        wod_easy_heron,
         locked_door,
         locked_door_oni,
+        locked_door_heron,
         corridor,
         corridor_oni,
         nethack_score,

@@ -28,6 +28,19 @@ class Job:
     episodes: int = EVALUATION_EPISODES
 
 
+@dataclass(frozen=True, kw_only=True)
+class ControlJob:
+    """One run of ``yendor control``, which evaluates itself along the way."""
+
+    name: str
+    env: str
+    seed: int
+    flags: tuple[str, ...] = ()
+
+
+AnyJob = Job | ControlJob
+
+
 def _seeds(
     preset: str, *milestones: int, command: str = "train", label: str | None = None, flags: tuple[str, ...] = ()
 ) -> Iterator[Job]:
@@ -89,9 +102,30 @@ _DISTILLED = {
     "ranking": ("--reward.oni.kind", "ranking", *_SCHEDULE, "--reward.oni.pairs-per-update", "16"),
 }
 
+_CONTROL_ENVS = {"pendulum": "Pendulum-v1", "mountain_car": "MountainCarContinuous-v0"}
+_CONTROL_REWARDS: dict[str, tuple[str, ...]] = {
+    "heron": ("--reward", "heron"),
+    **{f"weighted_sum_{beta}": ("--reward", "weighted_sum", "--beta", beta) for beta in ("1.0", "0.3", "0.1")},
+    "powers_of_ten": ("--reward", "powers_of_ten"),
+    "ensemble": ("--reward", "ensemble"),
+    "sparse": ("--reward", "sparse"),
+    "true": ("--reward", "true"),
+}
+
+
+def _control() -> tuple[ControlJob, ...]:
+    """Every reward in every environment, seed by seed."""
+    return tuple(
+        ControlJob(name=f"{label}_{reward}-seed{seed}", env=env, seed=seed, flags=flags)
+        for seed in SEEDS
+        for label, env in _CONTROL_ENVS.items()
+        for reward, flags in _CONTROL_REWARDS.items()
+    )
+
+
 _HERON_MILESTONES = (200_000, 500_000, 1_000_000)
 
-STUDIES: dict[str, tuple[Job, ...]] = {
+STUDIES: dict[str, tuple[AnyJob, ...]] = {
     # Does plain PPO learn what it should?
     "soundness": (
         *_seed_by_seed(_seeds("keyroom", 500_000), _seeds("river_narrow", 500_000)),
@@ -129,6 +163,8 @@ STUDIES: dict[str, tuple[Job, ...]] = {
         _seeds("wod_easy", *_HERON_MILESTONES, label="wod_easy_sparse"),
         _seeds("river_narrow", *_HERON_MILESTONES, label="river_narrow_sparse"),
     ),
+    # HERON under an off-policy learner of others, beside what else a ranking can be made into.
+    "heron_control": _control(),
     # Does it hurt where PPO alone is enough?
     "dense": tuple(_seeds("keyroom_oni", 500_000)),
     # The same, longer: goes on from the runs of "dense" and "soundness".

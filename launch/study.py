@@ -3,7 +3,8 @@
     <out>/<job>.json          a finished job: curve, evaluation at each milestone, command, versions
     <runs>/<job>/             its run folder, as ``yendor train`` leaves it
 
-A job whose JSON exists is done. A job whose run folder exists goes on from its newest checkpoint.
+A job whose JSON exists is done. A job whose run folder exists goes on from its newest checkpoint. Jobs of ``yendor
+control``, which take minutes, have no run folder and begin anew.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from launch.checkpoint import steps_of
 from launch.durable import write_atomic
 from launch.metrics import read_metrics
 from launch.run_folder import installed_versions
-from launch.studies import Job
+from launch.studies import AnyJob, ControlJob, Job
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _CURVE = (
@@ -53,7 +54,7 @@ class Study:
         say: told of starts and ends.
     """
 
-    jobs: Sequence[Job]
+    jobs: Sequence[AnyJob]
     out: Path
     runs: Path
     parallel: int = 2
@@ -81,12 +82,13 @@ class Study:
                 signal.signal(number, handler)
         return all(self._result(job).exists() for job in self.jobs)
 
-    def _start(self, job: Job) -> subprocess.Popen[bytes]:
+    def _start(self, job: AnyJob) -> subprocess.Popen[bytes]:
         log = (self.runs / f"{job.name}.log").open("ab")
         command = [
             sys.executable,
             "-m",
             "launch.study",
+            type(job).__name__,
             json.dumps(asdict(job)),
             str(self.out),
             str(self.runs),
@@ -108,7 +110,7 @@ class Study:
         for process in self._running.values():
             process.wait()
 
-    def _result(self, job: Job) -> Path:
+    def _result(self, job: AnyJob) -> Path:
         return self.out / f"{job.name}.json"
 
 
@@ -153,6 +155,17 @@ def run_job(job: Job, out: Path, runs: Path, parallel: int = 1) -> None:
         "captions": _captions(folder),
     }
     write_atomic(out / f"{job.name}.json", json.dumps(result))
+
+
+def run_control_job(job: ControlJob, out: Path, runs: Path, parallel: int = 1) -> None:
+    """Run the one command, which writes the job's JSON itself; see ``run_job``."""
+    from launch.cli import main
+
+    _checked(main(["control", job.env, *job.flags, "--seed", str(job.seed), "--json", str(out / f"{job.name}.json")]))
+
+
+RUNNERS: Mapping[type[Any], Callable[[Any, Path, Path, int], None]] = {Job: run_job, ControlJob: run_control_job}
+"""``{class of jobs: what runs one}``."""
 
 
 def _train_to(job: Job, steps: int, runs: Path) -> None:
@@ -204,10 +217,6 @@ def _captions(folder: Path) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    _job = json.loads(sys.argv[1])
-    run_job(
-        Job(**_job | {"milestones": tuple(_job["milestones"]), "flags": tuple(_job["flags"])}),
-        Path(sys.argv[2]),
-        Path(sys.argv[3]),
-        int(sys.argv[4]),
-    )
+    (_class,) = (known for known in RUNNERS if known.__name__ == sys.argv[1])
+    _fields = {name: tuple(x) if isinstance(x, list) else x for name, x in json.loads(sys.argv[2]).items()}
+    RUNNERS[_class](_class(**_fields), Path(sys.argv[3]), Path(sys.argv[4]), int(sys.argv[5]))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from agents.statistics import difference_interval, t_interval
+from launch.control_figures import CONTROL_STUDY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,12 +83,14 @@ FIGURES: Mapping[str, tuple[Panel, ...]] = {
 Runs = Mapping[str, Sequence[Mapping[str, Any]]]
 """``{name without -seedN: results of its seeds}``."""
 
+_TABLES_OF_THEIR_OWN = ("coverage", CONTROL_STUDY)
+
 
 def load(folder: Path) -> Runs:
     """Every finished job below a folder; where two studies hold the same job, the longer run counts."""
     longest: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.glob("*/*-seed*.json")):
-        if path.parent.name == "coverage":
+        if path.parent.name in _TABLES_OF_THEIR_OWN:
             continue
         result = json.loads(path.read_text())
         steps = max(map(int, result["evaluations"]))

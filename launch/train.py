@@ -51,9 +51,10 @@ from launch.ray_session import ray_session
 from launch.run_folder import RunFolder
 from launch.stopping import StopRequest
 from launch.training_run import TrainingRun, TrainSummary
-from launch.wiring import build_games, build_labeller, build_learning, build_worker, num_streams_of
+from launch.wiring import build_games, build_labeller, build_learning, build_worker
 from launch.workers import LocalPool, RayPool, WorkerPool
 from rewards.labels.labeller import LabellerError
+from rewards.labels.prompts import PromptSpec
 from rewards.labels.store import LabelStore, LabelStoreError
 
 
@@ -84,7 +85,9 @@ def train(
         if config.rollout.num_workers > 0:
             stack.enter_context(ray_session(config.ray_address, config.rollout.num_workers + 1))
         with _as_run_error():
-            feed = stack.enter_context(_feed(config, folder)) if config.uses_labels else None
+            feed = stack.enter_context(_feed(config, folder, folder.run_id)) if config.labels_captions else None
+            of_play = f"{folder.run_id}/play", config.labels.play_spec()  # its budget is its own
+            play_feed = stack.enter_context(_feed(config, folder, *of_play)) if config.labels_play else None
         placement = _placement(config, folder, progress)
         stack.callback(placement.close)
         # Ray and the games put handlers of their own in place when they start; this run ends them itself.
@@ -93,7 +96,7 @@ def train(
             folder.path, tensorboard=config.logging.tensorboard, resume_step=saved.step if saved else None
         )
         stack.callback(writer.close)
-        run = TrainingRun(config, folder, placement, feed, writer, progress)
+        run = TrainingRun(config, folder, placement, feed, writer, progress, play_feed)
         if saved is not None:
             run.restore(saved)
         with _as_run_error():
@@ -128,13 +131,13 @@ def _reporter(folder: RunFolder, progress: Progress) -> Any:
 
 
 @contextmanager
-def _feed(config: TrainConfig, folder: RunFolder) -> Iterator[LabelFeed]:
+def _feed(config: TrainConfig, folder: RunFolder, run_id: str, spec: PromptSpec | None = None) -> Iterator[LabelFeed]:
     store_path = str((config.labels.path or folder.path / "labels.sqlite").absolute())
     LabelStore(store_path).close()  # where it cannot be used, that is said here rather than by an actor
     if config.rollout.num_workers > 0:
-        feed: LabelFeed = RayFeed(config, store_path, folder.run_id)
+        feed: LabelFeed = RayFeed(config, store_path, run_id, spec)
     else:
-        feed = ThreadFeed(*build_labeller(config, store_path, folder.run_id))
+        feed = ThreadFeed(*build_labeller(config, store_path, run_id, spec))
     try:
         yield feed
     finally:
@@ -157,7 +160,7 @@ def build_placement(config: TrainConfig, on_death: Callable[[int, str], None]) -
     """
     if config.placement == "symmetric":
         return SymmetricPlacement(config, on_death)
-    num_streams = num_streams_of(config)
+    num_streams = len(config.reward.streams)
     if config.rollout.num_workers == 0:
         worker = build_worker(config, 0, num_streams)
         pool: WorkerPool = LocalPool(worker)

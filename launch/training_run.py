@@ -11,16 +11,19 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from envs.actions import union_of_names
 from envs.phases import Phases
 from launch import checkpoint as checkpoints
 from launch.annotation import Annotation
 from launch.config import TrainConfig
 from launch.durable import write_atomic
+from launch.judging import Judging
 from launch.label_feed import LabelFeed
-from launch.learning import UpdateReport
+from launch.learning import Lessons, UpdateReport
 from launch.ledger import CaptionLedger, RecentSums
 from launch.metrics import MetricsWriter, WindowedEpisodes
 from launch.placement import Placement
@@ -28,10 +31,14 @@ from launch.profile import Profile
 from launch.progress import Progress
 from launch.run_folder import RunFolder, installed_versions
 from launch.stopping import StopRequest
-from launch.wiring import PROFILED_SPANS, build_caption_model
-from rewards.oni.caption_model import Values
+from launch.wiring import PROFILED_SPANS, build_caption_model, build_heron_trainer
+from rewards.heron.config import TreeConfig
+from rewards.heron.human import pairs_in_file
+from rewards.heron.scorer import Scorer
 
 CAPTIONS_FILE = "captions.json"
+HERON_FILE = "heron.json"
+"""The preference tree and how its reward model fares, as of the last checkpoint."""
 SUMMARY_FILE = "summary.json"
 
 
@@ -59,6 +66,7 @@ class TrainingRun:
         feed: the labeller; None where no reward asks for labels.
         writer: takes metrics.
         progress: told of metrics and events.
+        play_feed: the labeller of pairs of segments; None where HERON's model learns from others.
     """
 
     def __init__(
@@ -69,6 +77,7 @@ class TrainingRun:
         feed: LabelFeed | None,
         writer: MetricsWriter,
         progress: Progress,
+        play_feed: LabelFeed | None = None,
     ) -> None:
         self.config, self.folder = config, folder
         self.placement = placement
@@ -78,6 +87,10 @@ class TrainingRun:
         self.phases.spans_left = PROFILED_SPANS if config.profile else 0
         self._profile = Profile(folder.path) if config.profile else None
         self.annotation = None if feed is None else self._annotation(feed)
+        self.heron = build_heron_trainer(config)
+        self.judging = None if play_feed is None else self._judging(play_feed)
+        self._dead_factors: set[str] = set()
+        """Factors of which the log says that they are constant."""
         self.episodes = WindowedEpisodes()
         self.ledger, self.part_sums = CaptionLedger(), RecentSums()
         self.times: dict[str, float] = {}
@@ -93,22 +106,38 @@ class TrainingRun:
             build_caption_model(self.config),
             waits=self.config.labels.mode == "barrier",
             phases=self.phases,
-            on_outage=self._on_outage,
+            on_outage=partial(self._on_outage, "captions"),
         )
 
-    def _on_outage(self, problem: str | None) -> None:
+    def _judging(self, feed: LabelFeed) -> Judging:
+        heron = self.config.reward.heron
+        assert isinstance(heron, TreeConfig) and self.heron is not None, "only a model of preferences asks for them"
+        return Judging(
+            self.heron,
+            heron.table(),
+            feed,
+            pairs_per_update=heron.judges.pairs_per_update,
+            seed=self.config.seed,
+            waits=self.config.labels.mode == "barrier",
+            phases=self.phases,
+            on_outage=partial(self._on_outage, "play"),
+        )
+
+    def _on_outage(self, about: str, problem: str | None) -> None:
         if problem is None:
-            self.folder.event("labels_resumed", step=self.steps)
-            self.progress.note("labels come again")
+            self.folder.event("labels_resumed", step=self.steps, about=about)
+            self.progress.note(f"labels of {about} come again")
         else:
-            self.folder.event("labels_stopped", step=self.steps, cause=problem)
-            self.progress.note(f"{problem}; training goes on with the labels there are")
+            self.folder.event("labels_stopped", step=self.steps, about=about, cause=problem)
+            self.progress.note(f"{problem}; training goes on with the labels of {about} there are")
 
     def until(self, stop: StopRequest) -> TrainSummary:
         """Update after update, until the steps are done or a signal came."""
         if self.annotation is not None and self.steps == 0:
             self.annotation.begin()
             self._line_labels = self.annotation.num_known
+        if self.steps == 0:
+            self._take_human_preferences()
         began_at = self.updates
         while self.steps < self.config.total_steps and stop.signal is None:
             self.update()
@@ -122,6 +151,17 @@ class TrainingRun:
             self._write_line()
         return self._finish(stop)
 
+    def _take_human_preferences(self) -> None:
+        """Once, at the beginning; from then on they are part of what is saved."""
+        if self.heron is None:
+            return
+        heron = self.config.reward.heron
+        assert isinstance(heron, TreeConfig)
+        pairs = pairs_in_file(heron, union_of_names(self.config.env.specs()))
+        if pairs is not None:
+            self.heron.take(pairs)
+            self.folder.event("human_preferences", step=self.steps, pairs=len(pairs))
+
     def update(self) -> None:
         """Collect a batch, score it, learn from it."""
         with self.phases.measure("wait"):
@@ -130,10 +170,15 @@ class TrainingRun:
 
     def _learn_from(self, captions: Mapping[int, str]) -> None:
         self.ledger.texts.update(captions)
-        values: Values = [] if self.annotation is None else self.annotation.update(captions)
+        if self.judging is not None:
+            self.judging.update(self.ledger.texts)
+        lessons = Lessons(
+            captions=() if self.annotation is None else self.annotation.update(captions),
+            scorer=self._preferences_learned(),
+        )
         share = min(1.0, self.steps / self.config.total_steps)
         with self.phases.measure("update"):
-            reports = self.placement.learn(values, share)
+            reports = self.placement.learn(lessons, share)
         for phase, seconds in self.phases.take().items():
             self._count_time(phase, seconds)
         if not reports:  # a death undid it
@@ -146,6 +191,27 @@ class TrainingRun:
             spans = [*(report.spans for report in reports), {"driver": self.phases.take_spans()}]
             self._profile.add(spans, sum(report.steps for report in reports))
 
+    def _preferences_learned(self) -> Scorer | None:
+        """A new version of HERON's reward, from the play up to the last update."""
+        if self.heron is None:
+            return None
+        with self.phases.measure("reward_model"):
+            scorer = self.heron.update()
+        if scorer is not None and scorer.version == 1:
+            self.folder.event("heron_begins", step=self.steps, margins=self.heron.margins)
+        return scorer
+
+    def _tell_dead_factors(self) -> None:
+        """Factors that never differ, and those that have begun to."""
+        assert self.heron is not None
+        dead = set(self.heron.dead_factors)
+        for name in sorted(dead - self._dead_factors):
+            self.folder.event("factor_dead", step=self.steps, factor=name)
+            self.progress.note(f"factor '{name}' has been the same in all segments so far: its level decides nothing")
+        for name in sorted(self._dead_factors - dead):
+            self.folder.event("factor_alive", step=self.steps, factor=name)
+        self._dead_factors = dead
+
     def _count_time(self, phase: str, seconds: float) -> None:
         self.times[phase] = self.times.get(phase, 0.0) + seconds
 
@@ -157,6 +223,9 @@ class TrainingRun:
             self.ledger.add(tally)
         if self.annotation is not None:
             self.annotation.count(report.captions)
+        if self.heron is not None:
+            for segments in report.segments:
+                self.heron.add(segments)
 
     def _value_of(self, caption: int) -> float | None:
         return None if self.annotation is None else self.annotation.model.value(caption)
@@ -187,6 +256,14 @@ class TrainingRun:
             known = self.annotation.num_known
             metrics["labels/labels_per_s"] = (known - self._line_labels) / max(1e-9, now - self._line_s)
             self._line_labels = known
+        if self.judging is not None:
+            self.judging.ask_again()
+            metrics |= {f"heron/{name}": value for name, value in self.judging.metrics().items()}
+            if self.annotation is None:
+                metrics |= {f"labels/{name}": value for name, value in self.judging.labeller_metrics().items()}
+        if self.heron is not None:
+            metrics |= {f"heron/{name}": value for name, value in self.heron.metrics().items()}
+            self._tell_dead_factors()
         metrics |= {f"time/{name}_s": seconds / max(1, updates) for name, seconds in self.times.items()}
         metrics["time/steps_per_s"] = (self.steps - self._line_steps) / max(1e-9, now - self._line_s)
         metrics["time/elapsed_s"] = self.elapsed_s
@@ -227,6 +304,9 @@ class TrainingRun:
             "part_sums": self.part_sums.state_dict(),
             "metrics": self._last,
             "annotation": None if self.annotation is None else self.annotation.state_dict(),
+            "heron": None if self.heron is None else self.heron.state_dict(),
+            "judging": None if self.judging is None else self.judging.state_dict(),
+            "dead_factors": sorted(self._dead_factors),
         }
         path = checkpoints.save(
             self.folder.path,
@@ -238,6 +318,9 @@ class TrainingRun:
         )
         captions = json.dumps(self.ledger.most_frequent(self._value_of), indent=1)
         write_atomic(self.folder.path / CAPTIONS_FILE, captions)
+        if self.heron is not None:
+            report = json.dumps(self.heron.report().as_json(), indent=1)
+            write_atomic(self.folder.path / HERON_FILE, report)
         self.folder.event("checkpoint", step=self.steps, path=path.name)
         for worker in self.placement.recycle(state["placement"]):
             self.folder.event("worker_recycled", step=self.steps, worker=worker)
@@ -257,6 +340,11 @@ class TrainingRun:
         if self.annotation is not None:
             self.annotation.load_state_dict(state["annotation"])
             self._line_labels = self.annotation.num_known
+        if self.heron is not None:
+            self.heron.load_state_dict(state["heron"])
+        if self.judging is not None:
+            self.judging.load_state_dict(state["judging"])
+        self._dead_factors = set(state["dead_factors"])
         self.folder.event("resumed", step=self.steps, checkpoint=saved.path.name)
         self.progress.note(f"resumed at step {self.steps:,} from {saved.path.name}")
 

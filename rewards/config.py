@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from envs.data import Config
 from rewards.heron.config import HeronConfig, TreeConfig
 from rewards.oni.config import OniConfig, RetrievalConfig
@@ -19,3 +21,15 @@ class RewardConfig(Config):
     """What play is worth by a ranking of factors."""
     extrinsic: StreamConfig = StreamConfig()
     intrinsic: StreamConfig = StreamConfig()
+
+    @property
+    def parts(self) -> Mapping[str, PartConfig]:
+        """Every part by the name of its field."""
+        return {"env": self.env, "oni": self.oni, "heron": self.heron}
+
+    @property
+    def streams(self) -> dict[str, StreamConfig]:
+        """The streams that a part with a positive weight feeds, in the order of the value heads."""
+        fed = {part.stream for part in self.parts.values() if part.weight > 0}
+        streams = {"extrinsic": self.extrinsic, "intrinsic": self.intrinsic}
+        return {name: config for name, config in streams.items() if name in fed}

@@ -53,41 +53,54 @@ class RewardMix:
         self._moments = {name: RunningMoments() for name in names}
 
     @property
-    def gammas(self) -> list[float]:
-        """Discount of each stream."""
-        return [stream.gamma for stream in self.streams.values()]
-
-    @property
     def version(self) -> int:
         """Rises whenever an ingredient's does."""
         return sum(ingredient.model.version for ingredient in self._ingredients)
 
-    def initial_state(self, num_games: int) -> list[State]:
-        """Each ingredient's memory of the running episodes."""
-        return [ingredient.model.initial_state(num_games) for ingredient in self._ingredients]
+    def initial_state(self, num_games: int) -> State:
+        """Each ingredient's memory of the running episodes, and each part's discounted sum where that is needed."""
+        sums = {
+            name: np.zeros(num_games)
+            for ingredient in self._ingredients
+            for name in ingredient.model.part_names
+            if ingredient.config.normalise == "return"
+        }
+        return {"models": [i.model.initial_state(num_games) for i in self._ingredients], "sums": sums}
 
-    def score(self, rollout: Rollout, state: Sequence[State]) -> tuple[RewardOutput, list[State]]:
-        """Streams [T, B, S] and named parts, and every ingredient's memory after the rollout."""
+    def score(self, rollout: Rollout, state: State) -> tuple[RewardOutput, State]:
+        """Streams [T, B, S] and named parts, and the memory after the rollout."""
         parts: dict[str, RewardPart] = {}
         memories: list[State] = []
+        sums = dict(state["sums"])
         terms: dict[str, list[np.ndarray]] = {name: [] for name in self.streams}
-        for ingredient, memory in zip(self._ingredients, state, strict=True):
+        for ingredient, memory in zip(self._ingredients, state["models"], strict=True):
             found, memory = ingredient.model.score(rollout, memory)
             memories.append(memory)
             parts |= found
-            if ingredient.config.weight > 0:
-                terms[ingredient.config.stream].extend(
-                    self._term(name, part, ingredient.config) for name, part in found.items()
-                )
+            config = ingredient.config
+            if config.weight > 0:
+                for name, part in found.items():
+                    samples = part.value[part.valid]
+                    if config.normalise == "return":
+                        gamma = self.streams[config.stream].gamma
+                        samples, sums[name] = discounted_sums(part, rollout.done, gamma, sums[name])
+                    terms[config.stream].append(self._term(name, part, config, samples))
         streams = [_combine(terms[name], config) for name, config in self.streams.items()]
-        return RewardOutput(streams=np.stack(streams, axis=-1), parts=parts), memories
+        return RewardOutput(streams=np.stack(streams, axis=-1), parts=parts), {"models": memories, "sums": sums}
 
-    def _term(self, name: str, part: RewardPart, config: PartConfig) -> np.ndarray:
-        """The weighted part; what is invalid has no say: 0 in a sum, 1 in a product."""
+    def _term(self, name: str, part: RewardPart, config: PartConfig, samples: np.ndarray) -> np.ndarray:
+        """The weighted part; what is invalid has no say: 0 in a sum, 1 in a product.
+
+        Args:
+            name: the part's.
+            part: [T, B].
+            config: the part's.
+            samples: numbers whose standard deviation it is divided by, where it is normalised.
+        """
         value = part.value
-        if config.normalise == "std":
+        if config.normalise != "none":
             running = self._moments[name]
-            for batch in self.group.gather(moments(value[part.valid])):
+            for batch in self.group.gather(moments(samples)):
                 running.merge(batch)
             value = value / running.std
         value = config.weight * value
@@ -109,6 +122,28 @@ class RewardMix:
             ingredient.model.load_state_dict(learned)
         for name, running in self._moments.items():
             running.load_state_dict(state["moments"][name])
+
+
+def discounted_sums(
+    part: RewardPart, done: np.ndarray, gamma: float, before: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a part has come to in the running episodes: ``sum_t = gamma * sum_(t-1) + value_t``.
+
+    Args:
+        part: [T, B]; what is invalid adds nothing.
+        done: bool [T, B]; the sum begins at 0 after an end.
+        gamma: discount.
+        before: float64 [B], the sums before the first step.
+
+    Returns:
+        float64 [T, B], and [B] to go on with.
+    """
+    value = np.where(part.valid, part.value, 0.0)
+    sums = np.empty(value.shape)
+    for t, row in enumerate(value):
+        sums[t] = before = gamma * before + row
+        before = np.where(done[t], 0.0, before)
+    return sums, before
 
 
 def _combine(terms: Sequence[np.ndarray], config: StreamConfig) -> np.ndarray:

@@ -25,8 +25,10 @@ class PartConfig(Config):
     """Factor of the part; 0 switches it off (the environment's own is still measured)."""
     stream: Literal["extrinsic", "intrinsic"] = "extrinsic"
     """The stream, and so the value head, that it feeds."""
-    normalise: Literal["none", "std"] = "none"
-    """Divide by the running standard deviation of the part's valid values."""
+    normalise: Literal["none", "std", "return"] = "none"
+    """std: divide by the running standard deviation of the part's valid values. return: by that of its discounted
+    sums, so that a dense part weighs what it comes to in an episode, and not what it pays a step (Burda et al. 2018,
+    arXiv 1810.12894, section 2.4)."""
     clip: Annotated[float, Field(gt=0.0)] | None = None
     """Bound of the weighted part, both ways."""
     bound: Literal["none", "clip", "delta"] = "none"

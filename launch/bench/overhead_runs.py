@@ -23,7 +23,7 @@ from launch.bench.yendor_training import Silent
 from launch.config import TrainConfig
 from launch.errors import UserError
 from launch.label_feed import LabelFeed, ThreadFeed
-from launch.learning import Learning
+from launch.learning import Learning, Lessons
 from launch.metrics import MetricsWriter
 from launch.placement import SplitPlacement
 from launch.run_folder import RunFolder
@@ -35,7 +35,6 @@ from launch.wiring import (
     build_labeller,
     build_learning,
     build_model,
-    num_streams_of,
 )
 from launch.workers import LocalPool
 
@@ -54,7 +53,7 @@ class Variant:
     """Fields of ``TrainConfig`` by dotted path."""
 
 
-PHASES = ("games", "inference", "captions", "record", "labels", "reward_model", "score", "learn")
+PHASES = ("games", "inference", "captions", "record", "labels", "reward_model", "score", "segments", "learn")
 """Parts of an update that are timed by themselves; everything else is ``rest``."""
 
 
@@ -180,7 +179,7 @@ def _worker(config: TrainConfig, *, captions: bool) -> RolloutWorker:
     games: Any = build_games(config, rollout.games_per_worker, TrainingSeeds(config.seed, 0, rollout.games_per_worker))
     if not captions:  # a worker names the messages of all games that say they give some
         games.spec = replace(games.spec, has_messages=False)
-    model = build_model(config, games.spec, num_streams_of(config))
+    model = build_model(config, games.spec, len(config.reward.streams))
     policy = TorchPolicy(model, torch.device("cpu"), config.ppo.precision)
     return RolloutWorker(games, policy, rollout.num_steps, config.seed, 0)
 
@@ -209,7 +208,7 @@ class Loop:
         learner, phases = self._learning.learner, self._learning.phases
         collected = self._worker.collect()
         if self._annotation is not None:
-            self._learning.values.apply(self._annotation.update(collected.rollout.new_captions))
+            self._learning.take(Lessons(captions=self._annotation.update(collected.rollout.new_captions)))
         outputs = self._learning.score([collected])
         with phases.measure("learn"):
             learner.update([collected.rollout], outputs)

@@ -1,8 +1,9 @@
-"""What ONI's three rewards add to the time of training: the same updates with and without each, in turn.
+"""What learned rewards add to the time of training: the same updates with and without each, in turn.
 
 Every variant is the run that ``yendor train`` makes, with one process that does everything. Plain PPO names no
 messages; the others name, count and label them (by a client that answers at once and costs nothing, so that only
-our own work is measured), let the caption model learn, pay captions, and learn a second value head.
+our own work is measured), let the caption model learn, pay captions, and learn a second value head. HERON has games
+compute the columns of the schema that it reads, cuts play into segments, and lets its model learn from them.
 
 All variants play the same games with the same actions: the learning rate is next to nothing. They take turns
 update by update, in an order drawn anew each time.
@@ -11,7 +12,7 @@ update by update, in an order drawn anew each time.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +26,17 @@ if TYPE_CHECKING:
     from launch.bench.overhead_runs import Spent, Variant
 
 PLAIN = "plain PPO"
-KINDS = ("retrieval", "classification", "ranking")
+ONI = ("retrieval", "classification", "ranking")
+HERON = "heron"
+BOTH = "heron, classification"
+
+
+LEARNED = ("labels", "reward_model", "score", "segments")
+"""Phases of a learned reward: asking, training, scoring, cutting segments."""
 
 
 class RewardsBench(TurnsBench):
-    """What ONI's rewards add to the time of training."""
+    """What ONI's rewards and HERON's add to the time of training."""
 
     task: str = "MiniHack-KeyRoom-S5-v0"
     """A task id."""
@@ -42,10 +49,14 @@ def variants() -> dict[str, Variant]:
     from launch.bench.overhead_runs import Variant
 
     labelled = {"labels.client.kind": "scripted", "reward.oni.weight": 0.1}
+    preferring = {"reward.heron.weight": 0.1}
     found = {PLAIN: Variant(metrics=True)}
-    for kind in KINDS:
+    for kind in ONI:
         changes = labelled | {"reward.oni.kind": kind}
         found[kind] = Variant(captions=True, labels=True, metrics=True, changes=changes)
+    found[HERON] = Variant(captions=True, metrics=True, changes=preferring)
+    both = found["classification"]
+    found[BOTH] = replace(both, changes=both.changes | preferring)
     return found
 
 
@@ -63,7 +74,7 @@ def measure(flags: RewardsBench) -> tuple[str, dict[str, Any]]:
     plain = spent[PLAIN]
     summary = {
         "plain_steps_per_s": flags.batch / median(s.wall_s for s in plain),
-        "rewards": {kind: summarise(spent[kind], plain, flags.batch) for kind in KINDS},
+        "rewards": {name: summarise(own, plain, flags.batch) for name, own in spent.items() if name != PLAIN},
     }
     measurements = {name: [asdict(s) for s in own] for name, own in spent.items()}
     return table(summary), {"summary": summary, "measurements": measurements}
@@ -79,8 +90,8 @@ def summarise(own: Sequence[Spent], plain: Sequence[Spent], steps: int) -> dict[
 
     Returns:
         ``ratio`` of the speeds (median over updates) with its 95 % interval, by wall clock and by CPU time; what
-        the phases that only a reward has cost (``labels``, ``reward_model``, ``captions``); and the share of the
-        reward model in the learner's time (``learn`` and ``reward_model`` together).
+        the phases that only a reward has cost (``LEARNED``, ``captions``); the share of the reward model in the
+        learner's time (``learn`` and ``reward_model`` together) and in the run's; and the share of ``LEARNED`` in it.
     """
     found: dict[str, Any] = {}
     for clock in ("wall_s", "cpu_s"):
@@ -88,11 +99,12 @@ def summarise(own: Sequence[Spent], plain: Sequence[Spent], steps: int) -> dict[
         low, high = median_interval(ratios)
         found[f"ratio_{clock[:-2]}"] = {"median": float(np.median(ratios)), "low": low, "high": high}
     whole_s = np.array([o.wall_s for o in own])
-    for phase in ("captions", "labels", "reward_model"):
+    for phase in ("captions", *LEARNED):
         found[phase] = cost(np.array([o.phases[phase] for o in own]), whole_s, steps)
     model_s, learn_s = (sum(o.phases[phase] for o in own) for phase in ("reward_model", "learn"))
     found["reward_model_share_of_learner"] = model_s / (model_s + learn_s)
     found["reward_model_share_of_run"] = model_s / float(whole_s.sum())
+    found["learned_share_of_run"] = sum(o.phases[phase] for o in own for phase in LEARNED) / float(whole_s.sum())
     return found
 
 
@@ -100,14 +112,15 @@ def table(summary: Mapping[str, Any]) -> str:
     """The ratios for people."""
     lines = [
         f"plain PPO: {summary['plain_steps_per_s']:,.0f} steps/s",
-        f"{'':<16}{'of its speed':>13}  {'95 % interval':<16}{'by CPU time':>12}  {'95 % interval':<16}"
-        f"{'reward model, of learner':>25}{'of run':>8}",
+        f"{'':<24}{'of its speed':>13}  {'95 % interval':<16}{'by CPU time':>12}  {'95 % interval':<16}"
+        f"{'reward model, of learner':>25}{'of run':>8}{'with scoring':>14}",
     ]
-    for kind, found in summary["rewards"].items():
+    for name, found in summary["rewards"].items():
         wall, cpu = found["ratio_wall"], found["ratio_cpu"]
         lines.append(
-            f"{kind:<16}{wall['median']:>13.3f}  {_interval(wall):<16}{cpu['median']:>12.3f}  {_interval(cpu):<16}"
+            f"{name:<24}{wall['median']:>13.3f}  {_interval(wall):<16}{cpu['median']:>12.3f}  {_interval(cpu):<16}"
             f"{found['reward_model_share_of_learner']:>25.2%}{found['reward_model_share_of_run']:>8.2%}"
+            f"{found['learned_share_of_run']:>14.2%}"
         )
     return "\n".join(lines)
 

@@ -15,9 +15,10 @@ BENCHES = {
     "train": ("launch.bench.train", "TrainBench", "training: our PPO beside Stable-Baselines3's and sample-factory's"),
     "env": ("launch.bench.env", "EnvBench", "the games alone: ours beside gymnasium.make"),
     "overhead": ("launch.bench.overhead", "OverheadBench", "training: what captions, labels, features, ... add to it"),
-    "rewards": ("launch.bench.rewards", "RewardsBench", "training: what ONI's three rewards add to it"),
+    "rewards": ("launch.bench.rewards", "RewardsBench", "training: what ONI's rewards and HERON's add to it"),
     "label": ("launch.bench.label", "LabelBench", "labels: our client through a server, beside vLLM in one process"),
     "judges": ("launch.bench.judges", "JudgesBench", "captions: lexicon and reward models beside grades by hand"),
+    "comparisons": ("launch.bench.comparisons", "ComparisonsBench", "HERON: pairs of segments that its tree compares"),
     "soak": ("launch.bench.soak", "SoakBench", "the games alone: does memory grow over many resets?"),
 }
 """``{name: (module, its configuration class, what is measured)}``; a module's ``measure`` takes an instance of the

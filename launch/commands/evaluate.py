@@ -1,4 +1,4 @@
-"""``yendor eval RUN [--tasks ID] [--episodes N] [--seeds FILE] [--json OUT]``."""
+"""``yendor eval RUN [--tasks ID] [--episodes N] [--seeds FILE] [--record] [--json OUT]``."""
 
 from __future__ import annotations
 
@@ -46,6 +46,8 @@ class EvaluateFlags(Config):
     """Processes that play side by side; 0 plays in this one."""
     games_per_worker: Annotated[int, Field(gt=0)] = 16
     """Games that each process steps side by side."""
+    record: bool = False
+    """Also keep what each episode showed, step by step, beside its JSON file (.npz)."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -124,12 +126,15 @@ def _evaluate(source: PolicySource, task: str, seeds: Sequence[EpisodeSeeds], fl
         noise_seed=flags.noise_seed,
         num_workers=flags.workers,
         games_per_worker=flags.games_per_worker,
+        record=flags.record,
     )
     console = Console()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         shown = bar.add_task(task, total=len(seeds))
         row, results = run_evaluation(evaluation, lambda done, total: bar.update(shown, completed=done, total=total))
     _print(row, source, console)
+    if flags.record:
+        console.print(f"records are in {evaluation.episodes_folder}", highlight=False, soft_wrap=True)
     return description(evaluation) | {"summary": row, "episodes": [asdict(result) for result in results]}
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launch.arguments import parse, validate
-from launch.checks import check_label_store, check_startable, with_placement
+from launch.checks import check_label_store, check_preferences, check_startable, with_placement
 from launch.config import TrainConfig, may_change_on_resume
 from launch.errors import UserError
 from launch.language_model import settled
@@ -52,6 +52,7 @@ def run(argv: Sequence[str]) -> int:
     name, *flags = arguments
     config = parse(preset(name), flags, f"yendor train {name}")
     check_startable(config)
+    check_preferences(config)
     config = with_placement(config)
     if dry_run:
         return _show(config)
@@ -104,7 +105,9 @@ def processes(config: TrainConfig) -> list[str]:
         labeller = "an async Ray actor"
     if config.uses_labels:
         store = config.labels.path or "labels.sqlite in the run's folder"
-        lines.append(f"labeller ({_annotator(config)}) as {labeller}, storing in {store}")
+        asked = {"captions": config.labels_captions, "stretches of play": config.labels_play}
+        for about in (about for about, is_asked in asked.items() if is_asked):
+            lines.append(f"labeller of {about} ({_annotator(config)}) as {labeller}, storing in {store}")
         if config.asks_language_model and config.llm.serve:
             lines.append(f"vLLM server of {config.llm.serve}, in a process group of its own")
     return lines

@@ -5,6 +5,7 @@ What is read, all of it optional but ``config.json``:
 * ``metrics.jsonl``: the curves.
 * ``events.jsonl``: resumes, worker deaths, errors; ``command`` and ``versions`` of a ``started`` event.
 * ``captions.json``: a list of ``{"text", "count", "label", "paid"}``.
+* ``heron.json``: the preference tree, ``rewards.heron.report.HeronReport``.
 * ``eval/*.json``: the summaries that ``launch.evaluation`` writes; other files there are passed over.
 """
 
@@ -22,7 +23,7 @@ from markupsafe import Markup
 from launch.durable import write_atomic
 from launch.metrics import GLOSSARY, read_metrics
 from launch.progress import duration
-from launch.report import formats, tables
+from launch.report import formats, preference_tree, tables
 from launch.report.charts import Chart, draw, series_colour
 from launch.report.tables import Rows
 from launch.run_folder import flatten, read_config, read_events
@@ -114,6 +115,7 @@ def _page(run_dir: Path) -> dict[str, Any]:
         "charts": [(title, drawn) for title, drawn in charts if drawn],
         "has_resumes": bool(marks),
         "evaluations": tables.evaluations(run_dir / "eval"),
+        "tree": preference_tree.section(run_dir),
         "captions": tables.captions(run_dir / "captions.json"),
         "config": list(config.items()),
         "events": tables.shown_events(events),

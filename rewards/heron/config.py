@@ -8,12 +8,20 @@ minus says that less is better; a margin, the difference from which two values c
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from envs.data import Config
 from rewards.parts import PartConfig
+
+if TYPE_CHECKING:
+    from envs.protocols import GamesSpec, RewardModel
+    from rewards.heron.factors import FactorTable
+    from rewards.heron.inputs import Encode
+    from rewards.heron.reward import HeronReward
 
 DEFAULT_RANKING = ("success", "alive", "new_tiles", "-turns")
 
@@ -25,6 +33,43 @@ class FactorsConfig(PartConfig):
     """Factor of the part; 0 switches it off."""
     ranking: Annotated[tuple[str, ...], Field(min_length=1)] = DEFAULT_RANKING
     """Factors, the most important first: [-]NAME[=EXPRESSION][@MARGIN]; `yendor rewards factors` lists the names."""
+
+    def table(self) -> FactorTable:
+        """The ranked factors.
+
+        Raises:
+            ValueError: an entry of the ranking cannot be read; one sentence with the place.
+        """
+        from rewards.heron.factors import FactorTable, parse_ranking
+
+        return FactorTable(parse_ranking(self.ranking))
+
+    def columns(self) -> Sequence[str]:
+        """Columns of the schema that games must record.
+
+        Raises:
+            ValueError: see ``table``.
+        """
+        return self.table().columns
+
+    def check_inputs(self) -> None:
+        """Refuse, before a run exists, what a model cannot read.
+
+        Raises:
+            ValueError: a column is unknown or holds text.
+        """
+
+    def build(self, spec: GamesSpec, encode: Encode | None) -> RewardModel:
+        """The reward, to score what is played in some games.
+
+        Args:
+            spec: the games' observations and actions.
+            encode: the policy network's encoder; None where there is none.
+
+        Raises:
+            ValueError: see ``table``.
+        """
+        raise NotImplementedError
 
 
 class ComparisonConfig(Config):
@@ -66,8 +111,12 @@ class ModelConfig(Config):
     """Of AdamW."""
     batch_pairs: PositiveInt = 64
     """Pairs in a gradient step."""
+    judged_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
+    """Most of them that are pairs judged by others than the tree, where there are such."""
     steps_per_update: PositiveInt = 4
     """Gradient steps in one PPO update."""
+    first_steps: PositiveInt = 64
+    """Gradient steps before the first version, all in one PPO update: its reward should not be that of chance."""
     publish_updates: PositiveInt = 1
     """PPO updates between two versions of the reward."""
     min_segments: Annotated[int, Field(ge=8)] = 128
@@ -84,28 +133,103 @@ class ModelConfig(Config):
     """Share of the episodes that only accuracy is measured on."""
 
 
+class JudgesConfig(Config):
+    """Who says which of two segments is better."""
+
+    sources: Annotated[tuple[Literal["tree", "labeller", "human"], ...], Field(min_length=1)] = ("tree",)
+    """tree: the ranking. labeller: the annotator of labels.client, told of each segment in words; after the tree it is
+    asked about the pairs that the tree does not decide, without it about any. human: the pairs in the file below."""
+    pairs_per_update: PositiveInt = 8
+    """Pairs that the labeller is asked about in one PPO update, at most."""
+    human: Path | None = None
+    """JSON lines, each {"first": EPISODE_FILE, "second": EPISODE_FILE, "preferred": "first"|"second"|"equal"}; files
+    of recorded episodes, relative to this one."""
+
+    @model_validator(mode="after")
+    def _stacked(self) -> Self:
+        twice = next((name for at, name in enumerate(self.sources) if name in self.sources[:at]), None)
+        if twice is not None:
+            raise ValueError(f"judges.sources names '{twice}' twice; each judge is asked once")
+        if "tree" in self.sources[1:]:
+            raise ValueError("judges.sources: the tree, which costs nothing, comes before all others")
+        if ("human" in self.sources) != (self.human is not None):
+            raise ValueError("judges.human, the file of pairs, goes with 'human' in judges.sources: give both or none")
+        return self
+
+
 class TreeConfig(FactorsConfig):
-    """HERON: a model of what a preference tree over the ranking prefers."""
+    """HERON: a model of what a preference tree over the ranking prefers, or others who compare play."""
 
     kind: Literal["tree"] = "tree"
     segment_steps: PositiveInt | None = 16
     """Steps of the segments that are compared; none = whole episodes."""
     comparison: ComparisonConfig = ComparisonConfig()
     model: ModelConfig = ModelConfig()
+    judges: JudgesConfig = JudgesConfig()
+
+    @model_validator(mode="after")
+    def _records_hold_no_observations(self) -> Self:
+        if self.model.encoder and self.judges.human is not None:
+            raise ValueError("model.encoder reads observations, which the episodes of judges.human do not hold")
+        return self
+
+    def columns(self) -> Sequence[str]:
+        """Those of the factors, and those that the model reads."""
+        from rewards.heron.inputs import read_columns
+
+        factors = self.table().columns
+        read = () if self.model.encoder else read_columns(self.model, factors)
+        return tuple(dict.fromkeys((*factors, *read)))
+
+    def check_inputs(self) -> None:
+        """See ``FactorsConfig.check_inputs``."""
+        from rewards.heron.inputs import ColumnInputs
+
+        ColumnInputs(self.model.inputs)
+
+    def build(self, spec: GamesSpec, encode: Encode | None) -> HeronReward:
+        """See ``FactorsConfig.build``; it pays nothing before it is given a version of the model."""
+        from rewards.heron.inputs import step_inputs
+        from rewards.heron.reward import HeronReward
+
+        return HeronReward(step_inputs(self.model, self.table().columns, spec, encode))
 
 
-class WeightedSumConfig(FactorsConfig):
+class SumConfig(FactorsConfig):
+    """What the sums of factors share."""
+
+    def weights(self, num_factors: int) -> tuple[float, ...]:
+        """Of each factor, the most important first."""
+        raise NotImplementedError
+
+    def build(self, spec: GamesSpec, encode: Encode | None) -> RewardModel:
+        """See ``FactorsConfig.build``."""
+        from rewards.heron.sums import FactorSum
+
+        table = self.table()
+        return FactorSum(table, self.weights(len(table.names)))
+
+
+class WeightedSumConfig(SumConfig):
     """The factors' weighted sum: what reward engineering does."""
 
     kind: Literal["weighted_sum"] = "weighted_sum"
     beta: PositiveFloat = 0.5
     """A factor weighs this power of its place: 1, beta, beta squared, ..."""
 
+    def weights(self, num_factors: int) -> tuple[float, ...]:
+        """Of each factor, the most important first."""
+        return tuple(self.beta**place for place in range(num_factors))
 
-class PowersOfTenConfig(FactorsConfig):
+
+class PowersOfTenConfig(SumConfig):
     """The factors' sum with a weight of ten to the number of less important ones."""
 
     kind: Literal["powers_of_ten"] = "powers_of_ten"
+
+    def weights(self, num_factors: int) -> tuple[float, ...]:
+        """Of each factor, the most important first; the last one's is 1."""
+        return tuple(10.0 ** (num_factors - 1 - place) for place in range(num_factors))
 
 
 HeronConfig = Annotated[TreeConfig | WeightedSumConfig | PowersOfTenConfig, Field(discriminator="kind")]

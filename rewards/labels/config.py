@@ -23,6 +23,10 @@ class AnnotatorConfig(Config):
         """Whether the language model, named or not, is asked for labels."""
         return False
 
+    def judges_play(self, llm: LLMConfig) -> bool:
+        """Whether it can tell which of two stretches of play is better, too."""
+        return True
+
     def check(self, llm: LLMConfig, goal: str) -> None:
         """Say before anything starts what would end labelling at the first question.
 
@@ -47,6 +51,10 @@ class LexiconClientConfig(AnnotatorConfig):
         from rewards.labels.clients import LexiconClient
 
         return LexiconClient(self._lexicon())
+
+    def judges_play(self, llm: LLMConfig) -> bool:
+        """Its rules are about messages."""
+        return False
 
     def _lexicon(self) -> Lexicon:
         from rewards.labels.lexicon import Lexicon
@@ -111,6 +119,10 @@ class AutoClientConfig(AnnotatorConfig):
     def asks_language_model(self, llm: LLMConfig) -> bool:
         """Where there is one."""
         return llm.is_named
+
+    def judges_play(self, llm: LLMConfig) -> bool:
+        """Where there is a language model."""
+        return self._chosen(llm).judges_play(llm)
 
     def build(self, llm: LLMConfig) -> LabelClient:
         """The client."""
@@ -202,9 +214,16 @@ class LabelsConfig(Config):
             ValueError: the wording is of the other kind.
         """
         spec = PromptSpec(self.prompt_version or newest_version(is_pair=asks_pairs), self.goal)
+        wanted = "pairs" if asks_pairs else "single captions"
+        if spec.subject != "message":
+            raise ValueError(f"labels.prompt_version {spec.version} asks about play, the reward needs {wanted}")
         if spec.is_pair != asks_pairs:
             raise ValueError(
                 f"labels.prompt_version {spec.version} asks about {'pairs' if spec.is_pair else 'single captions'}, "
-                f"the reward needs {'pairs' if asks_pairs else 'single captions'}"
+                f"the reward needs {wanted}"
             )
         return spec
+
+    def play_spec(self) -> PromptSpec:
+        """The question that every pair of stretches of play is asked with: the newest wording, with this goal."""
+        return PromptSpec(newest_version(is_pair=True, subject="stretch"), self.goal)

@@ -1,7 +1,7 @@
-"""What an annotator is asked about a caption or a pair of captions, and how its answer is read.
+"""What an annotator is asked about captions or stretches of play, and how its answer is read.
 
 A prompt's version names its wording and its reading rule: a change of either is a new version, since
-labels are stored under it. Everything fixed comes first and the captions last, so that a server with
+labels are stored under it. Everything fixed comes first and what is judged last, so that a server with
 prefix caching computes the instructions once.
 """
 
@@ -11,6 +11,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Literal
 
 from rewards.labels.questions import Question
 
@@ -34,7 +35,10 @@ GOALS: Mapping[str, str] = MappingProxyType(
 """Goals with a name; a goal may also be a sentence of the user's own."""
 
 PAIR_VALUES: Mapping[str, float] = MappingProxyType({"first": 1.0, "second": 0.0, "equal": 0.5})
-"""What each verdict on a pair means for the first caption."""
+"""What each verdict on a pair means for the first of the two."""
+
+Subject = Literal["message", "stretch"]
+"""What is judged: a caption, or a stretch of play in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,7 @@ class _Wording:
     values: Mapping[str, float]
     """The choices, and what each is worth."""
     is_pair: bool = False
+    subject: Subject = "message"
 
 
 _GAME = (
@@ -76,6 +81,23 @@ _WORDINGS: Mapping[str, _Wording] = MappingProxyType(
             PAIR_VALUES,
             is_pair=True,
         ),
+        "segments-1": _Wording(
+            "You judge the play of the computer game NetHack (or of one of its small training levels). The player "
+            "wants to {goal}.\n\n"
+            "You are shown two stretches of play of the same task. Of each you are told how many actions it took, "
+            "whether the episode ended with it, what was measured, and the different messages that the game printed, "
+            "in the order in which they first came, with how often each came. In messages N stands for any number and "
+            "_ for a name, a letter or a text that does not matter. Ask yourself what happened in the game in each "
+            "case, and which of the two stretches brought the player closer to that goal.\n\n"
+            "Verdicts:\n"
+            "first: the first stretch is the better play.\n"
+            "second: the second stretch is the better play.\n"
+            "equal: neither is better than the other.\n\n"
+            "Answer with exactly one word: first, second or equal.",
+            PAIR_VALUES,
+            is_pair=True,
+            subject="stretch",
+        ),
     }
 )
 
@@ -104,8 +126,13 @@ class PromptSpec:
 
     @property
     def is_pair(self) -> bool:
-        """The question is about two captions."""
+        """The question is about two captions, or two stretches of play."""
         return self._wording.is_pair
+
+    @property
+    def subject(self) -> Subject:
+        """What is judged."""
+        return self._wording.subject
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -127,10 +154,11 @@ class PromptSpec:
         return _WORDINGS[self.version]
 
     def ask(self, question: Question) -> str:
-        """The part that shows the captions (a chat's user message)."""
+        """The part that shows what is judged (a chat's user message)."""
+        subject = self.subject
         if self.is_pair:
-            return f"First message:\n{question.text}\n\nSecond message:\n{question.second_text}"
-        return f"Message:\n{question.text}"
+            return f"First {subject}:\n{question.text}\n\nSecond {subject}:\n{question.second_text}"
+        return f"{subject.capitalize()}:\n{question.text}"
 
     def render(self, question: Question) -> str:
         """The whole prompt as one text."""
@@ -167,9 +195,10 @@ def check_version(version: str) -> str:
     return version
 
 
-def newest_version(*, is_pair: bool) -> str:
-    """The newest wording about pairs, or about single captions."""
-    return [version for version, wording in _WORDINGS.items() if wording.is_pair == is_pair][-1]
+def newest_version(*, is_pair: bool, subject: Subject = "message") -> str:
+    """The newest wording about pairs, or about single ones, of captions or of stretches of play."""
+    wanted = (is_pair, subject)
+    return [version for version, wording in _WORDINGS.items() if (wording.is_pair, wording.subject) == wanted][-1]
 
 
 def check_goal(goal: str) -> str:

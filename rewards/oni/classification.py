@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from envs.protocols import State
+from rewards.ensemble import AGGREGATES, disagreement
 from rewards.labels.questions import Answer, Question
 from rewards.oni.calibration import (
     balanced,
@@ -27,7 +28,6 @@ from rewards.oni.calibration import (
     sigmoid,
 )
 from rewards.oni.config import ClassificationConfig
-from rewards.oni.ensemble import AGGREGATES, disagreement
 from rewards.oni.learned import LearnedModel
 
 _POSITIVE_ABOVE = 0.5

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from envs.protocols import State
+from rewards.ensemble import Ensemble
 from rewards.labels.questions import Answer, Question
 from rewards.oni.caption_model import Values
 from rewards.oni.config import LearnedConfig
 from rewards.oni.corpus import Corpus, CurrentValues
-from rewards.oni.ensemble import Ensemble
 from rewards.oni.schedule import RefreshClock, StepBudget
 from rewards.oni.splits import NO_FOLD, bootstrap_weights, fold_of
 

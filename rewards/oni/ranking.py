@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from envs.protocols import State
+from rewards.ensemble import AGGREGATES, disagreement
 from rewards.labels.questions import Answer, Question
 from rewards.oni.calibration import log_loss, sigmoid
 from rewards.oni.classification import weighted_cross_entropy
 from rewards.oni.config import RankingConfig
-from rewards.oni.ensemble import AGGREGATES, disagreement
 from rewards.oni.learned import LearnedModel
 from rewards.oni.normalisation import Normalisation, weighted_moments
 from rewards.oni.pairs import Pair, PairPool, select_pairs, unordered

@@ -543,13 +543,13 @@ def test_the_costs_are_shown_and_kept(tmp_path, capsys):
     assert "ONI retrieval" in capsys.readouterr().out
 
 
-# ---- what ONI's rewards cost
+# ---- what learned rewards cost
 
 
 def _spent(wall_s, **phases):
     from launch.bench.overhead_runs import Spent
 
-    return Spent(wall_s, wall_s, {"captions": 0.0, "labels": 0.0, "reward_model": 0.0, "learn": 0.0} | phases)
+    return Spent(wall_s, wall_s, dict.fromkeys(("captions", "learn", *rewards.LEARNED), 0.0) | phases)
 
 
 def test_a_reward_is_compared_update_by_update_with_plain_ppo():
@@ -567,9 +567,10 @@ def test_every_reward_is_labelled_at_no_cost_and_trained_on(tmp_path, capsys):
     flags = ["--updates", "2", "--batch", "64", "--games", "4", "--ppo.minibatch", "64", "--model.encoder.hidden", "16"]
     assert bench.run(["rewards", *flags, "--json", str(out)]) == 0
     kept = json.loads(out.read_text())
-    assert set(kept["summary"]["rewards"]) == {"retrieval", "classification", "ranking"}
+    assert set(kept["summary"]["rewards"]) == {*rewards.ONI, rewards.HERON, rewards.BOTH}
     assert all(own["phases"]["labels"] > 0 for own in kept["measurements"]["ranking"])
     assert all(own["phases"]["labels"] == 0 for own in kept["measurements"]["plain PPO"])
+    assert all(own["phases"]["segments"] > 0 for own in kept["measurements"]["heron"])
     assert "of its speed" in capsys.readouterr().out
 
 

@@ -63,3 +63,33 @@ def test_an_evaluation_on_ray_equals_one_in_this_process(tmp_path):
         )
 
     assert played(0) == played(2)
+
+
+def test_records_are_kept_beside_the_results_and_an_episode_without_its_record_is_played_again(tmp_path):
+    from envs.recording import EpisodeRecord
+    from envs.seeding import evaluation_seeds
+
+    def evaluation(runs, *, record):
+        return Evaluation(
+            source=RandomSource(runs=tmp_path / runs),
+            task="MiniHack-Room-5x5-v0",
+            seeds=evaluation_seeds(4),
+            num_workers=0,
+            record=record,
+        )
+
+    plain, recorded = evaluation("plain", record=False), evaluation("recorded", record=True)
+    assert run_evaluation(plain) == run_evaluation(recorded)
+    assert not list(plain.episodes_folder.glob("*.npz"))
+    for seeds in recorded.seeds:
+        assert EpisodeRecord.load(recorded.record_file(seeds)).seeds == seeds
+        assert recorded.episode_file(seeds).read_text() == plain.episode_file(seeds).read_text()
+
+    lost, kept = recorded.record_file(recorded.seeds[0]), recorded.record_file(recorded.seeds[1])
+    lost.unlink()
+    before = kept.stat().st_mtime_ns
+    played = []
+    run_evaluation(evaluation("recorded", record=False), lambda done, total: played.append(done))
+    assert played == [] and not lost.exists()
+    run_evaluation(recorded, lambda done, total: played.append(done))
+    assert played == [4] and lost.exists() and kept.stat().st_mtime_ns == before

@@ -1,7 +1,8 @@
 """What every ``RewardModel`` is held to; a user's own can be run through it too.
 
 ``check(make, rollout)`` wants a function that builds the model anew and one rollout of a few games in which
-episodes end.
+episodes end. ``check(make, rollout, lookahead=1)`` is for a model whose reward of a step depends on that many following
+steps of its episode: it may leave as many steps before the end of a rollout invalid, and nothing else.
 """
 
 from dataclasses import replace
@@ -60,7 +61,18 @@ def _same(parts, others, where=lambda x: x):
         np.testing.assert_allclose(part.value, where(others[name].value), rtol=1e-6, atol=1e-7)
 
 
-def check(make, rollout):
+def _same_up_to_lookahead(parts, whole, cut, lookahead):
+    assert parts.keys() == whole.keys()
+    for name, part in parts.items():
+        lost = whole[name].valid & ~part.valid
+        lost[max(0, cut - lookahead) : cut] = False
+        assert not lost.any(), f"{name}: steps further than {lookahead} from the cut became invalid"
+        assert not (part.valid & ~whole[name].valid).any(), f"{name}: steps became valid by a cut"
+        both = part.valid & whole[name].valid
+        np.testing.assert_allclose(part.value[both], whole[name].value[both], rtol=1e-6, atol=1e-7)
+
+
+def check(make, rollout, lookahead=0):
     """Raises AssertionError where a promise of ``envs.protocols.RewardModel`` is broken."""
     T, B = rollout.env_reward.shape
     everyone = list(range(B))
@@ -87,7 +99,10 @@ def check(make, rollout):
             )
             for name in whole
         }
-        _same(joined, whole)
+        if lookahead:
+            _same_up_to_lookahead(joined, whole, cut, lookahead)
+        else:
+            _same(joined, whole)
 
     # The order of the games does not matter, nor who plays beside them.
     for games in (everyone[::-1], everyone[:1]):

@@ -4,8 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rewards.ensemble import AGGREGATES, Ensemble, disagreement
 from rewards.oni.config import CharsConfig, NGramsConfig
-from rewards.oni.ensemble import AGGREGATES, Ensemble, disagreement
 from rewards.oni.featurise import character_ids, ngram_ids
 
 NETWORKS = {

@@ -32,6 +32,16 @@ def test_pairs_are_shown_in_order():
     assert spec.is_pair and spec.choices == ("first", "second", "equal") and GOALS["gold"] in spec.instructions
 
 
+def test_stretches_of_play_are_shown_in_order():
+    spec = LabelsConfig(goal="gold").play_spec()
+    assert spec == PromptSpec("segments-1", "gold") and spec.is_pair and spec.subject == "stretch"
+    asked = spec.ask(Question.pair("2 actions", "3 actions"))
+    assert asked == "First stretch:\n2 actions\n\nSecond stretch:\n3 actions"
+    assert spec.choices == ("first", "second", "equal") and GOALS["gold"] in spec.instructions
+    assert (spec.parse("first"), spec.parse(" equal\n"), spec.parse("unknown")) == (1.0, 0.5, None)
+    assert isinstance(spec.parse("the first"), ParseFailure)
+
+
 def test_goals_change_the_prompt_and_may_be_sentences():
     assert len({PromptSpec(goal=goal).instructions for goal in GOALS}) == len(GOALS)
     assert "wants to collect many potions." in PromptSpec(goal="collect many potions.").instructions
@@ -118,6 +128,18 @@ def test_the_prompt_is_of_the_kind_that_the_reward_needs():
     assert LabelsConfig(goal="gold").spec(asks_pairs=True) == PromptSpec("pair-1", "gold")
     with pytest.raises(ValueError, match=r"single-1 asks about single captions, the reward needs pairs"):
         LabelsConfig(prompt_version="single-1").spec(asks_pairs=True)
+    with pytest.raises(ValueError, match=r"segments-1 asks about play, the reward needs pairs"):
+        LabelsConfig(prompt_version="segments-1").spec(asks_pairs=True)
+    assert LabelsConfig(prompt_version="single-1").play_spec() == PromptSpec("segments-1")
+
+
+def test_who_can_judge_play():
+    named = LLMConfig(base_url="http://localhost:1/v1")
+    kinds = {
+        kind: LabelsConfig.model_validate({"client": {"kind": kind}}).client for kind in ("auto", "lexicon", "llm")
+    }
+    assert not kinds["lexicon"].judges_play(named) and kinds["llm"].judges_play(LLMConfig())
+    assert kinds["auto"].judges_play(named) and not kinds["auto"].judges_play(LLMConfig())
 
 
 def test_a_goal_may_be_read_from_a_file(tmp_path):

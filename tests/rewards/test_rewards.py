@@ -190,10 +190,10 @@ def test_parts_of_a_stream_multiply_where_asked_and_invalid_ones_have_no_say():
 def test_each_stream_keeps_its_own_discount_and_unfed_streams_are_left_out():
     streams = {"extrinsic": StreamConfig(gamma=0.9), "intrinsic": StreamConfig(gamma=0.5)}
     both = _mix([(Fixed("a", [1]), PartConfig()), (Fixed("b", [2]), PartConfig(stream="intrinsic"))], **streams)
-    assert both.gammas == [0.9, 0.5]
+    assert [stream.gamma for stream in both.streams.values()] == [0.9, 0.5]
     assert _scored(both, 1).streams[0, 0].tolist() == [1, 2]
     one = _mix([(Fixed("a", [1]), PartConfig(weight=0)), (Fixed("b", [2]), PartConfig(stream="intrinsic"))], **streams)
-    assert one.gammas == [0.5]
+    assert [stream.gamma for stream in one.streams.values()] == [0.5]
     assert set(_scored(one, 1).parts) == {"a", "b"}  # a part of weight 0 is still measured
 
 

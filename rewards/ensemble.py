@@ -4,14 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from envs.protocols import State
-from rewards.oni.networks import CaptionNetwork
+
+Inputs = TypeVar("Inputs", Tensor, Sequence[np.ndarray])
+"""N inputs: what ``len`` counts and slices cut."""
+_Read = TypeVar("_Read", Tensor, Sequence[np.ndarray], contravariant=True)
+
+
+class Network(Protocol[_Read]):
+    """K members that each give an input one number."""
+
+    def __call__(self, inputs: _Read, /) -> Tensor:
+        """float32 [K, N] for N inputs."""
+        ...
+
+    def parameters(self) -> Sequence[Tensor]:
+        """All weights, always in the same order."""
+        ...
+
 
 AGGREGATES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = MappingProxyType(
     {
@@ -29,7 +45,7 @@ def disagreement(opinions: np.ndarray) -> np.ndarray:
     return opinions.std(0)
 
 
-class Ensemble:
+class Ensemble(Generic[Inputs]):
     """K networks and their optimiser (AdamW).
 
     Args:
@@ -40,29 +56,29 @@ class Ensemble:
 
     _CHUNK = 1024
 
-    def __init__(self, network: CaptionNetwork, learning_rate: float, weight_decay: float) -> None:
+    def __init__(self, network: Network[Inputs], learning_rate: float, weight_decay: float) -> None:
         self.network = network
         self._parameters = list(network.parameters())
         self._optimiser = torch.optim.AdamW(self._parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
 
-    def predict(self, encoded: Sequence[np.ndarray]) -> np.ndarray:
-        """float64 [K, N]: each member's number for each of N encoded texts, N at least 1."""
+    def predict(self, inputs: Inputs) -> np.ndarray:
+        """float64 [K, N]: each member's number for each of N inputs, N at least 1."""
         with torch.no_grad():
-            pieces = [
-                self.network(encoded[start : start + self._CHUNK]) for start in range(0, len(encoded), self._CHUNK)
-            ]
+            pieces = [self.network(inputs[start : start + self._CHUNK]) for start in range(0, len(inputs), self._CHUNK)]
         return torch.cat(pieces, 1).numpy().astype(np.float64)
 
-    def step(self, encoded: Sequence[np.ndarray], loss: Callable[[Tensor], Tensor]) -> None:
-        """One gradient step.
+    def step(self, inputs: Inputs, loss: Callable[[Tensor], Tensor]) -> float:
+        """One gradient step; returns the loss before it.
 
         Args:
-            encoded: N encoded texts.
+            inputs: N of them.
             loss: the loss of the members' numbers [K, N].
         """
         self._optimiser.zero_grad()
-        loss(self.network(encoded)).backward()
+        value = loss(self.network(inputs))
+        value.backward()
         self._optimiser.step()
+        return value.item()
 
     def state_dict(self) -> State:
         """Weights, and AdamW's steps and moments."""
@@ -80,7 +96,7 @@ class Ensemble:
         """
         shapes = [np.shape(weights) for weights in state["weights"]]
         if shapes != [tuple(p.shape) for p in self._parameters]:
-            raise ValueError("the saved caption model has other networks than the configuration asks for")
+            raise ValueError("the saved model has other networks than the configuration asks for")
         with torch.no_grad():
             for parameter, weights in zip(self._parameters, state["weights"], strict=True):
                 parameter.copy_(torch.from_numpy(np.array(weights)))

@@ -1,0 +1,46 @@
+"""``yendor rewards ACTION ...``: the factors that rewards are made of, and what a run's reward prefers."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+
+from launch.errors import UserError, unknown_name
+
+_USAGE = """usage: yendor rewards factors [--json]
+       yendor rewards show RUN [--json]
+       yendor rewards compare EPISODE_A EPISODE_B [--run RUN] [--json]
+       yendor rewards compare EPISODE_A EPISODE_B --ranking FACTOR ... [--mode margin|bins] [--json]
+
+factors lists what a ranking may be made of, and how to write a factor of one's own; show prints the preference tree
+of a run: what each level decides, and how well the reward model has learned it; compare says which of two recorded
+episodes is better, and which factor decides.
+
+RUN is a run folder; EPISODE is a record that 'yendor eval ... --record' has written (.npz). --json prints JSON.
+'yendor rewards compare A B --help' lists its flags.
+"""
+
+_ACTIONS: Mapping[str, tuple[str, str]] = {
+    "factors": ("listing", ""),
+    "show": ("show", "a run folder"),
+    "compare": ("compare", "two recorded episodes"),
+}
+"""``{action: (its module in launch.rewards, what comes first)}``."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Dispatch to an action."""
+    if not argv or argv[0] in ("-h", "--help"):
+        sys.stdout.write(_USAGE)
+        return 0
+    action, *rest = argv
+    if action not in _ACTIONS:
+        raise unknown_name("rewards action", action, _ACTIONS)
+    module, needed = _ACTIONS[action]
+    if rest and rest[0] in ("-h", "--help"):
+        sys.stdout.write(_USAGE)
+        return 0
+    if needed and (not rest or rest[0].startswith("-")):
+        raise UserError(f"rewards {action} needs {needed}")
+    return importlib.import_module(f"launch.rewards.{module}").run(rest)

@@ -1,0 +1,76 @@
+"""Configuration of ``yendor control``: classic control under a reward from ranked factors."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from envs.data import Config
+from launch.control_tasks import ControlTask
+from launch.errors import UserError
+from rewards.heron.config import ComparisonConfig, FactorsConfig, ModelConfig
+
+RewardName = Literal["heron", "weighted_sum", "powers_of_ten", "ensemble", "sparse", "true"]
+"""heron: a model of what the tree prefers. weighted_sum, powers_of_ten: of the factors. ensemble: a policy for each
+factor, whose actions are averaged. sparse: the goal alone. true: the environment's own."""
+
+
+class ControlConfig(Config):
+    """Train with one reward; the environment's own return is measured along the way, whatever is learned from."""
+
+    reward: RewardName = "heron"
+    """What the policy learns from. ensemble trains one policy a factor and averages their actions; true is the
+    environment's own."""
+    beta: PositiveFloat | None = None
+    """weighted_sum: a factor weighs this power of its place: 1, beta, beta squared, ...; none = 0.3."""
+    seed: Annotated[int, Field(ge=0)] = 1
+    """Of networks, exploration and training episodes; the evaluated episodes are the same for all."""
+    steps: PositiveInt
+    """Environment steps; an ensemble plays as many for each of its policies."""
+    ranking: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Factors, the most important first: [-]NAME[=EXPRESSION][@MARGIN]."""
+    goal: str
+    """The one factor that reward=sparse pays."""
+    evaluations: PositiveInt = 10
+    """Times that the policy is evaluated, at equal distances; the last one is at the end."""
+    episodes: PositiveInt = 20
+    """Episodes of each evaluation, always the same ones."""
+    segment_steps: PositiveInt
+    """heron: steps of the segments that are compared."""
+    update_steps: PositiveInt = 200
+    """heron: environment steps between two updates of the reward model."""
+    bound: Literal["none", "clip"]
+    """heron: clip pays only fines, for what falls short of ``bound_at``, so that nothing is earned by going on."""
+    bound_at: float = 3.0
+    """heron: the threshold of bound=clip; the reward's mean is 0 and its standard deviation 1."""
+    comparison: ComparisonConfig = ComparisonConfig()
+    model: ModelConfig = ModelConfig()
+
+
+def control_defaults(task: ControlTask) -> ControlConfig:
+    """What a task is run with unless something else is said."""
+    return ControlConfig(
+        steps=task.steps,
+        ranking=task.ranking,
+        goal=task.goal,
+        segment_steps=task.segment_steps,
+        bound=task.bound,
+    )
+
+
+def check_control(config: ControlConfig) -> None:
+    """Refuse what cannot be run, before anything is.
+
+    Raises:
+        UserError: a ranking cannot be read, or a flag has no meaning for the reward.
+    """
+    if config.beta is not None and config.reward != "weighted_sum":
+        raise UserError(f"beta belongs to reward=weighted_sum; the reward is {config.reward}")
+    if config.steps < config.evaluations:
+        raise UserError(f"{config.evaluations} evaluations do not fit into {config.steps} steps")
+    for name, ranking in (("ranking", config.ranking), ("goal", (config.goal,))):
+        try:
+            FactorsConfig(ranking=ranking).table()
+        except ValueError as error:
+            raise UserError(f"{name}: {error}") from None

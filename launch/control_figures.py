@@ -1,0 +1,54 @@
+"""The table of ``yendor study heron_control``: true returns under each reward, from the jobs' JSON files."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agents.statistics import t_interval
+
+CONTROL_STUDY = "heron_control"
+"""Folder of its results."""
+
+
+def control_table(folder: Path) -> str:
+    """Mean true return of the last evaluation, with a 95 % Student interval over seeds, as Markdown.
+
+    Args:
+        folder: of all studies' results.
+    """
+    runs: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for path in sorted((folder / CONTROL_STUDY).glob("*-seed*.json")):
+        result = json.loads(path.read_text())
+        runs[result["env"], _label(result["config"])].append(result)
+    lines = [
+        "| environment | reward | policies | steps of each | seeds | true return (each seed) | 95 % interval "
+        "| ended by itself |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for (env, label), results in sorted(runs.items()):
+        finals = [result["curve"]["env_return"][-1] for result in results]
+        ended = np.mean([result["curve"]["ended"][-1] for result in results])
+        each = ", ".join(f"{value:.1f}" for value in finals)
+        lines.append(
+            f"| {env} | {label} | {results[0]['num_policies']} | {results[0]['curve']['step'][-1]:,} | {len(results)} "
+            f"| **{np.mean(finals):.1f}** ({each}) | {_interval(finals)} | {ended:.0%} |"
+        )
+    return "\n".join(lines)
+
+
+def _label(config: dict[str, Any]) -> str:
+    beta = config["beta"]
+    return config["reward"] if beta is None else f"{config['reward']}, beta {beta:g}"
+
+
+def _interval(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return "one seed"
+    low, high = t_interval(values)
+    return f"{low:.1f} to {high:.1f}"

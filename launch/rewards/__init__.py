@@ -1,0 +1,1 @@
+"""What ``yendor rewards`` prints: factors, preference trees, comparisons of recorded episodes."""

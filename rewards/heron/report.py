@@ -1,0 +1,80 @@
+"""What is known of a HERON reward: how its tree decides, and how well its model has learned that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+_Z_95 = 1.96
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelReport:
+    """One factor of the ranking, counted over random pairs of held-out segments of one task."""
+
+    name: str
+    sign: int
+    """+1 more is better, -1 less is better."""
+    margin: float | None
+    """In the factor's unit; None = not taken yet, or no tree is used."""
+    description: str
+    compared: int
+    """Pairs that no level before it decided."""
+    decided: int
+    """Pairs that it decided."""
+    ties: int
+    """Pairs that it passed on."""
+    right: int
+    """Decided pairs that the model orders as the tree does."""
+    accuracy: float | None
+    """``right / decided``; None where it decided none."""
+    accuracy_low: float | None
+    """95 % interval of it, see :func:`interval`."""
+    accuracy_high: float | None
+    independent_pairs: int
+    """What the interval counts as independent: decided pairs share segments, so at most half the segments in them."""
+    dead: bool
+    """The factor tells no two kept segments apart: it never decides."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeronReport:
+    """A reward model, as ``yendor rewards show`` prints it."""
+
+    mode: str
+    """How the tree compares."""
+    version: int
+    """0 = none was published yet."""
+    segments: int
+    """Segments that are kept."""
+    held_out_segments: int
+    """Those that only accuracy is measured on."""
+    levels: tuple[LevelReport, ...]
+    """The most important first."""
+    accuracy: float | None
+    """Share of all decided held-out pairs that the model orders as the tree does."""
+    tie_share: float | None
+    """Share of held-out pairs that no level decides."""
+    cycle_share: float | None
+    """Share of triples of segments that the tree prefers in a circle; 0 in bins mode."""
+    rank_correlation: float | None
+    """Spearman's, of held-out segments' rewards with the share of comparisons that they win."""
+    judged_accuracy: float | None
+    """As ``accuracy``, of held-out pairs that others have judged."""
+    sources: Mapping[str, int]
+    """Pairs by who judged them: ``tree`` so far, others as many as are kept."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Nested mappings and lists of plain values."""
+        return asdict(self) | {"levels": [asdict(level) for level in self.levels], "sources": dict(self.sources)}
+
+
+def interval(share: float, trials: int) -> tuple[float, float]:
+    """95 % interval of a proportion (Wilson 1927), trials at least 1."""
+    z2 = _Z_95**2
+    middle = (share + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = _Z_95 / (1 + z2 / trials) * np.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
+    return max(0.0, float(middle - half)), min(1.0, float(middle + half))
