@@ -132,7 +132,7 @@ _EPISODE_FIELDS = (
     ),
     _info("succeeded", "True or False", "this step ended the task in success", "bool", from_rollout=True),
     _info("died", "True or False", "this step ended the episode in failure", "bool", from_rollout=True),
-    _info("terminated", "True or False", "this step ended the episode, in success or failure", "bool", from_rollout=True),
+    _info("terminated", "True or False", "this step ended the episode, but no limit did", "bool", from_rollout=True),
     _info("timed_out", "True or False", "a time limit cut the episode here", "bool", from_rollout=True),
 )  # fmt: skip
 

@@ -27,23 +27,26 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from agents.evaluate import evaluate
 from agents.sb3 import RewardReplayBuffer, RewardVecEnvWrapper, Sb3Policy
 from agents.sb3.reward_wrapper import OnStep
-from envs.data import EndStatus, EpisodeResult
+from envs.data import EndStatus, EpisodeResult, FinalObs, Rollout
 from envs.gym_games import GymnasiumGames
 from envs.protocols import GamesSpec, Noise, Policy, PolicyStep, RewardModel
 from envs.seeding import ListedSeeds, evaluation_seeds
 from launch.control_config import ControlConfig, RewardName
 from launch.control_tasks import ControlTask
 from launch.durable import write_atomic
+from launch.errors import UserError
 from launch.run_folder import installed_versions
 from rewards.bounded import bounded
 from rewards.env import EnvReward
-from rewards.heron.config import PowersOfTenConfig, TreeConfig, WeightedSumConfig
+from rewards.heron.columns import columns_of
+from rewards.heron.config import FactorsConfig, PowersOfTenConfig, TreeConfig, WeightedSumConfig
 from rewards.heron.online import OnlineHeron
 from rewards.parts import PartConfig
 
 _NUM_ENVS = 4
 _WARMUP_STEPS = 1_000
 _BATCH = 128
+_LEARNING_RATE = 1e-3
 _BUFFER_STEPS = 50_000
 _LAYERS = (64, 64)
 _DEFAULT_BETA = 0.3
@@ -158,13 +161,13 @@ def learner(task: ControlTask, paid: Paid, seed: int) -> TD3:
     model = TD3(
         "MlpPolicy",
         venv,
-        learning_rate=task.learning_rate,
+        learning_rate=_LEARNING_RATE,
         buffer_size=_BUFFER_STEPS,
         learning_starts=_WARMUP_STEPS,
         batch_size=_BATCH,
         gamma=task.gamma,
         train_freq=1,
-        gradient_steps=task.gradient_steps,
+        gradient_steps=-1,  # as many as environment steps
         action_noise=VectorizedActionNoise(noise, _NUM_ENVS),
         replay_buffer_class=RewardReplayBuffer,
         policy_kwargs={"net_arch": list(_LAYERS)},
@@ -220,6 +223,33 @@ def games_spec(env: str) -> GamesSpec:
     return games.spec
 
 
+def check_columns(config: ControlConfig, env: str, spec: GamesSpec) -> None:
+    """Refuse factors of what the environment does not show.
+
+    Raises:
+        UserError: names the column.
+    """
+    shown = {key: np.zeros((2, 1, *each.shape), each.dtype) for key, each in spec.obs.items()}
+    nothing = np.zeros((1, 1), np.int64)
+    blank = Rollout(
+        obs=shown,
+        actions=np.zeros((1, 1, *spec.action_shape), spec.action_dtype),
+        env_reward=np.zeros((1, 1), np.float32),
+        terminated=nothing > 0,
+        truncated=nothing > 0,
+        end_status=nothing.astype(np.int8),
+        final_obs=FinalObs(at=np.zeros((0, 2), np.int64), obs={key: x[0, :0] for key, x in shown.items()}),
+        policy_version=nothing,
+        episode_id=nothing,
+        step_in_episode=nothing.astype(np.int32),
+    )
+    try:
+        for ranking in (config.ranking, (config.goal,)):
+            columns_of(blank, FactorsConfig(ranking=ranking).columns())
+    except ValueError as error:
+        raise UserError(f"{env} cannot be ranked so: {error}") from None
+
+
 def true_results(env: str, policy: Policy, num_episodes: int) -> list[EpisodeResult]:
     """The listed episodes, played without noise, in order of their seeds."""
     seeds = evaluation_seeds(num_episodes)
@@ -240,10 +270,12 @@ def train_control(
         say: told of each evaluation: steps and mean true return.
 
     Raises:
-        ValueError: the ranking is not one.
+        ValueError: the ranking cannot be read.
+        UserError: a factor reads what the environment does not show.
     """
     torch.set_num_threads(1)
     spec = games_spec(task.env)
+    check_columns(config, task.env, spec)
     paid = REWARDS[config.reward](config, spec)
     models = [learner(task, each, config.seed) for each in paid]
     policy = AveragedPolicy([Sb3Policy(model, spec) for model in models])

@@ -40,7 +40,7 @@ class ControlConfig(Config):
     """heron: steps of the segments that are compared."""
     update_steps: PositiveInt = 200
     """heron: environment steps between two updates of the reward model."""
-    bound: Literal["none", "clip"]
+    bound: Literal["none", "clip"] = "none"
     """heron: clip pays only fines, for what falls short of ``bound_at``, so that nothing is earned by going on."""
     bound_at: float = 3.0
     """heron: the threshold of bound=clip; the reward's mean is 0 and its standard deviation 1."""
@@ -55,7 +55,6 @@ def control_defaults(task: ControlTask) -> ControlConfig:
         ranking=task.ranking,
         goal=task.goal,
         segment_steps=task.segment_steps,
-        bound=task.bound,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ CONTROL_STUDY = "heron_control"
 def control_table(folder: Path) -> str:
     """Mean true return of the last evaluation, with a 95 % Student interval over seeds, as Markdown.
 
+    "over the run" is the mean of all evaluations, which are at equal distances: how soon it was learned.
+
     Args:
         folder: of all studies' results.
     """
@@ -28,23 +30,25 @@ def control_table(folder: Path) -> str:
         runs[result["env"], _label(result["config"])].append(result)
     lines = [
         "| environment | reward | policies | steps of each | seeds | true return (each seed) | 95 % interval "
-        "| ended by itself |",
-        "|---|---|---|---|---|---|---|---|",
+        "| over the run | ended by itself |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for (env, label), results in sorted(runs.items()):
         finals = [result["curve"]["env_return"][-1] for result in results]
+        over_run = np.mean([np.mean(result["curve"]["env_return"]) for result in results])
         ended = np.mean([result["curve"]["ended"][-1] for result in results])
         each = ", ".join(f"{value:.1f}" for value in finals)
         lines.append(
             f"| {env} | {label} | {results[0]['num_policies']} | {results[0]['curve']['step'][-1]:,} | {len(results)} "
-            f"| **{np.mean(finals):.1f}** ({each}) | {_interval(finals)} | {ended:.0%} |"
+            f"| **{np.mean(finals):.1f}** ({each}) | {_interval(finals)} | {over_run:.1f} | {ended:.0%} |"
         )
     return "\n".join(lines)
 
 
-def _label(config: dict[str, Any]) -> str:
-    beta = config["beta"]
-    return config["reward"] if beta is None else f"{config['reward']}, beta {beta:g}"
+def _label(config: Mapping[str, Any]) -> str:
+    beta = "" if config["beta"] is None else f", beta {config['beta']:g}"
+    bound = "" if config["bound"] == "none" else f", {config['bound']} at {config['bound_at']:g}"
+    return f"{config['reward']}{beta}{bound}"
 
 
 def _interval(values: Sequence[float]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,17 +18,12 @@ class ControlTask:
     steps: int
     """Environment steps of a run."""
     gamma: float
-    learning_rate: float
     noise_std: float
     """Standard deviation of what explores, an Ornstein-Uhlenbeck process; the range of actions is 2."""
     noise_steps: float
     """Steps that the noise persists for; 1 = none depends on the one before."""
-    gradient_steps: int
-    """For every four environment steps."""
     segment_steps: int
     """Length of the segments that HERON compares."""
-    bound: Literal["none", "clip"] = "none"
-    """Of HERON's reward: clip where a policy could go on collecting it instead of ending the episode."""
 
 
 TASKS: Mapping[str, ControlTask] = {
@@ -43,10 +37,8 @@ TASKS: Mapping[str, ControlTask] = {
             goal="upright = obs[0] > 0.95",
             steps=20_000,
             gamma=0.98,
-            learning_rate=1e-3,
             noise_std=0.1,
             noise_steps=1,
-            gradient_steps=4,
             segment_steps=16,
         ),
         ControlTask(
@@ -58,14 +50,11 @@ TASKS: Mapping[str, ControlTask] = {
                 "-energy = action[0] * action[0]",
             ),
             goal="goal = info.terminated @ 0",
-            steps=20_000,
+            steps=25_000,
             gamma=0.99,
-            learning_rate=1e-3,
             noise_std=0.9,
             noise_steps=27,
-            gradient_steps=4,
             segment_steps=32,
-            bound="clip",
         ),
     )
 }

@@ -92,7 +92,8 @@ GLOSSARY: Mapping[str, str] = MappingProxyType(
         "heron/cycle_share": "Share of random triples of segments whose comparisons form a cycle (margin mode).",
         "heron/disagreement": "Mean standard deviation of the members' standardised rewards, over recent steps.",
         "heron/dead_factors": "Factors that have been the same in all segments.",
-        "heron/rank_correlation": "Spearman's, of held-out segments' rewards with the share of comparisons that they win.",
+        "heron/rank_correlation": "Spearman's, of held-out segments' rewards with the share of comparisons that "
+        "they win.",
         "heron/judged_accuracy": "As heron/accuracy, of held-out pairs that others than the tree have judged.",
         "heron/pairs": "Pairs that HERON's model has learned from since the run began, repeats included.",
         "heron/judged_pairs": "Pairs judged elsewhere, by a language model or a human, that HERON's model learns from.",

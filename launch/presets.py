@@ -57,7 +57,9 @@ def wod_easy_heron() -> TrainConfig:
 
 def river_narrow_heron() -> TrainConfig:
     """River-Narrow with HERON's reward beside the environment's."""
-    return _with_heron(river_narrow(), "river_narrow_heron", ("success", "alive", "east = sum(obs.x - prev_obs.x)", "-turns"))
+    return _with_heron(
+        river_narrow(), "river_narrow_heron", ("success", "alive", "east = sum(obs.x - prev_obs.x)", "-turns")
+    )
 
 
 def locked_door_heron() -> TrainConfig:

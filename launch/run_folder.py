@@ -3,7 +3,7 @@
 Layout of ``runs/<name>/``::
 
     config.json  events.jsonl  metrics.jsonl  tensorboard/  programs/  labels.sqlite  id  lock
-    checkpoints/<step>/  latest  episodes/  eval/  logs/  captions.json  report.html
+    checkpoints/<step>/  latest  episodes/  eval/  logs/  captions.json  heron.json  report.html
 """
 
 from __future__ import annotations

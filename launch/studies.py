@@ -102,7 +102,6 @@ _DISTILLED = {
     "ranking": ("--reward.oni.kind", "ranking", *_SCHEDULE, "--reward.oni.pairs-per-update", "16"),
 }
 
-_CONTROL_ENVS = {"pendulum": "Pendulum-v1", "mountain_car": "MountainCarContinuous-v0"}
 _CONTROL_REWARDS: dict[str, tuple[str, ...]] = {
     "heron": ("--reward", "heron"),
     **{f"weighted_sum_{beta}": ("--reward", "weighted_sum", "--beta", beta) for beta in ("1.0", "0.3", "0.1")},
@@ -111,6 +110,14 @@ _CONTROL_REWARDS: dict[str, tuple[str, ...]] = {
     "sparse": ("--reward", "sparse"),
     "true": ("--reward", "true"),
 }
+_CONTROL_RUNS: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
+    "pendulum": ("Pendulum-v1", _CONTROL_REWARDS),
+    # Only here can an episode be ended by acting, so only here may a reward be collected by not ending it.
+    "mountain_car": (
+        "MountainCarContinuous-v0",
+        _CONTROL_REWARDS | {"heron_clip": ("--reward", "heron", "--bound", "clip")},
+    ),
+}
 
 
 def _control() -> tuple[ControlJob, ...]:
@@ -118,8 +125,8 @@ def _control() -> tuple[ControlJob, ...]:
     return tuple(
         ControlJob(name=f"{label}_{reward}-seed{seed}", env=env, seed=seed, flags=flags)
         for seed in SEEDS
-        for label, env in _CONTROL_ENVS.items()
-        for reward, flags in _CONTROL_REWARDS.items()
+        for label, (env, rewards) in _CONTROL_RUNS.items()
+        for reward, flags in rewards.items()
     )
 
 

@@ -29,6 +29,7 @@ from launch.metrics import MetricsWriter, WindowedEpisodes
 from launch.placement import Placement
 from launch.profile import Profile
 from launch.progress import Progress
+from launch.rewards.stored import REPORT_FILE
 from launch.run_folder import RunFolder, installed_versions
 from launch.stopping import StopRequest
 from launch.wiring import PROFILED_SPANS, build_caption_model, build_heron_trainer
@@ -37,8 +38,6 @@ from rewards.heron.human import pairs_in_file
 from rewards.heron.scorer import Scorer
 
 CAPTIONS_FILE = "captions.json"
-HERON_FILE = "heron.json"
-"""The preference tree and how its reward model fares, as of the last checkpoint."""
 SUMMARY_FILE = "summary.json"
 
 
@@ -320,7 +319,7 @@ class TrainingRun:
         write_atomic(self.folder.path / CAPTIONS_FILE, captions)
         if self.heron is not None:
             report = json.dumps(self.heron.report().as_json(), indent=1)
-            write_atomic(self.folder.path / HERON_FILE, report)
+            write_atomic(self.folder.path / REPORT_FILE, report)
         self.folder.event("checkpoint", step=self.steps, path=path.name)
         for worker in self.placement.recycle(state["placement"]):
             self.folder.event("worker_recycled", step=self.steps, worker=worker)

@@ -1,11 +1,14 @@
-"""The newest segments of play."""
+"""Segments of play to compare: the newest, and of what has become rare, older ones."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from envs.protocols import State
+from rewards.heron.pairs import equal_shares
 from rewards.heron.segments import Segments
 
 _JOINED_AT_ONCE = 8
@@ -13,14 +16,18 @@ _JOINED_AT_ONCE = 8
 
 
 class SegmentBuffer:
-    """Keeps the newest segments, in the order in which they came.
+    """Keeps segments in the order in which they came.
+
+    Half of them are the newest. The other half are older ones, the classes among them represented as evenly as there
+    are segments: a policy that has stopped to succeed, or to die, plays nothing that would remind the model of it.
 
     Args:
         capacity: segments that are kept.
+        classes: int [N]: which class each of N segments is in.
     """
 
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
+    def __init__(self, capacity: int, classes: Callable[[Segments], np.ndarray]) -> None:
+        self._capacity, self._classes = capacity, classes
         self._joined: Segments | None = None
         self._waiting: list[Segments] = []
 
@@ -30,7 +37,7 @@ class SegmentBuffer:
         return min(number, self._capacity)
 
     def add(self, segments: Segments) -> None:
-        """Keep these, and drop the oldest beyond the capacity."""
+        """Keep these, and drop others beyond the capacity."""
         if len(segments):
             self._waiting.append(segments)
         if sum(map(len, self._waiting)) * _JOINED_AT_ONCE >= self._capacity:
@@ -39,8 +46,11 @@ class SegmentBuffer:
     def kept(self) -> Segments | None:
         """All of them; None before the first."""
         if self._waiting:
-            self._joined = newest(self._joined, Segments.joined(self._waiting), self._capacity)
-            self._waiting = []
+            pieces = self._waiting if self._joined is None else [self._joined, *self._waiting]
+            joined, self._waiting = Segments.joined(pieces), []
+            if len(joined) > self._capacity:
+                joined = joined.take(retained(self._classes(joined), self._capacity))
+            self._joined = joined
         return self._joined
 
     def state_dict(self) -> State:
@@ -52,6 +62,22 @@ class SegmentBuffer:
         """Continue from ``state_dict``."""
         self._joined = None if state["segments"] is None else Segments.from_state(state["segments"])
         self._waiting = []
+
+
+def retained(classes: np.ndarray, capacity: int) -> np.ndarray:
+    """Rows to keep of more segments than there is room for, int64 [capacity], in order.
+
+    Args:
+        classes: int [N], the oldest segment first.
+        capacity: at most N.
+    """
+    newest_rows = np.arange(len(classes) - (capacity + 1) // 2, len(classes))
+    older = classes[: newest_rows[0]]
+    _, member, available = np.unique(older, return_inverse=True, return_counts=True)
+    quotas = equal_shares(available, capacity - len(newest_rows))
+    order = np.argsort(member, kind="stable")  # class by class, each from its oldest to its newest
+    from_newest = np.cumsum(available)[member[order]] - np.arange(len(order)) - 1
+    return np.concatenate([np.sort(order[from_newest < quotas[member[order]]]), newest_rows])
 
 
 def newest(old: Segments | None, new: Segments, capacity: int) -> Segments:

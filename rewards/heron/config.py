@@ -105,11 +105,11 @@ class ModelConfig(Config):
     """How the members' rewards become one."""
     hidden: PositiveInt = 64
     """Units of each of two hidden layers."""
-    learning_rate: PositiveFloat = 1e-3
+    learning_rate: PositiveFloat = 3e-3
     """Of AdamW."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 1e-4
     """Of AdamW."""
-    batch_pairs: PositiveInt = 64
+    batch_pairs: PositiveInt = 32
     """Pairs in a gradient step."""
     judged_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
     """Most of them that are pairs judged by others than the tree, where there are such."""
@@ -122,12 +122,12 @@ class ModelConfig(Config):
     min_segments: Annotated[int, Field(ge=8)] = 128
     """Segments before the first gradient step; until the first version the reward is not valid."""
     capacity_segments: Annotated[int, Field(ge=64)] = 2048
-    """Newest segments that are kept to compare."""
+    """Segments that are kept to compare: half of them the newest, the others older ones of every kind."""
     margin_scale: Annotated[float, Field(ge=0.0)] = 0.1
     """Adaptive margin of the loss: this much for each margin by which the deciding level differs; 0 = none."""
     max_loss_margin: Annotated[float, Field(ge=0.0)] = 1.0
     """Most that it comes to."""
-    pin: Annotated[float, Field(ge=0.0)] = 0.01
+    pin: Annotated[float, Field(ge=0.0)] = 1e-3
     """Weight of the squared sum of both segments' rewards, which pins the constant that comparisons leave open."""
     held_out_share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
     """Share of the episodes that only accuracy is measured on."""

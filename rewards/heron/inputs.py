@@ -37,8 +37,10 @@ _DISTANCE = "_distance"
 class StepInputs(Protocol):
     """Turns the steps of a rollout into numbers, each step by itself."""
 
-    columns: Sequence[str]
-    """Columns of the schema that rollouts must hold."""
+    @property
+    def columns(self) -> Sequence[str]:
+        """Columns of the schema that rollouts must hold."""
+        ...
 
     def __call__(self, rollout: Rollout) -> np.ndarray:
         """float32 [T, B, D]."""

@@ -129,7 +129,7 @@ def _balanced(level: np.ndarray, num_levels: int, num_pairs: int, tie_share: flo
     kind = np.where(level < 0, num_levels, level)
     available = np.bincount(kind, minlength=num_levels + 1)
     ties = min(int(available[-1]), int(tie_share * num_pairs))
-    quotas = _quotas(np.append(available[:-1], ties), num_pairs)
+    quotas = equal_shares(np.append(available[:-1], ties), num_pairs)
     if tie_share < 1:  # where pairs are few, ties are at most this share of what there is
         quotas[-1] = min(quotas[-1], int(quotas[:-1].sum() * tie_share / (1 - tie_share)))
     order = np.argsort(kind, kind="stable")
@@ -137,7 +137,7 @@ def _balanced(level: np.ndarray, num_levels: int, num_pairs: int, tie_share: flo
     return order[place < quotas[kind[order]]]
 
 
-def _quotas(available: np.ndarray, total: int) -> np.ndarray:
+def equal_shares(available: np.ndarray, total: int) -> np.ndarray:
     """int64 [K]: equal shares of the total, each at most what is available; the rest goes to those with more."""
     quotas = np.zeros(len(available), np.int64)
     for done, k in enumerate(np.argsort(available, kind="stable").tolist()):

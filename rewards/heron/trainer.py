@@ -105,7 +105,7 @@ class HeronTrainer:
         self._rng = _generator(seed, 21)
         self._aside_rng = _generator(seed, 22)
         """For what changes nothing that is learned: measuring, and pairs to ask others about."""
-        self._buffer = SegmentBuffer(config.model.capacity_segments)
+        self._buffer = SegmentBuffer(config.model.capacity_segments, self._classes)
         self._judged = PairStore(max(1, config.model.capacity_segments // 2))
         self._ensemble: Ensemble[Tensor] | None = None
         self._scale = InputScale.unknown(0)
@@ -236,6 +236,13 @@ class HeronTrainer:
         given = [factor.margin for factor in self._table.factors]
         margins = quantile_margins(factors, given, comparison.margin_quantile, self._rng, task)
         self._grow_tree(margins)
+
+    def _classes(self, segments: Segments) -> np.ndarray:
+        """Segments of one task that the two most important factors do not tell apart are in one class."""
+        if self._tree is None:
+            return segments.task
+        bins = self._tree.bins(segments.factors)[:, :2]
+        return np.unique(np.column_stack([segments.task, bins]), axis=0, return_inverse=True)[1].ravel()
 
     def _grow_tree(self, margins: np.ndarray) -> None:
         levels = [

@@ -11,12 +11,22 @@ import torch
 from envs.protocols import PolicyStep
 from envs.seeding import evaluation_seeds
 from launch.commands.control import run
-from launch.control import REWARDS, AveragedPolicy, _noise, games_spec, learner, train_control, true_results
+from launch.control import (
+    REWARDS,
+    AveragedPolicy,
+    _noise,
+    check_columns,
+    games_spec,
+    learner,
+    train_control,
+    true_results,
+)
 from launch.control_config import RewardName, check_control, control_defaults
 from launch.control_figures import control_table
 from launch.control_tasks import TASKS
 from launch.errors import UserError
 from launch.studies import STUDIES, ControlJob
+from launch.study import Study
 from rewards.heron.config import ModelConfig
 
 PENDULUM = TASKS["Pendulum-v1"]
@@ -53,6 +63,7 @@ class Pushing:
 def test_every_environment_has_rankings_that_can_be_run(task):
     config = control_defaults(task)
     check_control(config)
+    check_columns(config, task.env, games_spec(task.env))
     assert config.ranking == task.ranking and 1e4 <= config.steps <= 1e5
 
 
@@ -145,6 +156,8 @@ def test_the_command_writes_everything_it_found(tmp_path, capsys):
         (["Pendulum-v1", "--beta", "0.5"], "beta belongs to reward=weighted_sum"),
         (["Pendulum-v1", "--ranking", "height = nowhere"], "^ranking: "),
         (["Pendulum-v1", "--goal", "height = nowhere"], "^goal: "),
+        (["Pendulum-v1", "--ranking", "height = obs[3]"], "no column 'obs.3': there are 3 components"),
+        (["Pendulum-v1", "--ranking", "gold"], "no schema field 'obs.gold'"),
         (["Pendulum-v1", "--steps", "5"], "10 evaluations do not fit into 5 steps"),
     ],
 )
@@ -165,22 +178,36 @@ def test_a_folder_is_no_file(tmp_path):
 
 def test_the_study_has_every_reward_in_every_environment_with_every_seed():
     jobs = [job for job in STUDIES["heron_control"] if isinstance(job, ControlJob)]
-    assert len(jobs) == 2 * 8 * 3 and {job.env for job in jobs} == set(TASKS)
+    assert len(jobs) == (8 + 9) * 3 and {job.env for job in jobs} == set(TASKS)
     assert {job.flags[1] for job in jobs} == set(REWARDS)
     assert [job.seed for job in jobs] == sorted(job.seed for job in jobs)  # a study that was cut has everything once
 
 
+def test_a_job_of_the_study_is_one_command_that_writes_its_json(tmp_path):
+    job = ControlJob(name="pendulum_true-seed4", env="Pendulum-v1", seed=4, flags=tuple(TINY_FLAGS))
+    study = Study([job], tmp_path / "heron_control", tmp_path / "runs", 1, lambda text: None)
+    assert study.run()
+    result = json.loads((tmp_path / "heron_control" / "pendulum_true-seed4.json").read_text())
+    assert result["config"]["seed"] == 4 and "true" in control_table(tmp_path)
+
+
 def test_the_table_says_what_the_files_say(tmp_path):
     (tmp_path / "heron_control").mkdir()
-    for reward, beta, seed, final in (("heron", None, 1, -150), ("heron", None, 2, -170), ("weighted_sum", 0.3, 1, -9)):
+    for reward, beta, bound, seed, final in (
+        ("heron", None, "none", 1, -150),
+        ("heron", None, "none", 2, -170),
+        ("heron", None, "clip", 3, -20),
+        ("weighted_sum", 0.3, "none", 1, -9),
+    ):
         result = {
             "env": "Pendulum-v1",
-            "config": {"reward": reward, "beta": beta},
+            "config": {"reward": reward, "beta": beta, "bound": bound, "bound_at": 3.0},
             "num_policies": 1,
             "curve": {"step": [1000, 2000], "env_return": [-1000, final], "ended": [0, 0]},
         }
         (tmp_path / "heron_control" / f"{reward}-seed{seed}.json").write_text(json.dumps(result))
     table = control_table(tmp_path)
     # 160 +- 12.706 * sqrt(200) / sqrt(2)
-    assert "| heron | 1 | 2,000 | 2 | **-160.0** (-150.0, -170.0) | -287.1 to -32.9 | 0% |" in table
-    assert "| weighted_sum, beta 0.3 | 1 | 2,000 | 1 | **-9.0** (-9.0) | one seed | 0% |" in table
+    assert "| heron | 1 | 2,000 | 2 | **-160.0** (-150.0, -170.0) | -287.1 to -32.9 | -580.0 | 0% |" in table
+    assert "| weighted_sum, beta 0.3 | 1 | 2,000 | 1 | **-9.0** (-9.0) | one seed | -504.5 | 0% |" in table
+    assert "| heron, clip at 3 | 1 | 2,000 | 1 | **-20.0** (-20.0) | one seed |" in table

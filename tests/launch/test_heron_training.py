@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.errors import UserError
 from launch.checks import check_startable
+from launch.errors import UserError
 from launch.run_folder import read_events
 
 _spec = importlib.util.spec_from_file_location("train_helpers", Path(__file__).parent / "test_train.py")
@@ -20,7 +20,9 @@ SMALL = {"min_segments": 8, "batch_pairs": 8, "hidden": 8, "capacity_segments": 
 
 def _config(path, *, heron=None, model=None, **changes):
     ranking = ["success", "alive", "new_tiles", "-turns"]
-    heron = {"kind": "tree", "weight": 0.1, "ranking": ranking, "segment_steps": 8, "model": SMALL | (model or {})} | (heron or {})
+    heron = {"kind": "tree", "weight": 0.1, "ranking": ranking, "segment_steps": 8, "model": SMALL | (model or {})} | (
+        heron or {}
+    )
     return helpers._config(path, reward={"oni": {"kind": "retrieval", "weight": 0.0}, "heron": heron}, **changes)
 
 
@@ -64,7 +66,11 @@ def test_bounds_are_applied(tmp_path, bound):
 
 @pytest.mark.parametrize("kind", ["weighted_sum", "powers_of_ten"])
 def test_sums_of_factors_train(tmp_path, kind):
-    summary = _train(helpers._config(tmp_path, reward={"oni": {"kind": "retrieval", "weight": 0.0}, "heron": {"kind": kind, "weight": 0.1}}))
+    summary = _train(
+        helpers._config(
+            tmp_path, reward={"oni": {"kind": "retrieval", "weight": 0.0}, "heron": {"kind": kind, "weight": 0.1}}
+        )
+    )
     assert summary.metrics["rewards/heron/valid"] == 1.0
 
 

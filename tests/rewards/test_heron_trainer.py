@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rewards.heron.buffer import SegmentBuffer
+from rewards.heron.buffer import SegmentBuffer, retained
 from rewards.heron.config import ComparisonConfig, ModelConfig, TreeConfig
 from rewards.heron.factors import Factor, FactorTable
 from rewards.heron.judgement import judge, segment_returns
@@ -303,8 +303,12 @@ def test_judged_pairs_must_fit_together():
             PairBatch(first=segments, second=segments, target=np.array([0, wrong]), source="llm")
 
 
-def test_a_buffer_keeps_the_newest_segments():
-    buffer, pieces = SegmentBuffer(10), [segments_of(3, seed=i, first_episode=10 * i) for i in range(5)]
+def _one_class(segments):
+    return np.zeros(len(segments), np.int64)
+
+
+def test_a_buffer_of_one_class_keeps_the_newest_segments():
+    buffer, pieces = SegmentBuffer(10, _one_class), [segments_of(3, seed=i, first_episode=10 * i) for i in range(5)]
     assert len(buffer) == 0 and buffer.kept() is None
     for piece in pieces:
         buffer.add(piece)
@@ -312,6 +316,22 @@ def test_a_buffer_keeps_the_newest_segments():
     assert len(buffer) == 10 and same(buffer.kept().state_dict(), expected.state_dict())
     buffer.add(segments_of(12, seed=9))
     assert same(buffer.kept().state_dict(), segments_of(12, seed=9).take(np.arange(2, 12)).state_dict())
+
+
+def test_what_is_retained_by_hand():
+    # The newest 4 of 8; of the 16 before, both of class 1 (rows 5 and 6) and the newest two of class 0.
+    classes = np.array([0] * 5 + [1] * 2 + [0] * 13)
+    assert retained(classes, 8).tolist() == [5, 6, 14, 15, 16, 17, 18, 19]
+
+
+def test_what_has_become_rare_is_not_forgotten():
+    buffer = SegmentBuffer(8, lambda segments: segments.factors[:, 0].astype(np.int64))
+    rare, common = segments_of(2, seed=0, first_episode=0), segments_of(6, seed=1, first_episode=10)
+    rare.factors[:, 0], common.factors[:, 0] = 1, 0
+    for piece in [rare, *[common] * 20]:
+        buffer.add(piece)
+    kept = buffer.kept()
+    assert len(kept) == 8 and (kept.factors[:, 0] == 1).sum() == 2
 
 
 def test_judgement_by_hand():
