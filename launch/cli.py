@@ -18,6 +18,7 @@ COMMANDS = {
     "eval": "play listed episodes with a run's policy, and summarise them",
     "compare": "put the evaluations of several runs side by side",
     "labels": "gather, label, list, compare or export captions and their labels",
+    "control": "train classic control with a reward from ranked factors, to compare HERON with what else there is",
     "rewards": "list reward factors, show what a run's reward prefers, compare recorded episodes",
     "report": "write a run's report, one self-contained HTML file",
     "bench": "measure speed against a reference in one run",

@@ -87,13 +87,14 @@ def check_reference(config: TrainConfig) -> None:
     """Refuse what SB3's PPO cannot do.
 
     Raises:
-        UserError: labels are needed, or the network has memory.
+        UserError: a reward beside the environment's weighs something, or the network has memory.
     """
-    if config.uses_labels:
-        raise UserError(
-            f"the reference learns from the environment's reward alone: reward.oni.weight is "
-            f"{config.reward.oni.weight}, allowed: 0"
-        )
+    for name, part in config.reward.parts.items():
+        if name != "env" and part.weight > 0:
+            raise UserError(
+                f"the reference learns from the environment's reward alone: reward.{name}.weight is {part.weight}, "
+                "allowed: 0"
+            )
     if config.model.core != "none":
         raise UserError(f"the reference has no memory: model.core is '{config.model.core}', allowed: none")
 

@@ -31,6 +31,8 @@ class FactorsConfig(PartConfig):
 
     weight: Annotated[float, Field(ge=0.0)] = 0.0
     """Factor of the part; 0 switches it off."""
+    stream: Literal["extrinsic", "intrinsic"] = "intrinsic"
+    """The stream, and so the value head, that it feeds."""
     ranking: Annotated[tuple[str, ...], Field(min_length=1)] = DEFAULT_RANKING
     """Factors, the most important first: [-]NAME[=EXPRESSION][@MARGIN]; `yendor rewards factors` lists the names."""
 

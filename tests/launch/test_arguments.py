@@ -222,3 +222,12 @@ def test_import_is_light():
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_value_may_begin_with_a_minus():
+    assert parse(Whole(), ["--tasks", "win", "-turns@0.5", "-x = y", "-0.5"], "yendor").tasks == (
+        "win", "-turns@0.5", "-x = y", "-0.5",
+    )  # fmt: skip
+    assert parse(Whole(), ["--env.task", "-Room"], "yendor").env.task == "-Room"
+    with pytest.raises(UserError, match="-turns"):
+        parse(Whole(), ["-turns"], "yendor")

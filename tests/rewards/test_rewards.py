@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from envs.captions import caption_id
 from envs.data import FinalObs, RewardPart, Rollout
 from rewards.env import EnvReward
-from rewards.mix import Ingredient, RewardMix
+from rewards.mix import Ingredient, RewardMix, discounted_sums
 from rewards.normalise import RunningMoments
 from rewards.oni.reward import CaptionReward
 from rewards.oni.values import CaptionValues
@@ -231,3 +231,22 @@ def test_running_moments_equal_those_of_all_values_at_once(batches):
         assert moments.mean == pytest.approx(values.mean(), abs=1e-6)
     if len(values) > 1 and values.std() > 1e-3:
         assert moments.std == pytest.approx(values.std(), rel=1e-6)
+
+
+def test_a_part_may_be_divided_by_the_spread_of_what_it_comes_to():
+    done = np.array([[False], [True], [False]])
+    part = RewardPart(value=np.array([[1.0], [2.0], [4.0]], np.float32), valid=np.array([[True], [True], [True]]))
+    sums, left = discounted_sums(part, done, 0.5, np.array([8.0]))
+    assert sums.tolist() == [[5.0], [4.5], [4.0]]  # 0.5 * 8 + 1, 0.5 * 5 + 2, and 4 after the end
+    assert left.tolist() == [4.0]
+
+    config = PartConfig(normalise="return", weight=2.0)
+    mix = RewardMix([Ingredient(model=EnvReward(), config=config)], {"extrinsic": StreamConfig(gamma=0.5)})
+    rollout = _rollout(np.zeros((3, 1)), [[1.0], [2.0], [4.0]], ends=[(1, 0)])
+    output, state = mix.score(rollout, mix.initial_state(1))
+    spread = np.std([1.0, 2.5, 4.0])
+    np.testing.assert_allclose(output.streams[:, 0, 0], 2 * np.array([1, 2, 4]) / spread, rtol=1e-6)
+    assert state["sums"]["env"].tolist() == [4.0]
+    # The next rollout goes on from there: 0.5 * 4 + 1 = 3.
+    output, _ = mix.score(_rollout(np.zeros((1, 1)), [[1.0]]), state)
+    np.testing.assert_allclose(output.streams[0, 0, 0], 2 / np.std([1.0, 2.5, 4.0, 3.0]), rtol=1e-6)
