@@ -1,10 +1,10 @@
-"""The table of ``yendor study heron_control``: true returns under each reward, from the jobs' JSON files."""
+"""The tables of ``yendor study heron_control`` and ``heron_robust``: true returns under each reward."""
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ import numpy as np
 
 from agents.statistics import t_interval
 
-CONTROL_STUDY = "heron_control"
-"""Folder of its results."""
+CONTROL_STUDIES = ("heron_control", "heron_robust")
+"""Folders of their results."""
 
 
 def control_table(folder: Path) -> str:
@@ -22,14 +22,14 @@ def control_table(folder: Path) -> str:
     "over the run" is the mean of all evaluations, which are at equal distances: how soon it was learned.
 
     Args:
-        folder: of all studies' results.
+        folder: of one study's results.
     """
     runs: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for path in sorted((folder / CONTROL_STUDY).glob("*-seed*.json")):
+    for path in sorted(folder.glob("*-seed*.json")):
         result = json.loads(path.read_text())
-        runs[result["env"], _label(result["config"])].append(result)
+        runs[result["env"], path.stem.rpartition("-seed")[0]].append(result)
     lines = [
-        "| environment | reward | policies | steps of each | seeds | true return (each seed) | 95 % interval "
+        "| environment | runs | policies | steps of each | seeds | true return (each seed) | 95 % interval "
         "| over the run | ended by itself |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
@@ -43,12 +43,6 @@ def control_table(folder: Path) -> str:
             f"| **{np.mean(finals):.1f}** ({each}) | {_interval(finals)} | {over_run:.1f} | {ended:.0%} |"
         )
     return "\n".join(lines)
-
-
-def _label(config: Mapping[str, Any]) -> str:
-    beta = "" if config["beta"] is None else f", beta {config['beta']:g}"
-    bound = "" if config["bound"] == "none" else f", {config['bound']} at {config['bound_at']:g}"
-    return f"{config['reward']}{beta}{bound}"
 
 
 def _interval(values: Sequence[float]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 SEEDS = (1, 2, 3)
@@ -120,12 +120,35 @@ _CONTROL_RUNS: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
 }
 
 
-def _control() -> tuple[ControlJob, ...]:
+_HERON = ("--reward", "heron")
+_WEIGHTED_SUM = ("--reward", "weighted_sum", "--beta", "0.1")
+_FAST = "-speed = 1000 * obs[2] * obs[2]"
+_FAST_PENDULUM = ("--ranking", "-angle = 1 - obs[0]", _FAST, "-torque = action[0] * action[0]")
+_GOAL_AND_HEIGHT = ("--ranking", "goal = info.terminated @ 0", "height = max(abs(obs[0] + 0.5236))")
+_DEAR_ENERGY = (*_GOAL_AND_HEIGHT, "-energy = 1000 * action[0] * action[0]")
+_MISLED = (*_GOAL_AND_HEIGHT, "-energy = action[0] * action[0]", "-far = max(abs(obs[0] + 0.5236))")
+_ROBUST_RUNS: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
+    "pendulum": (
+        "Pendulum-v1",
+        {"heron_x1000": (*_HERON, *_FAST_PENDULUM), "weighted_sum_0.1_x1000": (*_WEIGHTED_SUM, *_FAST_PENDULUM)},
+    ),
+    "mountain_car": (
+        "MountainCarContinuous-v0",
+        {
+            "heron_x1000": (*_HERON, *_DEAR_ENERGY),
+            "weighted_sum_0.1_x1000": (*_WEIGHTED_SUM, *_DEAR_ENERGY),
+            "heron_misled": (*_HERON, *_MISLED),
+        },
+    ),
+}
+
+
+def _control(runs: Mapping[str, tuple[str, Mapping[str, tuple[str, ...]]]]) -> tuple[ControlJob, ...]:
     """Every reward in every environment, seed by seed."""
     return tuple(
         ControlJob(name=f"{label}_{reward}-seed{seed}", env=env, seed=seed, flags=flags)
         for seed in SEEDS
-        for label, (env, rewards) in _CONTROL_RUNS.items()
+        for label, (env, rewards) in runs.items()
         for reward, flags in rewards.items()
     )
 
@@ -171,7 +194,9 @@ STUDIES: dict[str, tuple[AnyJob, ...]] = {
         _seeds("river_narrow", *_HERON_MILESTONES, label="river_narrow_sparse"),
     ),
     # HERON under an off-policy learner of others, beside what else a ranking can be made into.
-    "heron_control": _control(),
+    "heron_control": _control(_CONTROL_RUNS),
+    # The same, with a factor in another unit (times 1000), and with one that contradicts a more important one.
+    "heron_robust": _control(_ROBUST_RUNS),
     # Does it hurt where PPO alone is enough?
     "dense": tuple(_seeds("keyroom_oni", 500_000)),
     # The same, longer: goes on from the runs of "dense" and "soundness".

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from agents.statistics import difference_interval, t_interval
-from launch.control_figures import CONTROL_STUDY
+from launch.control_figures import CONTROL_STUDIES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ FIGURES: Mapping[str, tuple[Panel, ...]] = {
 Runs = Mapping[str, Sequence[Mapping[str, Any]]]
 """``{name without -seedN: results of its seeds}``."""
 
-_TABLES_OF_THEIR_OWN = ("coverage", CONTROL_STUDY)
+_TABLES_OF_THEIR_OWN = ("coverage", *CONTROL_STUDIES)
 
 
 def load(folder: Path) -> Runs:

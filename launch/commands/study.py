@@ -63,7 +63,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _figures(flags: FiguresFlags) -> int:
-    from launch.control_figures import control_table
+    from launch.control_figures import CONTROL_STUDIES, control_table
     from launch.study_figures import FIGURES, captions_table, coverage_table, differences, draw, load, table
 
     runs = load(flags.results)
@@ -73,6 +73,7 @@ def _figures(flags: FiguresFlags) -> int:
             print(f"drawn: {out}")
     print(f"\n{table(runs)}\n\n{differences(runs)}")
     print(f"\n{coverage_table(flags.results)}")
-    print(f"\n{control_table(flags.results)}")
+    for study in CONTROL_STUDIES:
+        print(f"\n{control_table(flags.results / study)}")
     print(f"\n{captions_table(runs, [name for name in runs if name.endswith(_PAID_CAPTIONS)])}")
     return 0
