@@ -9,7 +9,7 @@ from envs.tasks import GamesConfig
 from launch.config import RolloutConfig, TrainConfig
 from launch.errors import unknown_name
 from rewards.config import PartConfig, RetrievalConfig, RewardConfig
-from rewards.heron.config import TreeConfig
+from rewards.heron.config import ModelConfig, TreeConfig
 
 PENALTY_STEP = -0.001
 """MiniHack's own experiments use -0.001 a frozen step; the class default of -0.01 drowns the goal."""
@@ -50,22 +50,24 @@ def wod_easy() -> TrainConfig:
 
 def wod_easy_heron() -> TrainConfig:
     """WoD-Easy-Restricted with HERON's reward beside the environment's; --reward.heron.ranking names the factors."""
-    return _with_heron(
-        wod_easy(), "wod_easy_heron", ("success", "alive", "killed = 'ou kill' in obs.message", "-turns")
-    )
+    return _with_heron(wod_easy(), "wod_easy_heron", "killed = 'ou kill' in obs.message")
 
 
 def river_narrow_heron() -> TrainConfig:
     """River-Narrow with HERON's reward beside the environment's."""
-    return _with_heron(
-        river_narrow(), "river_narrow_heron", ("success", "alive", "east = sum(obs.x - prev_obs.x)", "-turns")
-    )
+    return _with_heron(river_narrow(), "river_narrow_heron", "filled = 'into the water' in obs.message")
 
 
 def locked_door_heron() -> TrainConfig:
     """LockedDoor with HERON's reward beside the environment's."""
     return _with_heron(
-        locked_door(), "locked_door_heron", ("success", "alive", "new_tiles", "east = last(obs.x)", "-turns")
+        locked_door(),
+        "locked_door_heron",
+        "new_tiles",
+        "hits = 'WHAMM' in obs.message",
+        "at_door = mean(info.closed_door_distance <= 1) @ 0.5",
+        "kicks = 'In what direction?' in obs.message and action == 'kick'",
+        "-strange = 'strange direction' in obs.message",
     )
 
 
@@ -133,8 +135,15 @@ def _with_oni(config: TrainConfig, name: str) -> TrainConfig:
     return config.model_copy(update={"preset": name, "reward": reward})
 
 
-def _with_heron(config: TrainConfig, name: str, ranking: tuple[str, ...]) -> TrainConfig:
-    reward = RewardConfig(env=config.reward.env, heron=TreeConfig(weight=0.1, ranking=ranking))
+def _with_heron(config: TrainConfig, name: str, *progress: str) -> TrainConfig:
+    """HERON with the ranking success > alive > progress > -turns.
+
+    In a segment, fewer turns means more actions that take no time: only differences of 32 turns count, twice its
+    steps. The model may see what the factors are made of: most of them are events that nothing else tells of.
+    """
+    ranking = ("success", "alive", *progress, "-turns @ 32")
+    heron = TreeConfig(weight=0.3, ranking=ranking, model=ModelConfig(see_factors=True))
+    reward = RewardConfig(env=config.reward.env, heron=heron)
     return config.model_copy(update={"preset": name, "reward": reward})
 
 

@@ -155,6 +155,11 @@ def _control(runs: Mapping[str, tuple[str, Mapping[str, tuple[str, ...]]]]) -> t
 
 _HERON_MILESTONES = (200_000, 500_000, 1_000_000)
 
+_RANKED = {
+    "heron": (),
+    "weighted_sum": ("--reward.heron.kind", "weighted_sum", "--reward.heron.beta", "0.3"),
+}
+
 STUDIES: dict[str, tuple[AnyJob, ...]] = {
     # Does plain PPO learn what it should?
     "soundness": (
@@ -192,6 +197,13 @@ STUDIES: dict[str, tuple[AnyJob, ...]] = {
     "heron_sparse": _seed_by_seed(
         _seeds("wod_easy", *_HERON_MILESTONES, label="wod_easy_sparse"),
         _seeds("river_narrow", *_HERON_MILESTONES, label="river_narrow_sparse"),
+    ),
+    "heron": _seed_by_seed(
+        *(
+            _seeds(f"{task}_heron", *_HERON_MILESTONES, label=f"{task}_{kind}", flags=flags)
+            for kind, flags in _RANKED.items()
+            for task in ("locked_door", "river_narrow", "wod_easy")
+        )
     ),
     # HERON under an off-policy learner of others, beside what else a ranking can be made into.
     "heron_control": _control(_CONTROL_RUNS),

@@ -33,6 +33,8 @@ class FactorsConfig(PartConfig):
     """Factor of the part; 0 switches it off."""
     stream: Literal["extrinsic", "intrinsic"] = "intrinsic"
     """The stream, and so the value head, that it feeds."""
+    normalise: Literal["none", "std", "return"] = "return"
+    """Divide by a running standard deviation: of values (std), or of their discounted sums (return)."""
     ranking: Annotated[tuple[str, ...], Field(min_length=1)] = DEFAULT_RANKING
     """Factors, the most important first: [-]NAME[=EXPRESSION][@MARGIN]; `yendor rewards factors` lists the names."""
 
@@ -115,11 +117,11 @@ class ModelConfig(Config):
     """Pairs in a gradient step."""
     judged_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
     """Most of them that are pairs judged by others than the tree, where there are such."""
-    steps_per_update: PositiveInt = 4
+    steps_per_update: PositiveInt = 2
     """Gradient steps in one PPO update."""
     first_steps: PositiveInt = 64
     """Gradient steps before the first version, all in one PPO update: its reward should not be that of chance."""
-    publish_updates: PositiveInt = 1
+    publish_updates: PositiveInt = 4
     """PPO updates between two versions of the reward."""
     min_segments: Annotated[int, Field(ge=8)] = 128
     """Segments before the first gradient step; until the first version the reward is not valid."""

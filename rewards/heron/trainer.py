@@ -324,18 +324,24 @@ class HeronTrainer:
         weights = learns[:, pairs.first] & learns[:, pairs.second]
 
         def loss(rewards: Tensor) -> Tensor:
-            worth = segment_sums(rewards - rewards.mean(1, keepdim=True), segments.lengths)
+            worth = segment_sums(self._centred(rewards), segments.lengths)
             first, second = worth[:, pairs.first], worth[:, pairs.second]
             return preference_loss(first, second, pairs.target, pairs.margin, weights, self._model.pin)
 
         return self._ensemble.step(torch.from_numpy(self._scale(segments.inputs)), loss) / members
+
+    def _centred(self, rewards: Tensor) -> Tensor:
+        """Rewards [K, M] without their mean, unless whole episodes are compared: there it is what length is worth."""
+        return rewards if self._config.segment_steps is None else rewards - rewards.mean(1, keepdim=True)
 
     def _published(self, kept: Segments) -> Scorer:
         """The next version, with outputs standardised over the steps that are kept."""
         assert self._ensemble is not None
         probed = np.linspace(0, len(kept.inputs) - 1, min(len(kept.inputs), _PROBED_STEPS)).astype(np.int64)
         outputs = self._ensemble.predict(torch.from_numpy(self._scale(kept.inputs[probed])))
-        mean, std = outputs.mean(1), outputs.std(1)
+        centred = self._config.segment_steps is not None
+        mean = outputs.mean(1) if centred else np.zeros(len(outputs))
+        std = np.sqrt(((outputs - mean[:, None]) ** 2).mean(1))
         std = np.where(std > 0, std, 1.0)
         self._figures["disagreement"] = float(disagreement((outputs - mean[:, None]) / std[:, None]).mean())
         return Scorer(
