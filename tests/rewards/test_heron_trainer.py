@@ -15,7 +15,14 @@ from rewards.heron.trainer import HeronTrainer
 from rewards.heron.tree import Level, PreferenceTree
 
 SMALL = ModelConfig(
-    hidden=16, batch_pairs=32, min_segments=32, first_steps=8, capacity_segments=512, held_out_share=0.2
+    steps_per_update=4,
+    publish_updates=1,
+    hidden=16,
+    batch_pairs=32,
+    min_segments=32,
+    first_steps=8,
+    capacity_segments=512,
+    held_out_share=0.2,
 )
 LENGTH = 4
 
