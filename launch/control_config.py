@@ -45,7 +45,7 @@ class ControlConfig(Config):
     bound_at: float = 3.0
     """heron: the threshold of bound=clip; the reward's mean is 0 and its standard deviation 1."""
     comparison: ComparisonConfig = ComparisonConfig()
-    model: ModelConfig = ModelConfig()
+    model: ModelConfig = ModelConfig(learning_rate=3e-3, pin=1e-3, publish_updates=1)
 
 
 def control_defaults(task: ControlTask) -> ControlConfig:

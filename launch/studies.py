@@ -104,7 +104,7 @@ _DISTILLED = {
 
 _CONTROL_REWARDS: dict[str, tuple[str, ...]] = {
     "heron": ("--reward", "heron"),
-    **{f"weighted_sum_{beta}": ("--reward", "weighted_sum", "--beta", beta) for beta in ("1.0", "0.3", "0.1")},
+    **{f"weighted_sum_{beta}": ("--reward", "weighted_sum", "--beta", beta) for beta in ("1.0", "0.3", "0.1", "0.01")},
     "powers_of_ten": ("--reward", "powers_of_ten"),
     "ensemble": ("--reward", "ensemble"),
     "sparse": ("--reward", "sparse"),

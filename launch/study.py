@@ -24,6 +24,7 @@ from typing import Any
 from launch.checkpoint import steps_of
 from launch.durable import write_atomic
 from launch.metrics import read_metrics
+from launch.rewards.stored import REPORT_FILE
 from launch.run_folder import installed_versions
 from launch.studies import AnyJob, ControlJob, Job
 
@@ -34,6 +35,10 @@ _CURVE = (
     "rollout/score",
     "rollout/max_depth",
     "rewards/oni/episode_sum",
+    "rewards/heron/episode_sum",
+    "heron/accuracy/success",
+    "heron/accuracy/alive",
+    "heron/accuracy",
     "labels/coverage",
     "time/elapsed_s",
 )
@@ -153,6 +158,7 @@ def run_job(job: Job, out: Path, runs: Path, parallel: int = 1) -> None:
         "finished_at": time.time(),
         "evaluations": evaluations,
         "captions": _captions(folder),
+        "heron": _preference_tree(folder),
     }
     write_atomic(out / f"{job.name}.json", json.dumps(result))
 
@@ -214,6 +220,12 @@ def _captions(folder: Path) -> list[dict[str, Any]]:
         return []
     rows = json.loads(path.read_text())
     return sorted(rows, key=lambda row: row["paid"], reverse=True)[:15]
+
+
+def _preference_tree(folder: Path) -> dict[str, Any] | None:
+    """How the run's tree decided, and how well its model learned it, at the end; None without one."""
+    path = folder / REPORT_FILE
+    return json.loads(path.read_text()) if path.exists() else None
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ class ModelConfig(Config):
     """How the members' rewards become one."""
     hidden: PositiveInt = 64
     """Units of each of two hidden layers."""
-    learning_rate: PositiveFloat = 3e-3
+    learning_rate: PositiveFloat = 1e-2
     """Of AdamW."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 1e-4
     """Of AdamW."""
@@ -117,7 +117,7 @@ class ModelConfig(Config):
     """Pairs in a gradient step."""
     judged_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
     """Most of them that are pairs judged by others than the tree, where there are such."""
-    steps_per_update: PositiveInt = 2
+    steps_per_update: PositiveInt = 4
     """Gradient steps in one PPO update."""
     first_steps: PositiveInt = 64
     """Gradient steps before the first version, all in one PPO update: its reward should not be that of chance."""
@@ -131,7 +131,7 @@ class ModelConfig(Config):
     """Adaptive margin of the loss: this much for each margin by which the deciding level differs; 0 = none."""
     max_loss_margin: Annotated[float, Field(ge=0.0)] = 1.0
     """Most that it comes to."""
-    pin: Annotated[float, Field(ge=0.0)] = 1e-3
+    pin: Annotated[float, Field(ge=0.0)] = 1e-4
     """Weight of the squared sum of both segments' rewards, which pins the constant that comparisons leave open."""
     held_out_share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
     """Share of the episodes that only accuracy is measured on."""

@@ -178,7 +178,7 @@ def test_a_folder_is_no_file(tmp_path):
 
 def test_the_study_has_every_reward_in_every_environment_with_every_seed():
     jobs = [job for job in STUDIES["heron_control"] if isinstance(job, ControlJob)]
-    assert len(jobs) == (8 + 9) * 3 and {job.env for job in jobs} == set(TASKS)
+    assert len(jobs) == (9 + 10) * 3 and {job.env for job in jobs} == set(TASKS)
     assert {job.flags[1] for job in jobs} == set(REWARDS)
     assert [job.seed for job in jobs] == sorted(job.seed for job in jobs)  # a study that was cut has everything once
 
