@@ -107,7 +107,7 @@ def test_a_dry_run_shows_configuration_and_processes_and_writes_nothing(capsys, 
     assert main(["train", "keyroom_oni", "--dry-run", "--rollout.num-workers", "3"]) == 0
     shown = capsys.readouterr().out
     assert '"num_workers": 3' in shown
-    assert "3 rollout workers" in shown and "labeller (lexicon)" in shown
+    assert "3 rollout workers" in shown and "labeller of captions (lexicon)" in shown
     assert list(tmp_path.iterdir()) == []
 
 

@@ -15,7 +15,14 @@ helpers = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(helpers)
 UPDATE, HERE, PEERS, _train = helpers.UPDATE, helpers.HERE, helpers.PEERS, helpers._train
 
-SMALL = {"min_segments": 8, "batch_pairs": 8, "hidden": 8, "capacity_segments": 64, "held_out_share": 0.3}
+SMALL = {
+    "min_segments": 8,
+    "batch_pairs": 8,
+    "hidden": 8,
+    "capacity_segments": 64,
+    "held_out_share": 0.3,
+    "publish_updates": 1,
+}
 
 
 def _config(path, *, heron=None, model=None, **changes):

@@ -240,7 +240,14 @@ HERON = {
     "weight": 0.1,
     "ranking": ["success", "alive", "-turns"],
     "segment_steps": 8,
-    "model": {"min_segments": 8, "capacity_segments": 128, "members": 1, "hidden": 8, "first_steps": 8},
+    "model": {
+        "min_segments": 8,
+        "capacity_segments": 128,
+        "members": 1,
+        "hidden": 8,
+        "first_steps": 8,
+        "publish_updates": 1,
+    },
 }
 
 

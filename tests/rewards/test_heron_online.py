@@ -30,7 +30,7 @@ GAMES = GamesSpec(
 CONFIG = TreeConfig(
     ranking=("height = obs[0]", "-energy = action[0] * action[0]"),
     segment_steps=5,
-    model=ModelConfig(members=2, hidden=16, min_segments=16, capacity_segments=128, first_steps=48, learning_rate=1e-2),
+    model=ModelConfig(members=2, hidden=16, min_segments=16, capacity_segments=128, first_steps=48, publish_updates=1),
 )
 
 
