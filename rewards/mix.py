@@ -83,7 +83,8 @@ class RewardMix:
                     samples = part.value[part.valid]
                     if config.normalise == "return":
                         gamma = self.streams[config.stream].gamma
-                        samples, sums[name] = discounted_sums(part, rollout.done, gamma, sums[name])
+                        so_far, sums[name] = discounted_sums(part, rollout.done, gamma, sums[name])
+                        samples = so_far[part.valid]
                     terms[config.stream].append(self._term(name, part, config, samples))
         streams = [_combine(terms[name], config) for name, config in self.streams.items()]
         return RewardOutput(streams=np.stack(streams, axis=-1), parts=parts), {"models": memories, "sums": sums}

@@ -53,6 +53,11 @@ class SegmentBuffer:
             self._joined = joined
         return self._joined
 
+    def recent(self) -> Segments | None:
+        """The newest ones alone, half of the capacity at most; None before the first."""
+        kept = self.kept()
+        return None if kept is None else _last(kept, num_newest(self._capacity))
+
     def state_dict(self) -> State:
         """The segments."""
         kept = self.kept()
@@ -64,6 +69,11 @@ class SegmentBuffer:
         self._waiting = []
 
 
+def num_newest(capacity: int) -> int:
+    """Segments of a full buffer that are there because they are the newest."""
+    return (capacity + 1) // 2
+
+
 def retained(classes: np.ndarray, capacity: int) -> np.ndarray:
     """Rows to keep of more segments than there is room for, int64 [capacity], in order.
 
@@ -71,7 +81,7 @@ def retained(classes: np.ndarray, capacity: int) -> np.ndarray:
         classes: int [N], the oldest segment first.
         capacity: at most N.
     """
-    newest_rows = np.arange(len(classes) - (capacity + 1) // 2, len(classes))
+    newest_rows = np.arange(len(classes) - num_newest(capacity), len(classes))
     older = classes[: newest_rows[0]]
     _, member, available = np.unique(older, return_inverse=True, return_counts=True)
     quotas = equal_shares(available, capacity - len(newest_rows))

@@ -198,7 +198,7 @@ class HeronTrainer:
         self._updates += 1
         if self._updates % self._model.publish_updates:
             return None
-        before, self._scorer = self._scorer, self._published(kept)
+        before, self._scorer = self._scorer, self._published()
         if before is None or self._scorer.version % self._measure_versions == 0:
             self._measure(kept, self._scorer)
         return self._scorer
@@ -331,14 +331,22 @@ class HeronTrainer:
         return self._ensemble.step(torch.from_numpy(self._scale(segments.inputs)), loss) / members
 
     def _centred(self, rewards: Tensor) -> Tensor:
-        """Rewards [K, M] without their mean, unless whole episodes are compared: there it is what length is worth."""
-        return rewards if self._config.segment_steps is None else rewards - rewards.mean(1, keepdim=True)
+        """Rewards [K, M] less what will be taken off them when they are paid.
 
-    def _published(self, kept: Segments) -> Scorer:
-        """The next version, with outputs standardised over the steps that are kept."""
-        assert self._ensemble is not None
-        probed = np.linspace(0, len(kept.inputs) - 1, min(len(kept.inputs), _PROBED_STEPS)).astype(np.int64)
-        outputs = self._ensemble.predict(torch.from_numpy(self._scale(kept.inputs[probed])))
+        Where whole episodes are compared, nothing is: their lengths differ, and what a step more is worth is learned.
+        """
+        if self._config.segment_steps is None:
+            return rewards
+        if self._scorer is None:
+            return rewards - rewards.mean(1, keepdim=True)
+        return rewards - torch.from_numpy(self._scorer.output_mean[:, None].astype(np.float32))
+
+    def _published(self) -> Scorer:
+        """The next version, with outputs standardised over the newest steps: what is played now."""
+        recent = self._buffer.recent()
+        assert self._ensemble is not None and recent is not None
+        probed = np.linspace(0, len(recent.inputs) - 1, min(len(recent.inputs), _PROBED_STEPS)).astype(np.int64)
+        outputs = self._ensemble.predict(torch.from_numpy(self._scale(recent.inputs[probed])))
         centred = self._config.segment_steps is not None
         mean = outputs.mean(1) if centred else np.zeros(len(outputs))
         std = np.sqrt(((outputs - mean[:, None]) ** 2).mean(1))

@@ -99,6 +99,18 @@ def test_rewards_are_standard_over_recent_steps():
     assert trainer.metrics()["disagreement"] == pytest.approx(opinions.std(0).mean(), rel=1e-4)
 
 
+def test_rewards_are_standard_over_the_newest_half_of_a_full_buffer():
+    model = SMALL.model_copy(update={"capacity_segments": 128})
+    trainer = trainer_of(model)
+    old, new = segments_of(128, seed=1), segments_of(64, seed=2, first_episode=500)
+    old.inputs[:] += 3
+    for segments in (old, new):
+        trainer.add(segments)
+    opinions = trainer.update().opinions(new.inputs)
+    np.testing.assert_allclose(opinions.mean(1), 0, atol=1e-5)
+    np.testing.assert_allclose(opinions.std(1), 1, atol=1e-5)
+
+
 def test_nothing_is_published_before_there_are_enough_segments():
     trainer = trainer_of()
     assert trainer.update() is None

@@ -250,3 +250,20 @@ def test_a_part_may_be_divided_by_the_spread_of_what_it_comes_to():
     # The next rollout goes on from there: 0.5 * 4 + 1 = 3.
     output, _ = mix.score(_rollout(np.zeros((1, 1)), [[1.0]]), state)
     np.testing.assert_allclose(output.streams[0, 0, 0], 2 / np.std([1.0, 2.5, 4.0, 3.0]), rtol=1e-6)
+
+
+def test_steps_without_a_value_do_not_count_in_the_spread_of_sums():
+    class Late:
+        part_names, version = ("late",), 0
+
+        def initial_state(self, num_games):
+            return {}
+
+        def score(self, rollout, state):
+            value = rollout.env_reward
+            return {"late": RewardPart(value=value, valid=value != 0)}, state
+
+    mix = RewardMix([Ingredient(model=Late(), config=PartConfig(normalise="return"))], {"extrinsic": StreamConfig()})
+    _, state = mix.score(_rollout(np.zeros((20, 1)), np.zeros((20, 1))), mix.initial_state(1))
+    output, _ = mix.score(_rollout(np.zeros((2, 1)), [[1.0], [3.0]]), state)
+    np.testing.assert_allclose(output.streams[:, 0, 0], np.array([1, 3]) / np.std([1.0, 3.99]), rtol=1e-6)
