@@ -236,10 +236,19 @@ class _Running:
 
     actions: list[int] = field(default_factory=list)
     env_reward: list[float] = field(default_factory=list)
-    rows: dict[str, list[np.ndarray]] = field(default_factory=lambda: {kind: [] for kind in ("int", "bool", "str")})
+    numbers: dict[str, bytearray] = field(default_factory=lambda: {kind: bytearray() for kind in _KINDS})
+    """One row of a kind's columns after the other."""
+    words: list[str] = field(default_factory=list)
+    """The same of words."""
     captions: list[str] = field(default_factory=list)
     screens: list[bytes] = field(default_factory=list)
     """Compressed, because whole games of NetHack are long."""
+    texts: dict[str, str] = field(default_factory=dict)
+    """Each text once: most steps say what an earlier one has said."""
+
+    def shared(self, text: str) -> str:
+        """The same text, held once for all steps."""
+        return self.texts.setdefault(text, text)
 
 
 class RecordedGames:
@@ -258,7 +267,7 @@ class RecordedGames:
         self.spec = replace(games.spec, obs=self._shown(games.spec.obs))
         self.num_games, self.action_mask, self.active = games.num_games, games.action_mask, games.active
         self._names = {
-            kind: [name for name in RECORDED_COLUMNS if COLUMNS[name].dtype == kind] for kind in ("int", "bool", "str")
+            kind: [name for name in RECORDED_COLUMNS if COLUMNS[name].dtype == kind] for kind in (*_KINDS, "str")
         }
         self._running: list[_Running | None] = [None] * self.num_games
         self._screens = np.zeros((self.num_games, *games.spec.obs[SCREEN].shape), np.uint8)
@@ -293,29 +302,34 @@ class RecordedGames:
         )
 
     def _note(self, actions: np.ndarray, played: GamesStep, screens: np.ndarray) -> None:
-        stacked = {
-            kind: np.stack([played.features[name] for name in names], axis=1) for kind, names in self._names.items()
+        numbers = {
+            kind: np.stack([played.features[name] for name in self._names[kind]], axis=1, dtype=dtype)
+            for kind, dtype in _KINDS.items()
         }
+        words = list(zip(*(played.features[name].tolist() for name in self._names["str"]), strict=True))
         messages = played.messages or [b""] * self.num_games
         for b, running in enumerate(self._running):
             if running is None:
                 continue
             running.actions.append(int(actions[b]))
             running.env_reward.append(float(played.reward[b]))
-            for kind, rows in stacked.items():
-                running.rows[kind].append(rows[b])
-            running.captions.append(canonical_of_raw(messages[b]) if messages[b] else "")
+            # Copies: a view of one game's row, or a word as wide as its column, would keep megabytes alive.
+            for kind, rows in numbers.items():
+                running.numbers[kind] += rows[b].tobytes()
+            running.words += map(running.shared, words[b])
+            running.captions.append(running.shared(canonical_of_raw(messages[b]) if messages[b] else ""))
             running.screens.append(zlib.compress(screens[b].tobytes(), 1))
 
     def _record(self, running: _Running, task: str, seeds: EpisodeSeeds, end_status: int) -> EpisodeRecord:
         T = len(running.actions)
         status = np.zeros(T, np.int8)
         status[-1] = end_status
-        columns = {
-            name: column
-            for kind, names in self._names.items()
-            for name, column in zip(names, np.stack(running.rows[kind], axis=1), strict=True)
-        }
+        columns: dict[str, np.ndarray] = {}
+        for kind, dtype in _KINDS.items():
+            rows = np.frombuffer(running.numbers[kind], dtype).reshape(T, -1)
+            columns |= zip(self._names[kind], rows.T.copy(), strict=True)
+        names = self._names["str"]
+        columns |= {name: np.array(running.words[place :: len(names)]) for place, name in enumerate(names)}
         screen = b"".join(map(zlib.decompress, running.screens))
         return EpisodeRecord(
             task=task,

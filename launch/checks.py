@@ -82,9 +82,12 @@ def check_preferences(config: TrainConfig) -> None:
         return
     from envs.actions import union_of_names
     from rewards.heron.human import pairs_in_file
+    from rewards.heron.preferences import check_learnable
 
     try:
-        pairs_in_file(heron, union_of_names(config.env.specs()))
+        pairs = pairs_in_file(heron, union_of_names(config.env.specs()), config.env.task_ids)
+        if pairs is not None:
+            check_learnable(pairs, heron, config.seed)
     except ValueError as error:
         raise UserError(f"reward.heron.judges.human: {error}") from None
 

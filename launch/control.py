@@ -34,12 +34,13 @@ from envs.seeding import ListedSeeds, evaluation_seeds
 from launch.control_config import ControlConfig, RewardName
 from launch.control_tasks import ControlTask
 from launch.durable import write_atomic
-from launch.errors import UserError
+from launch.errors import RunError, UserError
 from launch.run_folder import installed_versions
 from rewards.bounded import bounded
 from rewards.env import EnvReward
 from rewards.heron.columns import columns_of
 from rewards.heron.config import FactorsConfig, PowersOfTenConfig, TreeConfig, WeightedSumConfig
+from rewards.heron.factors import FactorError
 from rewards.heron.online import OnlineHeron
 from rewards.parts import PartConfig
 
@@ -270,12 +271,18 @@ def train_control(
         say: told of each evaluation: steps and mean true return.
 
     Raises:
-        ValueError: the ranking cannot be read.
-        UserError: a factor reads what the environment does not show.
+        ValueError: the ranking cannot be read, or reads what the environment does not show (``check_columns``).
+        RunError: a factor cannot be computed, or a gradient is not finite.
     """
+    try:
+        return _train(task, config, say)
+    except (FactorError, FloatingPointError) as error:
+        raise RunError(str(error)) from error
+
+
+def _train(task: ControlTask, config: ControlConfig, say: Callable[[int, float], None]) -> Outcome:
     torch.set_num_threads(1)
     spec = games_spec(task.env)
-    check_columns(config, task.env, spec)
     paid = REWARDS[config.reward](config, spec)
     models = [learner(task, each, config.seed) for each in paid]
     policy = AveragedPolicy([Sb3Policy(model, spec) for model in models])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -58,14 +59,41 @@ def control_defaults(task: ControlTask) -> ControlConfig:
     )
 
 
-def check_control(config: ControlConfig) -> None:
+_RANKED: tuple[RewardName, ...] = ("heron", "weighted_sum", "powers_of_ten", "ensemble")
+
+_REWARDS_OF: Mapping[str, tuple[RewardName, ...]] = {
+    "beta": ("weighted_sum",),
+    "ranking": _RANKED,
+    "goal": ("sparse",),
+    "segment_steps": ("heron",),
+    "update_steps": ("heron",),
+    "bound": ("heron",),
+    "bound_at": ("heron",),
+    "comparison": ("heron",),
+    "model": ("heron",),
+}
+"""Flags that have a meaning for some rewards only."""
+
+_NOT_OF_VECTORS = ("inputs", "see_factors", "encoder", "caption_buckets")
+"""What says how a model reads NetHack: here it reads the action and the whole observation before and after it."""
+
+
+def check_control(config: ControlConfig, defaults: ControlConfig) -> None:
     """Refuse what cannot be run, before anything is.
 
+    Args:
+        config: what is asked for.
+        defaults: the environment's; what differs from them was asked for.
+
     Raises:
-        UserError: a ranking cannot be read, or a flag has no meaning for the reward.
+        UserError: a ranking cannot be read, or a flag has no meaning for the reward or for these environments.
     """
-    if config.beta is not None and config.reward != "weighted_sum":
-        raise UserError(f"beta belongs to reward=weighted_sum; the reward is {config.reward}")
+    for name, rewards in _REWARDS_OF.items():
+        if config.reward not in rewards and getattr(config, name) != getattr(defaults, name):
+            raise UserError(f"{name} belongs to reward={' or '.join(rewards)}; the reward is {config.reward}")
+    for name in _NOT_OF_VECTORS:
+        if getattr(config.model, name) != getattr(defaults.model, name):
+            raise UserError(f"model.{name} has no meaning here: the model reads the action and the observation vector")
     if config.steps < config.evaluations:
         raise UserError(f"{config.evaluations} evaluations do not fit into {config.steps} steps")
     for name, ranking in (("ranking", config.ranking), ("goal", (config.goal,))):

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
+
+from launch.errors import UserError
 
 
 def fsync_folder(folder: Path) -> None:
@@ -40,6 +43,31 @@ def write_atomic(path: Path, text: str) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     fsync_folder(path.parent)
+
+
+def result_path(out: str | None) -> Path | None:
+    """Where ``--json OUT`` is to be written once hours of work are over; its folder is made now.
+
+    Args:
+        out: as it was typed; None = nowhere.
+
+    Raises:
+        UserError: it is a folder, or its folder cannot be made or written.
+    """
+    if out is None:
+        return None
+    path = Path(out)
+    try:
+        is_folder = path.is_dir()
+        if not is_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", dir=path.parent):
+                pass  # only to see that it can be
+    except OSError as error:
+        raise UserError(f"--json {out} cannot be written: {(error.strerror or 'it failed').lower()}") from None
+    if is_folder:
+        raise UserError(f"--json {path} is a folder; give the name of a file")
+    return path
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

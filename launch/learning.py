@@ -95,6 +95,8 @@ class Learning:
         """Each worker's reward memory of its running episodes."""
         self._uncut: dict[int, State] = {}
         """Each worker's steps that are in no segment yet."""
+        self._segments: list[Segments] = []
+        """Of the rollouts that were scored last."""
         self._sums = RunningSums()
 
     def take(self, lessons: Lessons) -> None:
@@ -104,9 +106,19 @@ class Learning:
             self.preferring.reward.take(lessons.scorer)
 
     def score(self, collected: Sequence[Collected]) -> list[RewardOutput]:
-        """What each rollout was worth; memories move on with their games."""
-        with self.phases.measure("score"):
-            return [self._score(c) for c in collected]
+        """What each rollout was worth; memories move on with their games.
+
+        Each is cut into segments at once, so that these hold what the reward model read when it scored them, also
+        where it reads through the network that is about to be improved. They are reported by ``learn``; should that
+        break, they are dropped with their rollouts, and the next ones are cut as if they had not been.
+        """
+        outputs, self._segments = [], []
+        for c in collected:
+            with self.phases.measure("score"):
+                outputs.append(self._score(c))
+            with self.phases.measure("segments"):
+                self._cut(c)
+        return outputs
 
     def _score(self, collected: Collected) -> RewardOutput:
         worker, rollout = collected.worker, collected.rollout
@@ -120,20 +132,17 @@ class Learning:
         """One update of the network.
 
         Args:
-            collected: one rollout from each worker.
+            collected: one rollout from each worker, those that were scored last.
             outputs: what they were worth.
             share: of the run that is over, for annealing.
         """
+        with self.phases.measure("account"):
+            # Before an update that may break: sums over running episodes must miss no rollout.
+            part_sums = self._episode_sums(collected, outputs)
         with self.phases.measure("learn"):
             learned = self.learner.update([c.rollout for c in collected], outputs, share)
-        with self.phases.measure("segments"):
-            segments = self._cut(collected)
         with self.phases.measure("account"):
             tallies = [CaptionTally.of(c.rollout, o, CAPTION_PART) for c, o in zip(collected, outputs, strict=True)]
-            part_sums: dict[str, list[float]] = {name: [] for name in self.mix.part_names}
-            for c, output in zip(collected, outputs, strict=True):
-                for name, sums in self._sums.add(c.worker, c.rollout, output).items():
-                    part_sums[name].extend(sums)
             covered = [self._covered(c) for c in collected]
             parts = {name: _part(name, outputs) for name in self.mix.part_names}
         spent = self.phases.take()
@@ -149,24 +158,29 @@ class Learning:
             captions=[tally for tally in tallies if tally is not None],
             parts=parts,
             part_sums=part_sums,
-            segments=segments,
+            segments=self._segments,
             covered=(sum(known for known, _ in covered), sum(spoken for _, spoken in covered)),
             learned=learned,
             seconds=seconds,
             spans=spans,
         )
 
-    def _cut(self, collected: Sequence[Collected]) -> list[Segments]:
+    def _cut(self, collected: Collected) -> None:
         if self.preferring is None:
-            return []
-        found = []
-        for c in collected:
-            state = self._uncut.get(c.worker)
-            if state is None:
-                state = self.preferring.cutter.initial_state(c.rollout.num_games)
-            segments, self._uncut[c.worker] = self.preferring.cutter.cut(c.rollout, state)
-            if segments is not None:
-                found.append(segments)
+            return
+        worker, rollout, cutter = collected.worker, collected.rollout, self.preferring.cutter
+        state = self._uncut.get(worker)
+        if state is None:
+            state = cutter.initial_state(rollout.num_games)
+        segments, self._uncut[worker] = cutter.cut(rollout, state)
+        if segments is not None:
+            self._segments.append(segments)
+
+    def _episode_sums(self, collected: Sequence[Collected], outputs: Sequence[RewardOutput]) -> dict[str, list[float]]:
+        found: dict[str, list[float]] = {name: [] for name in self.mix.part_names}
+        for c, output in zip(collected, outputs, strict=True):
+            for name, sums in self._sums.add(c.worker, c.rollout, output).items():
+                found[name].extend(sums)
         return found
 
     def _covered(self, collected: Collected) -> tuple[int, int]:

@@ -123,7 +123,7 @@ class RunningSums:
 
 
 class RecentSums:
-    """Means of each reward part's sum over the last episodes.
+    """Each reward part's sums over the last episodes.
 
     Args:
         window: how many.
@@ -137,6 +137,10 @@ class RecentSums:
         """Remember sums of ended episodes, by part."""
         for name, sums in ended.items():
             self._ended.setdefault(name, deque(maxlen=self._window)).extend(sums)
+
+    def of(self, part: str) -> list[float]:
+        """The sums of a part over the last episodes, the oldest first; none of a part that there is not."""
+        return list(self._ended.get(part, ()))
 
     def metrics(self) -> dict[str, float]:
         """``{part: mean sum}`` of the parts that saw an episode end."""

@@ -83,20 +83,26 @@ GLOSSARY: Mapping[str, str] = MappingProxyType(
         "the same temperatures as the log loss; where classes are balanced, a soft label t counts as t positives and "
         "1 - t negatives (classification).",
         "heron/version": "Versions of HERON's reward that were given out since the run began.",
-        "heron/segments": "Segments that HERON's model compares now: the newest ones.",
-        "heron/loss": "Loss of the last gradient step of HERON's model: Bradley-Terry, and what pins its constant.",
-        "heron/accuracy": "Share of held-out pairs, ties left out, of which HERON's model says what the tree says.",
+        "heron/segments": "Segments that HERON's model compares now; of a full store, half are the newest, the others "
+        "older ones of every kind.",
+        "heron/loss": "Mean loss of HERON's model over the gradient steps of the last update: Bradley-Terry, and what "
+        "pins its constant.",
+        "heron/accuracy": "Share of random pairs of held-out segments, among those that are kept, ties left out, of "
+        "which HERON's model says what the tree says.",
         "heron/accuracy/*": "The same, of the pairs that this level of the tree decides.",
-        "heron/decided/*": "Share of random held-out pairs that this level of the tree decides.",
-        "heron/tie_share": "Share of random held-out pairs that no level decides.",
-        "heron/cycle_share": "Share of random triples of segments whose comparisons form a cycle (margin mode).",
+        "heron/decided/*": "Share of those random pairs, ties included, that this level of the tree decides.",
+        "heron/tie_share": "Share of those random pairs that no level decides.",
+        "heron/cycle_share": "Share of random triples of the segments that are kept whose comparisons form a "
+        "cycle (margin mode).",
         "heron/disagreement": "Mean standard deviation of the members' standardised rewards, over recent steps.",
-        "heron/dead_factors": "Factors that have been the same in all segments.",
+        "heron/dead_factors": "Factors that are the same in all segments that are kept: they decide nothing.",
         "heron/rank_correlation": "Spearman's, of held-out segments' rewards with the share of comparisons that "
         "they win.",
+        "heron/return_correlation": "Spearman's rank correlation, over the last 100 episodes, of the sum of HERON's "
+        "reward (0 before its first version) with the environment's own return.",
         "heron/judged_accuracy": "As heron/accuracy, of held-out pairs that others than the tree have judged.",
         "heron/pairs": "Pairs that HERON's model has learned from since the run began, repeats included.",
-        "heron/judged_pairs": "Pairs judged elsewhere, by a language model or a human, that HERON's model learns from.",
+        "heron/judged_pairs": "Those of them that a language model or a human has judged.",
         "heron/asked_pairs": "Pairs of segments that the annotator was asked about since the run began.",
         "heron/unanswered_pairs": "Those of them whose answer has not come yet.",
         "heron/unjudged_pairs": "Those of them that the annotator would not or could not judge.",
@@ -277,6 +283,11 @@ class WindowedEpisodes:
                 row |= {key: float(result.game[key]) for key in _GAME_FIELDS if key in result.game}
             self._rows.append(row)
             self._num_episodes += 1
+
+    @property
+    def returns(self) -> list[float]:
+        """Of the environment's own reward, over the remembered episodes, the oldest first."""
+        return [row["env_return"] for row in self._rows]
 
     def metrics(self) -> dict[str, float]:
         """Means under their names; only ``rollout/episodes`` while no episode has ended."""

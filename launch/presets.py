@@ -138,8 +138,9 @@ def _with_oni(config: TrainConfig, name: str) -> TrainConfig:
 def _with_heron(config: TrainConfig, name: str, *progress: str) -> TrainConfig:
     """HERON with the ranking success > alive > progress > -turns.
 
-    In a segment, fewer turns means more actions that take no time: only differences of 32 turns count, twice its
-    steps. The model may see what the factors are made of: most of them are events that nothing else tells of.
+    In a segment, fewer turns means more actions that take no time. Turns are rounded down to multiples of 32, twice a
+    segment's steps: segments of less than 32 turns are alike, and 31 turns are still better than 32. The model may see
+    what the factors are made of: most of them are events that nothing else tells of.
     """
     ranking = ("success", "alive", *progress, "-turns @ 32")
     heron = TreeConfig(weight=0.3, ranking=ranking, model=ModelConfig(see_factors=True))

@@ -55,6 +55,11 @@ def _rewards(title: str, task: str) -> Panel:
     return Panel(title=title, variants={"PPO": task} | {f"PPO + ONI {x}": f"{task}_{y}" for x, y in variants.items()})
 
 
+def _rankings(title: str, task: str, sparse: str) -> Panel:
+    variants = {"PPO": sparse, "PPO + HERON": f"{task}_heron", "PPO + weighted sum": f"{task}_weighted_sum"}
+    return Panel(title=title, variants=variants)
+
+
 FIGURES: Mapping[str, tuple[Panel, ...]] = {
     "reference": (Panel(title="KeyRoom-S5", variants={"Yendor PPO": "keyroom", "SB3 PPO": "keyroom_reference"}),),
     "soundness": (
@@ -76,6 +81,11 @@ FIGURES: Mapping[str, tuple[Panel, ...]] = {
         Panel(title="KeyRoom-S5", variants={"PPO": "keyroom", "PPO + ONI retrieval": "keyroom_oni"}),
         _rewards("LockedDoor", "locked_door"),
         _rewards("Corridor-R5", "corridor"),
+    ),
+    "heron": (
+        _rankings("LockedDoor", "locked_door", "locked_door"),
+        _rankings("River-Narrow", "river_narrow", "river_narrow_sparse"),
+        _rankings("WoD-Easy-Restricted", "wod_easy", "wod_easy_sparse"),
     ),
 }
 """``{file name: panels}``."""
@@ -198,6 +208,19 @@ def coverage_table(folder: Path) -> str:
         early = [c for step, c in zip(curve["step"], curve["labels/coverage"], strict=True) if step <= 4096]
         task = result["job"]["flags"][1]
         lines.append(f"| {task} | {np.mean(early):.3f} | {np.mean(curve['labels/coverage']):.3f} |")
+    return "\n".join(lines)
+
+
+def trees_table(runs: Runs) -> str:
+    """How the trees of runs decided held-out pairs of segments, and how often their models agreed, over all seeds."""
+    lines = ["| runs | level | decided | of | the model agrees (each seed) |", "|---|---|---|---|---|"]
+    for name, results in runs.items():
+        trees = [result["heron"]["levels"] for result in results if result.get("heron")]
+        for levels in zip(*trees, strict=True):
+            decided, right, compared = (sum(level[key] for level in levels) for key in ("decided", "right", "compared"))
+            each = ", ".join("-" if level["accuracy"] is None else f"{level['accuracy']:.3f}" for level in levels)
+            agrees = f"**{right / decided:.3f}** ({each})" if decided else "never decided"
+            lines.append(f"| {name} | {levels[0]['name']} | {decided:,} | {compared:,} | {agrees} |")
     return "\n".join(lines)
 
 

@@ -36,6 +36,7 @@ import torch
 
 from agents.devices import device, resolved
 from envs.protocols import GamesSpec
+from envs.tasks import make
 from envs.tempdirs import sweep
 from launch import checkpoint as checkpoints
 from launch.checks import with_placement
@@ -51,8 +52,9 @@ from launch.ray_session import ray_session
 from launch.run_folder import RunFolder
 from launch.stopping import StopRequest
 from launch.training_run import TrainingRun, TrainSummary
-from launch.wiring import build_games, build_labeller, build_learning, build_worker
+from launch.wiring import build_labeller, build_learning, build_worker
 from launch.workers import LocalPool, RayPool, WorkerPool
+from rewards.heron.factors import FactorError
 from rewards.labels.labeller import LabellerError
 from rewards.labels.prompts import PromptSpec
 from rewards.labels.store import LabelStore, LabelStoreError
@@ -72,8 +74,8 @@ def train(
 
     Raises:
         CheckpointError: ``resume`` was asked for and no checkpoint is valid.
-        RunError: rollout workers keep dying, labelling stopped, or a gradient is not finite; the newest
-            checkpoint is the one before.
+        RunError: rollout workers keep dying, labelling stopped, a factor cannot be computed, or a gradient is not
+            finite; the newest checkpoint is the one before.
         UserError: the Ray cluster cannot be joined.
     """
     sweep(Path(tempfile.gettempdir()))  # what runs that were killed outright could not remove
@@ -108,7 +110,7 @@ def _as_run_error() -> Iterator[None]:
     """What ends a run, in one sentence."""
     try:
         yield
-    except (FloatingPointError, LabellerError, LabelStoreError) as error:
+    except (FactorError, FloatingPointError, LabellerError, LabelStoreError) as error:
         # What comes out of a Ray actor is both its cause and a whole traceback; the cause is enough.
         raise RunError(str(getattr(error, "cause", error))) from error
 
@@ -172,11 +174,14 @@ def build_placement(config: TrainConfig, on_death: Callable[[int, str], None]) -
 
 
 def games_spec(config: TrainConfig) -> GamesSpec:
-    """Observations and actions of the run's games, from one game for each task, closed again."""
+    """Observations and actions of the run's games, from one game for each task, closed again.
+
+    What rewards read is left out: it changes neither, and whoever evaluates a policy may lack its factors' modules.
+    """
     from envs.seeding import TrainingSeeds
 
-    num_games = len(config.env.task.split(","))
-    games = build_games(config, num_games, TrainingSeeds(0, 0, num_games))
+    num_games = len(config.env.task_ids)
+    games = make(config.env, num_games, TrainingSeeds(0, 0, num_games))
     try:
         return games.spec
     finally:

@@ -36,6 +36,7 @@ from launch.wiring import PROFILED_SPANS, build_caption_model, build_heron_train
 from rewards.heron.config import TreeConfig
 from rewards.heron.human import pairs_in_file
 from rewards.heron.scorer import Scorer
+from rewards.ranks import spearman
 
 CAPTIONS_FILE = "captions.json"
 SUMMARY_FILE = "summary.json"
@@ -263,6 +264,9 @@ class TrainingRun:
         if self.heron is not None:
             metrics |= {f"heron/{name}": value for name, value in self.heron.metrics().items()}
             self._tell_dead_factors()
+        correlation = return_correlation(self.part_sums, self.episodes)
+        if correlation is not None:
+            metrics["heron/return_correlation"] = correlation
         metrics |= {f"time/{name}_s": seconds / max(1, updates) for name, seconds in self.times.items()}
         metrics["time/steps_per_s"] = (self.steps - self._line_steps) / max(1e-9, now - self._line_s)
         metrics["time/elapsed_s"] = self.elapsed_s
@@ -362,6 +366,20 @@ class TrainingRun:
         text = json.dumps({**summary.__dict__, "metrics": dict(summary.metrics)}, indent=1)
         write_atomic(self.folder.path / SUMMARY_FILE, text)
         return summary
+
+
+def return_correlation(sums: RecentSums, episodes: WindowedEpisodes) -> float | None:
+    """Spearman's rank correlation of what HERON paid the last episodes with what the environment did.
+
+    Args:
+        sums: of the reward parts, over the same episodes.
+        episodes: the last ones.
+
+    Returns:
+        None without HERON, before the first episode has ended, and while all were paid, or worth, the same.
+    """
+    paid = sums.of("heron")
+    return spearman(np.array(paid), np.array(episodes.returns)) if paid else None
 
 
 def weights_sha256(weights: Mapping[str, np.ndarray]) -> str:

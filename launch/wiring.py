@@ -132,7 +132,7 @@ def build_heron_trainer(config: TrainConfig) -> HeronTrainer | None:
         return None
     from rewards.heron.trainer import HeronTrainer
 
-    return HeronTrainer(heron, heron.table(), config.seed, uses_tree="tree" in heron.judges.sources)
+    return HeronTrainer(heron, heron.table(), config.seed)
 
 
 def build_labeller(

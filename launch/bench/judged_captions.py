@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from launch.errors import UserError
+from rewards.ranks import spearman
 
 LEVELS: Mapping[str, int] = {"helpful": 1, "neutral": 0, "unhelpful": -1}
 
@@ -94,26 +95,17 @@ def by_hand(opinion: np.ndarray, helpful: np.ndarray | None, captions: Captions)
     graded = np.flatnonzero(np.isfinite(captions.grades))
     grades, own = captions.grades[graded], opinion[graded]
     groups = captions.templates[graded]
-    found = {"rank_correlation": _with_interval(lambda at: spearman(own[at], grades[at]), groups)}
+    found = {"rank_correlation": _with_interval(lambda at: _rank_correlation(own[at], grades[at]), groups)}
     if helpful is not None:
         called = helpful[graded]
         found["agreement"] = _with_interval(lambda at: float((called[at] == (grades[at] > 0)).mean()), groups)
     return found
 
 
-def spearman(x: np.ndarray, y: np.ndarray) -> float:
-    """Spearman's rank correlation of x [N] and y [N]; ties share their mean rank. nan where one is constant."""
-    a, b = ranks(x), ranks(y)
-    if a.std() == 0 or b.std() == 0:
-        return float("nan")
-    return float(np.corrcoef(a, b)[0, 1])
-
-
-def ranks(values: np.ndarray) -> np.ndarray:
-    """Mean ranks from 0 of values [N]."""
-    _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = counts.cumsum()
-    return (last - (counts + 1) / 2)[where]
+def _rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
+    """As a number that bootstrap intervals can leave out: nan where one side is constant."""
+    found = spearman(x, y)
+    return float("nan") if found is None else found
 
 
 def _with_interval(figure: Callable[[np.ndarray], float], groups: np.ndarray, samples: int = 2000) -> dict[str, float]:

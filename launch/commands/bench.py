@@ -6,9 +6,9 @@ import importlib
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from launch.arguments import parse, take_value
+from launch.durable import result_path, write_atomic
 from launch.errors import UserError, unknown_name
 
 BENCHES = {
@@ -45,6 +45,7 @@ def run(argv: Sequence[str]) -> int:
     module_name, config_class, _ = BENCHES[name]
     bench = importlib.import_module(module_name)
     flags = parse(getattr(bench, config_class)(), rest, f"yendor bench {name}")
+    path = result_path(out)
     from launch.bench.machine import as_json, machine
 
     before = machine()
@@ -56,10 +57,6 @@ def run(argv: Sequence[str]) -> int:
     finally:
         signal.signal(signal.SIGTERM, previous)
     print(shown)
-    if out is not None:
-        from launch.durable import write_atomic
-
-        path = Path(out)
-        path.parent.mkdir(parents=True, exist_ok=True)
+    if path is not None:
         write_atomic(path, as_json(["yendor", "bench", *argv], flags.model_dump(mode="json"), before, results))
     return 0

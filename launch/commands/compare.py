@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.arguments import take_value
+from launch.durable import result_path, write_atomic
 from launch.errors import UserError
 
 _FIGURES = ("success", "env_return", "episode_steps", "score", "max_depth", "max_xp_level", "progression")
@@ -21,11 +22,10 @@ def run(argv: Sequence[str]) -> int:
         print("usage: yendor compare RUN RUN ... [--json OUT]\n\nEach RUN is a folder that 'yendor eval' was run on.")
         return 0
     rows = [row for name in runs for row in evaluations(Path(name))]
+    path = result_path(out)
     _print(rows)
-    if out is not None:
-        from launch.durable import write_atomic
-
-        write_atomic(Path(out), json.dumps({"rows": rows, "means": means(rows)}, indent=1))
+    if path is not None:
+        write_atomic(path, json.dumps({"rows": rows, "means": means(rows)}, indent=1))
     return 0
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from launch.arguments import parse, take_value
 from launch.control_config import check_control, control_defaults
 from launch.control_tasks import TASKS
+from launch.durable import result_path
 from launch.errors import UserError, unknown_name
 
 
@@ -34,22 +34,14 @@ def run(argv: Sequence[str]) -> int:
     if env not in TASKS:
         raise unknown_name("environment", env, TASKS)
     out, flags = take_value(rest, "--json")
-    config = parse(control_defaults(TASKS[env]), flags, f"yendor control {env}")
-    check_control(config)
-    path = _result_path(out)
-    from launch.control import train_control, write_result
+    defaults = control_defaults(TASKS[env])
+    config = parse(defaults, flags, f"yendor control {env}")
+    check_control(config, defaults)
+    from launch.control import check_columns, games_spec, train_control, write_result
 
+    check_columns(config, env, games_spec(TASKS[env].env))
+    path = result_path(out)
     outcome = train_control(TASKS[env], config, lambda step, mean: print(f"step {step:>9,}   true return {mean:9.2f}"))
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_result(path, env, config, outcome, shlex.join(["yendor", "control", *argv]))
     return 0
-
-
-def _result_path(out: str | None) -> Path | None:
-    if out is None:
-        return None
-    path = Path(out)
-    if path.is_dir():
-        raise UserError(f"--json {out} is a folder; give the name of a file")
-    return path

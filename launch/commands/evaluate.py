@@ -13,6 +13,7 @@ from pydantic import Field
 
 from envs.data import Config, EpisodeSeeds
 from launch.arguments import parse, take_value
+from launch.durable import result_path, write_atomic
 from launch.errors import UserError
 
 if TYPE_CHECKING:
@@ -64,12 +65,9 @@ def run(argv: Sequence[str]) -> int:
     seeds = _seeds(flags)
     tasks = [task.strip() for task in flags.tasks.split(",") if task.strip()] or list(source.games.task_ids)
     _check(tasks)
+    path = result_path(out)
     answers = [_evaluate(source, task, seeds, flags) for task in tasks]
-    if out is not None:
-        from launch.durable import write_atomic
-
-        path = Path(out)
-        path.parent.mkdir(parents=True, exist_ok=True)
+    if path is not None:
         write_atomic(path, json.dumps({"command": ["yendor", "eval", *argv], "evaluations": answers}, indent=1))
     return 0
 

@@ -17,6 +17,8 @@ factors lists what a ranking may be made of, and how to write a factor of one's 
 of a run: what each level decides, and how well the reward model has learned it; compare says which of two recorded
 episodes is better, and which factor decides.
 
+A factor in a module of your own, NAME=MODULE:FACTOR, is imported: PYTHONPATH must lead to the module's folder.
+
 RUN is a run folder; EPISODE is a record that 'yendor eval ... --record' has written (.npz). --json prints JSON.
 'yendor rewards compare A B --help' lists its flags.
 """

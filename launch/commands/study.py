@@ -64,7 +64,16 @@ def run(argv: Sequence[str]) -> int:
 
 def _figures(flags: FiguresFlags) -> int:
     from launch.control_figures import CONTROL_STUDIES, control_table
-    from launch.study_figures import FIGURES, captions_table, coverage_table, differences, draw, load, table
+    from launch.study_figures import (
+        FIGURES,
+        captions_table,
+        coverage_table,
+        differences,
+        draw,
+        load,
+        table,
+        trees_table,
+    )
 
     runs = load(flags.results)
     for name in FIGURES:
@@ -73,6 +82,7 @@ def _figures(flags: FiguresFlags) -> int:
             print(f"drawn: {out}")
     print(f"\n{table(runs)}\n\n{differences(runs)}")
     print(f"\n{coverage_table(flags.results)}")
+    print(f"\n{trees_table(runs)}")
     for study in CONTROL_STUDIES:
         print(f"\n{control_table(flags.results / study)}")
     print(f"\n{captions_table(runs, [name for name in runs if name.endswith(_PAID_CAPTIONS)])}")

@@ -12,7 +12,7 @@ from pydantic import NonNegativeInt
 
 from envs.data import Config
 from launch.arguments import parse, take_value
-from launch.durable import write_atomic
+from launch.durable import result_path, write_atomic
 from launch.errors import UserError
 from launch.labels.agreement import Agreement, Compared, compare
 from launch.labels.caption_files import read_gathered
@@ -47,6 +47,7 @@ def run(argv: Sequence[str]) -> int:
     if len(stores) > 2:
         raise UserError(f"labels audit compares within one store or between two, not {len(stores)}")
     out, rest = take_value(argv[len(stores) :], "--json")
+    path = result_path(out)
     flags = parse(AuditFlags(), rest, f"yendor labels audit {' '.join(map(str, stores))}")
     labels = [[label for label in read_labels(s) if flags.goal in ("", label.goal)] for s in stores]
     counts = _counts(stores, flags)
@@ -56,9 +57,7 @@ def run(argv: Sequence[str]) -> int:
         names = _names(a), _names(b)
         _print(console, kind, names, found, counts, flags.worst)
         answers.append(_as_json(kind, names, found, counts))
-    if out is not None:
-        path = Path(out)
-        path.parent.mkdir(parents=True, exist_ok=True)
+    if path is not None:
         write_atomic(path, json.dumps({"stores": [str(s) for s in stores], "audits": answers}, indent=1))
     return 0
 

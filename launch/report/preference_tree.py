@@ -25,7 +25,7 @@ _DIRECTIONS = {1: ("\N{UPWARDS ARROW}", "var(--good)"), -1: ("\N{DOWNWARDS ARROW
 
 
 def section(run: Path) -> dict[str, Any] | None:
-    """What the page shows of a run's preference tree; None where there is none.
+    """What the page shows of a run's preferences; None where there are none. Without a tree: nothing but the facts.
 
     Raises:
         UserError: its report is damaged; the text names the file.
@@ -33,17 +33,19 @@ def section(run: Path) -> dict[str, Any] | None:
     if not has_report(run):
         return None
     report = read_report(run)
+    if not report.uses_tree:
+        return {"svg": None, "facts": _facts(report)}
     return {
         "svg": Markup(draw(report)),  # our own drawing; its text is escaped there
-        "described": "The preference tree: " + "; ".join(_sentence(level) for level in report.levels),
+        "described": "The preference tree: " + "; ".join(_sentence(level, report.mode) for level in report.levels),
         "rows": [_row(level) for level in report.levels],
         "facts": _facts(report),
     }
 
 
-def _sentence(level: LevelReport) -> str:
+def _sentence(level: LevelReport, mode: str) -> str:
     decides = "decides nothing" if level.dead else f"decides {level.decided} of {level.compared} pairs"
-    return f"{words.direction(level.sign)} {level.name} is better, {words.margin(level.margin)}, {decides}"
+    return f"{words.direction(level.sign)} {level.name} is better, {words.margin(level.margin, mode)}, {decides}"
 
 
 def _row(level: LevelReport) -> dict[str, Any]:
@@ -70,7 +72,7 @@ def _facts(report: HeronReport) -> list[tuple[str, str]]:
         ("agreement on pairs that others judged", formats.share(report.judged_accuracy)),
         ("pairs that no level decides", formats.share(report.tie_share)),
         ("triples preferred in a circle", formats.share(report.cycle_share)),
-        ("comparison", report.mode),
+        ("comparison", report.mode if report.uses_tree else "by others than a tree"),
         ("segments kept, held out", f"{report.segments:,}, {report.held_out_segments:,}"),
         ("pairs judged", ", ".join(f"{count:,} by {source}" for source, count in report.sources.items())),
         ("version of the reward", f"{report.version:,}"),
@@ -92,7 +94,11 @@ def draw(report: HeronReport) -> str:
     parts = []
     for number, level in enumerate(report.levels):
         top = _TOP + number * step
-        parts += [_box(number + 1, level, top), _exits(level, pairs, top), _trunk(level, pairs, top + _BOX_HEIGHT)]
+        parts += [
+            _box(number + 1, level, report.mode, top),
+            _exits(level, pairs, top),
+            _trunk(level, pairs, top + _BOX_HEIGHT),
+        ]
     bottom = _TOP + len(report.levels) * step
     parts.append(_tie(report.tie_share, bottom))
     body = "".join(parts)
@@ -112,7 +118,7 @@ def _attributes(values: dict[str, Any]) -> str:
     return "".join(f' {name}="{escape(str(value))}"' for name, value in values.items())
 
 
-def _box(number: int, level: LevelReport, top: float) -> str:
+def _box(number: int, level: LevelReport, mode: str, top: float) -> str:
     ink = "var(--muted)" if level.dead else "var(--ink)"
     outline = {"stroke": "var(--rule)", "stroke_width": 1.5} | ({"stroke_dasharray": "5 4"} if level.dead else {})
     accent = "var(--rule)" if level.dead else "var(--series-1)"
@@ -124,7 +130,7 @@ def _box(number: int, level: LevelReport, top: float) -> str:
         + _text(x, top + 27, f"{number}", fill="var(--muted)")
         + _text(x + 18, top + 27, _shortened(level.name), font_size=15, font_weight=650, fill=ink)
         + _pill(level, top + 12)
-        + _text(x + 18, top + 50, words.margin(level.margin), fill="var(--muted)")
+        + _text(x + 18, top + 50, words.margin(level.margin, mode), fill="var(--muted)")
         + _text(x + 18, top + 72, _learned(level), fill=ink)
         + "</g>"
     )

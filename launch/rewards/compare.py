@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,12 +18,14 @@ from launch.rewards import words
 from launch.rewards.stored import heron_config, read_report, take_switch
 from rewards.heron.config import DEFAULT_RANKING, TreeConfig
 from rewards.heron.factors import FactorTable, parse_ranking
-from rewards.heron.tree import Level, LevelVerdict, PreferenceTree
+from rewards.heron.tree import Level, LevelVerdict, Mode, PreferenceTree
 
 if TYPE_CHECKING:
     from envs.recording import EpisodeRecord
 
 _SIDES = {1: "A", -1: "B", 0: "neither"}
+_WIDTHS: Mapping[Mode, str] = {"bins": "bin width", "margin": "margin"}
+"""What a level's margin is, by mode."""
 
 
 class CompareFlags(Config):
@@ -32,7 +34,8 @@ class CompareFlags(Config):
     run: Path | None = None
     """Use the preference tree of this run, with the margins that it has taken from its own play."""
     ranking: tuple[str, ...] = ()
-    """Or this ranking, each as [-]NAME[=EXPRESSION][@MARGIN]; without a margin any difference counts."""
+    """Or this ranking, each as [-]NAME[=EXPRESSION][@MARGIN]; without a margin any difference counts. A margin is the
+    width of a bin, or in margin mode the difference that must be exceeded."""
     mode: Literal["margin", "bins"] | None = None
     """With --ranking: how values compare, see reward.heron.comparison.mode; none = bins."""
 
@@ -90,7 +93,7 @@ def of_flags(flags: CompareFlags) -> Judge:
     return _of_run(flags.run)
 
 
-def _of_ranking(ranking: Sequence[str], mode: Literal["margin", "bins"]) -> Judge:
+def _of_ranking(ranking: Sequence[str], mode: Mode) -> Judge:
     try:
         table = FactorTable(parse_ranking(ranking))
     except ValueError as error:
@@ -104,6 +107,10 @@ def _of_run(path: Path) -> Judge:
     if not isinstance(config, TreeConfig):
         raise UserError(f"run {path} adds its factors up, it has no preference tree; give --ranking instead")
     report = read_report(path)
+    if not report.uses_tree:
+        raise UserError(
+            f"run {path} has no preference tree: its model learns from pairs that others judged; give --ranking instead"
+        )
     try:
         table = config.table()
     except ValueError as error:
@@ -186,8 +193,9 @@ def _print(
         console.print(f"{side}  {path}: {length}, {record.ending}", highlight=False, markup=False, soft_wrap=True)
     decider = deciding(verdicts)
     table = Table(title=f"{records[0].task}, mode {judge.tree.mode}", title_justify="left")
-    for name in ("", "factor", "better is", "A", "B", "margin", "verdict"):
-        table.add_column(name, justify="right" if name in ("A", "B", "margin") else "left")
+    width = _WIDTHS[judge.tree.mode]
+    for name in ("", "factor", "better is", "A", "B", width, "verdict"):
+        table.add_column(name, justify="right" if name in ("A", "B", width) else "left")
     for number, v in enumerate(verdicts, 1):
         cells = (
             str(number),
@@ -201,7 +209,7 @@ def _print(
         style = "bold" if v is decider else "" if v.reached else "dim"
         table.add_row(*(Text(cell, style=style) for cell in cells))
     console.print(table)
-    console.print(_sentence(decider), highlight=False, markup=False)
+    console.print(_sentence(decider, judge.tree.mode), highlight=False, markup=False)
     if judge.note:
         console.print(judge.note, highlight=False, markup=False)
 
@@ -213,11 +221,14 @@ def _verdict(verdict: LevelVerdict) -> str:
     return said if verdict.reached else f"not reached ({said})"
 
 
-def _sentence(decider: LevelVerdict | None) -> str:
+def _sentence(decider: LevelVerdict | None, mode: Mode) -> str:
     if decider is None:
         return "A tie: no factor tells the two apart."
     better, other = (decider.first, decider.second) if decider.outcome > 0 else (decider.second, decider.first)
-    by = f", {words.figure(decider.strength)} margins apart" if decider.level.margin else ""
+    by = ""
+    if decider.level.margin:
+        unit = "bin" if mode == "bins" else "margin"
+        by = f", {words.figure(decider.strength)} {unit}{'s' * (decider.strength != 1)} apart"
     return (
         f"{_SIDES[decider.outcome]} is better, decided by {decider.level.name}: "
         f"{words.figure(better)} against {words.figure(other)}{by}."

@@ -69,7 +69,8 @@ def _show_tree(report: HeronReport, table: FactorTable, *, as_json: bool) -> int
     from rich.console import Console
 
     console = Console()
-    console.print(drawn(report, {factor.name: factor for factor in table.factors}))
+    if report.uses_tree:
+        console.print(drawn(report, {factor.name: factor for factor in table.factors}))
     console.print(totals(report), highlight=False, markup=False)
     return 0
 
@@ -88,17 +89,17 @@ def drawn(report: HeronReport, factors: dict[str, Factor]) -> Tree:
     root = Tree(Text(f"two segments of play ({pairs:,} random pairs of held-out ones)", style="dim"))
     branch = root
     for number, level in enumerate(report.levels, 1):
-        branch = branch.add(_level(number, level, pairs, factors.get(level.name)))
+        branch = branch.add(_level(number, level, report.mode, pairs, factors.get(level.name)))
     branch.add(Text.assemble(("tie", "bold"), f"  no level decides: {words.share(report.tie_share)} of all pairs"))
     return root
 
 
-def _level(number: int, level: LevelReport, pairs: int, factor: Factor | None) -> Text:
+def _level(number: int, level: LevelReport, mode: str, pairs: int, factor: Factor | None) -> Text:
     from rich.text import Text
 
     lines = Text.assemble(
         (f"{number} {level.name}", "bold dim" if level.dead else "bold"),
-        f"  {words.direction(level.sign)} is better, {words.margin(level.margin)}",
+        f"  {words.direction(level.sign)} is better, {words.margin(level.margin, mode)}",
     )
     lines.append(f"\ndecides {level.decided:,} of {level.compared:,} pairs that reach it")
     lines.append(f" ({words.share(level.decided, pairs)} of all), passes on {level.ties:,}")
@@ -116,16 +117,22 @@ def _level(number: int, level: LevelReport, pairs: int, factor: Factor | None) -
 
 def totals(report: HeronReport) -> str:
     """What is known of the tree and its model as a whole."""
-    cycles = "not measured yet" if report.cycle_share is None else f"{words.share(report.cycle_share)} of triples"
     sources = ", ".join(f"{count:,} by {source}" for source, count in report.sources.items()) or "none yet"
-    lines = [
-        f"mode {report.mode}; preferred in a circle: {cycles}",
+    known = [
         f"version {report.version} of the reward, segments kept {report.segments:,}"
         f" (held out {report.held_out_segments:,})",
         f"pairs judged: {sources}",
+    ]
+    judged = f"{words.share(report.judged_accuracy)} of held-out pairs that others have judged"
+    if not report.uses_tree:
+        return "\n".join(["no preference tree: others judge", *known, f"the model agrees on {judged}"])
+    cycles = "not measured yet" if report.cycle_share is None else f"{words.share(report.cycle_share)} of triples"
+    lines = [
+        f"mode {report.mode}; preferred in a circle: {cycles}",
+        *known,
         f"the model agrees on {words.share(report.accuracy)} of decided held-out pairs;"
         f" rank correlation {words.figure(report.rank_correlation)}",
     ]
     if report.judged_accuracy is not None:
-        lines.append(f"... and on {words.share(report.judged_accuracy)} of held-out pairs that others have judged")
+        lines.append(f"... and on {judged}")
     return "\n".join(lines)

@@ -12,11 +12,13 @@ def direction(sign: int) -> str:
     return "more" if sign > 0 else "less"
 
 
-def margin(value: float | None) -> str:
-    """'margin 2.5', 'any difference counts', 'no margin yet'."""
+def margin(value: float | None, mode: str) -> str:
+    """'bins of 2.5', 'more than 2.5 apart', 'any difference counts', 'no margin yet'."""
     if value is None:
         return "no margin yet"
-    return f"margin {figure(value)}" if value else "any difference counts"
+    if not value:
+        return "any difference counts"
+    return f"bins of {figure(value)}" if mode == "bins" else f"more than {figure(value)} apart"
 
 
 def figure(value: float | None) -> str:

@@ -90,14 +90,6 @@ def retained(classes: np.ndarray, capacity: int) -> np.ndarray:
     return np.concatenate([np.sort(order[from_newest < quotas[member[order]]]), newest_rows])
 
 
-def newest(old: Segments | None, new: Segments, capacity: int) -> Segments:
-    """The newest segments of old and new ones, in order; as many as the capacity at most."""
-    kept = capacity - len(new)
-    if old is None or kept <= 0:
-        return _last(new, capacity)
-    return Segments.joined([_last(old, kept), new])
-
-
 def _last(segments: Segments, number: int) -> Segments:
     """Views of the last ones."""
     start = max(0, len(segments) - number)

@@ -3,7 +3,8 @@
 A ranking is a list of factors, the most important first. Each is written as ``[-]NAME[=EXPRESSION][@MARGIN]``:
 a name of the catalogue (``success``), an expression over the published schema with a name of the user's own
 (``door = sum('WHAMM' in obs.message)``), or a factor in a module of the user's own (``kicks = my_module:kicks``). A
-minus says that less is better; a margin, the difference from which two values count as different.
+minus says that less is better. A margin is the width of the bins that values are rounded down to, or, in margin mode,
+the difference that must be exceeded.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class FactorsConfig(PartConfig):
         """Refuse, before a run exists, what a model cannot read.
 
         Raises:
-            ValueError: a column is unknown or holds text.
+            ValueError: a column is unknown or holds text, or no column is left to read.
         """
 
     def build(self, spec: GamesSpec, encode: Encode | None) -> RewardModel:
@@ -81,15 +82,20 @@ class ComparisonConfig(Config):
 
     mode: Literal["margin", "bins"] = "bins"
     """margin: better by more than the margin decides (HERON's rule; three values can form a cycle). bins: values are
-    first rounded down to whole margins, so that the order is transitive."""
+    first rounded down to whole margins, so that the order is transitive; two values on the two sides of a bin's border
+    count as different, however close."""
     margin_quantile: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.25
-    """Of factors without a margin of their own: this quantile of the differences between segments of one policy."""
+    """Margin of factors without one of their own: this quantile of the differences between segments. A factor that was
+    the same in all of them when margins were taken gets its own later, once its quantile is above 0."""
     stage_updates: PositiveInt | None = None
-    """Updates after which margins are taken anew; none = once, from the first segments, for the whole run."""
+    """Updates after which margins are taken anew; none = once, for the whole run, as soon as there are
+    model.min_segments segments."""
     stage_segments: Annotated[int, Field(ge=8)] = 512
-    """Segments that margins are taken from."""
+    """Most segments that margins are taken from, the newest; the first margins come from as many as there are by
+    then."""
     ties: Literal["half", "drop"] = "half"
-    """What becomes of pairs that no level decides: a label of 1/2, or nothing."""
+    """What becomes of pairs that are judged to be ties: a label of 1/2, or nothing. Ties of the tree are left to the
+    other judges, where there are such."""
 
 
 class ModelConfig(Config):
@@ -100,7 +106,8 @@ class ModelConfig(Config):
     see_factors: bool = False
     """Let it read the columns that the factors are made of, too."""
     encoder: bool = False
-    """Read the policy network's encoding of what was seen before and after the action, instead of columns."""
+    """Read the policy network's encoding of what was seen before and after the action, instead of columns. The
+    encoder learns with the policy, so the reward of a step then drifts between versions, too."""
     caption_buckets: Annotated[int, Field(ge=0)] = 32
     """Inputs that tell which message came, hashed; 0 = none."""
     members: PositiveInt = 3
@@ -126,7 +133,8 @@ class ModelConfig(Config):
     min_segments: Annotated[int, Field(ge=8)] = 128
     """Segments before the first gradient step; until the first version the reward is not valid."""
     capacity_segments: Annotated[int, Field(ge=64)] = 2048
-    """Segments that are kept to compare: half of them the newest, the others older ones of every kind."""
+    """Segments that are kept to compare: half of them the newest, the others older ones of every kind. Of pairs that
+    others than the tree judge, half as many are kept, the newest; of those that people judge, all."""
     margin_scale: Annotated[float, Field(ge=0.0)] = 0.1
     """Adaptive margin of the loss: this much for each margin by which the deciding level differs; 0 = none."""
     max_loss_margin: Annotated[float, Field(ge=0.0)] = 1.0
@@ -187,9 +195,14 @@ class TreeConfig(FactorsConfig):
 
     def check_inputs(self) -> None:
         """See ``FactorsConfig.check_inputs``."""
-        from rewards.heron.inputs import ColumnInputs
+        from rewards.heron.inputs import ColumnInputs, read_columns
 
         ColumnInputs(self.model.inputs)
+        if not self.model.encoder and not read_columns(self.model, self.table().columns):
+            raise ValueError(
+                "the factors read all of these columns, so that none is left for the model; name others, or set "
+                "model.see_factors"
+            )
 
     def build(self, spec: GamesSpec, encode: Encode | None) -> HeronReward:
         """See ``FactorsConfig.build``; it pays nothing before it is given a version of the model."""

@@ -44,7 +44,7 @@ class _Steps:
         )
 
     def is_followed_by(self, more: _Steps) -> bool:
-        """Not so where an update that failed has lost the rollout between them."""
+        """Not so where a game was reset in between, or rollouts were lost."""
         return self.episode_id == more.episode_id and self.first_step + len(self) == more.first_step
 
     def followed_by(self, more: _Steps) -> _Steps:

@@ -28,7 +28,7 @@ from rewards.heron.columns import check_columns, columns_of
 from rewards.heron.expressions import parse_expression
 from rewards.heron.reductions import REDUCTIONS, Reduction
 
-__all__ = ["CATALOGUE", "REDUCTIONS", "Factor", "FactorTable", "Reduction", "factor", "parse_ranking"]
+__all__ = ["CATALOGUE", "REDUCTIONS", "Factor", "FactorError", "FactorTable", "Reduction", "factor", "parse_ranking"]
 
 Columns = Mapping[str, np.ndarray]
 PerStep = Callable[[Columns], np.ndarray]
@@ -36,6 +36,10 @@ PerStep = Callable[[Columns], np.ndarray]
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _IMPORT = re.compile(rf"({_NAME.pattern}(?:\.{_NAME.pattern})*) *: *({_NAME.pattern})")
 _QUOTED = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
+
+
+class FactorError(ValueError):
+    """A factor cannot be computed over what was played; one sentence that names it. A run cannot go on from there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +61,8 @@ class Factor:
     sign: int = 1
     """1 more is better, -1 less is better."""
     margin: float | None = None
-    """Difference from which two segments count as different; None = from data, 0 = any difference."""
+    """In bins mode (the default) the width of a bin, in margin mode the difference that must be exceeded; None = from
+    data, 0 = any difference counts."""
     description: str = ""
 
     def __post_init__(self) -> None:
@@ -211,7 +216,7 @@ def parse_ranking(ranking: Sequence[str | Factor]) -> tuple[Factor, ...]:
         try:
             factors.append(entry if isinstance(entry, Factor) else _parse_entry(entry))
         except ValueError as error:
-            raise ValueError(f"ranking entry {number}: {error}") from None
+            raise ValueError(f"ranking entry {number}: {error}") from error
         if factors[-1].name in {other.name for other in factors[:-1]}:
             raise ValueError(f"ranking entry {number}: there is a factor '{factors[-1].name}' already")
     return tuple(factors)
@@ -263,18 +268,22 @@ def _known(name: str) -> Factor:
 def _defined(name: str, definition: str) -> Factor:
     imported = _IMPORT.fullmatch(definition)
     if imported:
-        return _imported(imported[1], imported[2])
+        return _imported(name, imported[1], imported[2])
     expression = parse_expression(name, definition)
     return Factor(
         name=name, columns=expression.columns, per_step=expression, over=expression.over, description=expression.text
     )
 
 
-def _imported(module_name: str, attribute: str) -> Factor:
+def _imported(name: str, module_name: str, attribute: str) -> Factor:
     try:
         module = importlib.import_module(module_name)
-    except (ImportError, SyntaxError, ValueError) as error:
-        raise ValueError(f"cannot import the module '{module_name}': {error}") from error
+    except Exception as error:  # the user's code runs here, and may raise anything
+        is_absent = isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}.")
+        advice = "; PYTHONPATH must lead to its folder" if is_absent else ""
+        raise ValueError(
+            f"cannot import the module '{module_name}' of factor '{name}': {_in_one_line(error)}{advice}"
+        ) from error
     if not hasattr(module, attribute):
         there = ", ".join(name for name, value in vars(module).items() if isinstance(value, Factor)) or "none"
         raise ValueError(f"the module '{module_name}' has no '{attribute}'; factors in it: {there}")
@@ -312,8 +321,8 @@ class FactorTable:
         """float64 [T, B, F].
 
         Raises:
-            ValueError: the rollout lacks a column, or a factor is not finite, not numbers or not [T, B]; the message
-                names the factor.
+            ValueError: the rollout lacks a column.
+            FactorError: a factor fails, or is not finite, not numbers or not [T, B]; the message names it.
         """
         columns = columns_of(rollout, self.columns)
         values = np.empty((*rollout.env_reward.shape, len(self.factors)))
@@ -350,17 +359,27 @@ class _Declared(dict[str, np.ndarray]):
         self._name = of.name
 
     def __missing__(self, column: str) -> np.ndarray:
-        raise ValueError(f"factor '{self._name}' reads '{column}', which it did not name; named: {', '.join(self)}")
+        raise FactorError(f"factor '{self._name}' reads '{column}', which it did not name; named: {', '.join(self)}")
 
 
 def _values(one: Factor, columns: Columns, shape: tuple[int, ...]) -> np.ndarray:
-    values = np.asarray(one.per_step(_Declared(one, columns)))
+    try:
+        values = np.asarray(one.per_step(_Declared(one, columns)))
+    except FactorError:
+        raise
+    except Exception as error:  # the user's code runs here, and may raise anything
+        raise FactorError(f"factor '{one.name}' failed: {_in_one_line(error)}") from error
     if values.shape != shape:
-        raise ValueError(f"factor '{one.name}' has the shape {list(values.shape)}, expected [T, B] = {list(shape)}")
+        raise FactorError(f"factor '{one.name}' has the shape {list(values.shape)}, expected [T, B] = {list(shape)}")
     if values.dtype.kind not in "biuf":
-        raise ValueError(f"factor '{one.name}' gives {values.dtype}, expected numbers or booleans")
+        raise FactorError(f"factor '{one.name}' gives {values.dtype}, expected numbers or booleans")
     wrong = np.argwhere(~np.isfinite(values))
     if len(wrong):
         step, game = wrong[0]
-        raise ValueError(f"factor '{one.name}' is not finite at step {step} of game {game}: does it divide by zero?")
+        raise FactorError(f"factor '{one.name}' is not finite at step {step} of game {game}: does it divide by zero?")
     return values
+
+
+def _in_one_line(error: Exception) -> str:
+    """Type and text of an error that a user's code has raised."""
+    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")

@@ -129,7 +129,7 @@ def human_pairs(preferences: Sequence[Preference], inputs: StepInputs, table: Fa
         table: the factors.
 
     Raises:
-        ValueError: an episode lacks a column, or a factor is not finite over it; with the file and the line.
+        ValueError: an episode lacks a column, or a factor cannot be computed over it; with the file and the line.
     """
     segments: dict[int, Segments] = {}
     for preference in preferences:
@@ -166,22 +166,39 @@ def _segment(record: EpisodeRecord, inputs: StepInputs, table: FactorTable) -> S
     )
 
 
-def pairs_in_file(config: TreeConfig, action_names: Sequence[str]) -> PairBatch | None:
+def pairs_in_file(
+    config: TreeConfig, action_names: Sequence[str], task_ids: Sequence[str] | None = None
+) -> PairBatch | None:
     """What people said of recorded NetHack play, as the reward model reads it; None where nobody was asked.
 
     Args:
         config: names the file.
         action_names: of the games that the reward is for.
+        task_ids: which tasks the games play; None = whichever the episodes are of.
 
     Raises:
-        ValueError: as ``read_preferences`` and ``human_pairs``; or an episode was played with an action that they lack.
+        ValueError: as ``read_preferences`` and ``human_pairs``; or an episode is of another task, or was played with
+            an action that the games lack.
     """
     if config.judges.human is None:
         return None
     names, table = tuple(action_names), config.table()
-    preferences = _with_actions(read_preferences(config.judges.human), names)
+    preferences = read_preferences(config.judges.human)
+    if task_ids is not None:
+        _check_tasks(preferences, task_ids)
+    preferences = _with_actions(preferences, names)
     spec = GamesSpec(tasks=(), obs={}, action_names=names, has_messages=True)
     return human_pairs(preferences, step_inputs(config.model, table.columns, spec, None), table)
+
+
+def _check_tasks(preferences: Sequence[Preference], task_ids: Sequence[str]) -> None:
+    """Refuse episodes of other tasks; both episodes of a preference are of one."""
+    for preference in preferences:
+        task = preference.first.task
+        if task not in task_ids:
+            raise ValueError(
+                f"{preference.where}: the episodes are of the task {task}, this run plays {', '.join(task_ids)}"
+            )
 
 
 def _with_actions(preferences: Sequence[Preference], names: tuple[str, ...]) -> list[Preference]:
@@ -190,12 +207,15 @@ def _with_actions(preferences: Sequence[Preference], names: tuple[str, ...]) -> 
     renamed: dict[int, EpisodeRecord] = {}
     for preference in preferences:
         for record in (preference.first, preference.second):
-            unknown = next((name for name in record.action_names if name not in places), None)
-            if unknown is not None:
+            if id(record) in renamed:
+                continue
+            # What could have been played, but was not, does not matter.
+            own = np.array([places.get(name, -1) for name in record.action_names])
+            actions = own[record.actions]
+            if (actions < 0).any():
+                unknown = record.action_names[record.actions[np.argmin(actions)]]
                 raise ValueError(
                     f"{preference.where}: an episode was played with the action '{unknown}', not in this run"
                 )
-            own = np.array([places[name] for name in record.action_names])
-            if id(record) not in renamed:
-                renamed[id(record)] = replace(record, action_names=names, actions=own[record.actions])
+            renamed[id(record)] = replace(record, action_names=names, actions=actions)
     return [replace(p, first=renamed[id(p.first)], second=renamed[id(p.second)]) for p in preferences]

@@ -37,11 +37,6 @@ _DISTANCE = "_distance"
 class StepInputs(Protocol):
     """Turns the steps of a rollout into numbers, each step by itself."""
 
-    @property
-    def columns(self) -> Sequence[str]:
-        """Columns of the schema that rollouts must hold."""
-        ...
-
     def __call__(self, rollout: Rollout) -> np.ndarray:
         """float32 [T, B, D]."""
         ...
@@ -64,21 +59,19 @@ class ColumnInputs:
         texts = [name for name in columns if COLUMNS[name].dtype == "str"]
         if texts:
             raise ValueError(f"a reward model reads numbers, and the schema field '{texts[0]}' is text")
-        self.columns = tuple(columns)
+        self._columns = tuple(columns)
 
     def __call__(self, rollout: Rollout) -> np.ndarray:
         """One input a column."""
-        found = rollout_columns(rollout, self.columns)
-        inputs = np.empty((*rollout.env_reward.shape, len(self.columns)), np.float32)
-        for i, name in enumerate(self.columns):
+        found = rollout_columns(rollout, self._columns)
+        inputs = np.empty((*rollout.env_reward.shape, len(self._columns)), np.float32)
+        for i, name in enumerate(self._columns):
             inputs[..., i] = 1.0 / (1.0 + found[name]) if name.endswith(_DISTANCE) else found[name]
         return inputs
 
 
 class VectorInputs:
     """The vector before the action and the one after it: for games whose observation is one vector."""
-
-    columns = ()
 
     def __call__(self, rollout: Rollout) -> np.ndarray:
         """Both, side by side."""
@@ -94,8 +87,6 @@ class EncodedInputs:
             were played.
         keys: observation keys that it reads.
     """
-
-    columns = ()
 
     def __init__(self, encode: Encode, keys: Sequence[str]) -> None:
         self._encode, self._keys = encode, tuple(keys)
@@ -122,8 +113,6 @@ class ActionInputs:
         num_actions: A; 0 = continuous.
     """
 
-    columns = ()
-
     def __init__(self, num_actions: int) -> None:
         self._names = np.eye(num_actions, dtype=np.float32)
 
@@ -140,8 +129,6 @@ class CaptionInputs:
     Args:
         buckets: inputs; different messages may share one.
     """
-
-    columns = ()
 
     def __init__(self, buckets: int) -> None:
         self._buckets = buckets
@@ -169,7 +156,6 @@ class JoinedInputs:
 
     def __init__(self, pieces: Sequence[StepInputs]) -> None:
         self._pieces = tuple(pieces)
-        self.columns = tuple(dict.fromkeys(name for piece in pieces for name in piece.columns))
         self._last: tuple[Rollout, np.ndarray] | None = None
 
     def __call__(self, rollout: Rollout) -> np.ndarray:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from envs.protocols import State
-from rewards.heron.pairs import random_tuples
+from rewards.heron.pairs import distinct_pairs, random_tuples
 from rewards.heron.tree import PreferenceTree
+from rewards.ranks import spearman
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,7 +63,7 @@ def judge(
         num_pairs: pairs drawn; each counts once.
         rng: where chance comes from.
     """
-    first, second = _once(random_tuples(group, 2, num_pairs, rng))
+    first, second = distinct_pairs(random_tuples(group, 2, num_pairs, rng))
     if not len(first):
         return None
     found = tree.compare(factors[first], factors[second])
@@ -83,12 +84,6 @@ def segment_returns(rewards: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return np.bincount(np.repeat(np.arange(len(lengths)), lengths), rewards, minlength=len(lengths))
 
 
-def _once(pairs: np.ndarray) -> np.ndarray:
-    low, high = np.sort(pairs, axis=0)
-    _, at = np.unique(low * (high.max(initial=0) + 1) + high, return_index=True)
-    return pairs[:, at]
-
-
 def _disjoint(first: np.ndarray, second: np.ndarray) -> int:
     return min(len(first), len(np.unique(np.concatenate([first, second]))) // 2)
 
@@ -97,11 +92,4 @@ def _rank_correlation(first: np.ndarray, second: np.ndarray, outcome: np.ndarray
     number = len(returns)
     won = np.bincount(first, (1 + outcome) / 2, number) + np.bincount(second, (1 - outcome) / 2, number)
     met = np.bincount(first, minlength=number) + np.bincount(second, minlength=number)
-    ranks = np.stack([_ranks(x[met > 0]) for x in (won / np.maximum(met, 1), returns)])
-    return None if ranks.std(1).min() == 0 else float(np.corrcoef(ranks)[0, 1])
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """float64 [N]: mean rank of each value among those equal to it."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    return spearman((won / np.maximum(met, 1))[met > 0], returns[met > 0])

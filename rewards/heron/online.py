@@ -28,7 +28,8 @@ class OnlineHeron:
         seed: of the model's initial weights and of the pairs that it learns from.
 
     Raises:
-        ValueError: the ranking cannot be read, or the model cannot read the games.
+        ValueError: the ranking cannot be read, the model cannot read the games, or the configuration asks for what only
+            a run has: other judges than the tree, or the policy's encoder.
 
     Attributes:
         reward: what scores.
@@ -38,6 +39,15 @@ class OnlineHeron:
     def __init__(self, config: TreeConfig, spec: GamesSpec, update_steps: int, seed: int) -> None:
         if update_steps < 1:
             raise ValueError(f"update_steps is {update_steps}; allowed are numbers from 1")
+        if config.judges.sources != ("tree",):
+            raise ValueError(
+                f"judges.sources is {', '.join(config.judges.sources)}; here nobody but the tree can be asked"
+            )
+        if config.model.encoder:
+            raise ValueError(
+                "model.encoder needs a run's policy network, and its reward drifts with it between versions, so that "
+                "stored steps could not be scored anew; leave it off here"
+            )
         table = config.table()
         self.reward = config.build(spec, None)
         self.trainer = HeronTrainer(config, table, seed)

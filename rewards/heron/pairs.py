@@ -39,12 +39,12 @@ def balanced_pairs(
     rng: np.random.Generator,
     *,
     tie_share: float = 0.25,
-    candidates: int | None = None,
 ) -> PairSample:
     """Pairs of distinct segments of one group, no two pairs the same in either order, in random order.
 
     Every level that decides any candidate gets the same number of pairs; what one cannot fill goes to the others.
-    Ties count as one level more. Which pairs are drawn depends on all segments, what is said of a pair on it alone.
+    Ties count as one level more. Twice as many pairs as are wanted are drawn for each level, for ties and at random.
+    Which pairs are drawn depends on all segments, what is said of a pair on it alone.
 
     Args:
         tree: what compares them.
@@ -53,7 +53,6 @@ def balanced_pairs(
         num_pairs: pairs wanted; fewer where there are not as many, possibly none.
         rng: where chance comes from.
         tie_share: most of the pairs returned that may be ties, in [0, 1]; 0 = no ties.
-        candidates: pairs drawn for each level, for ties and at random; none = twice ``num_pairs``.
 
     Raises:
         ValueError: a factor is not finite, or shapes or numbers do not fit.
@@ -62,8 +61,8 @@ def balanced_pairs(
         raise ValueError(f"the share of ties is {tie_share}, it must be from 0 to 1")
     if len(group) != len(factors):
         raise ValueError(f"{len(group)} groups do not fit {len(factors)} segments")
-    number = 2 * num_pairs if candidates is None else candidates
-    first, second = _distinct(np.concatenate(list(_drawn(tree, factors, group, number, rng)), axis=1), rng)
+    candidates = np.concatenate(list(_drawn(tree, factors, group, 2 * num_pairs, rng)), axis=1)
+    first, second = distinct_pairs(candidates[:, rng.permutation(candidates.shape[1])])
     comparison = tree.compare(factors[first], factors[second])
     chosen = rng.permutation(_balanced(comparison.level, len(tree.levels), num_pairs, tie_share))
     return PairSample(first=first[chosen], second=second[chosen], comparison=comparison.take(chosen))
@@ -116,9 +115,8 @@ def _drawn(
     yield random_tuples(alike, 2, number, rng)
 
 
-def _distinct(pairs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Each unordered pair of int64 [2, C] once, in random order."""
-    pairs = pairs[:, rng.permutation(pairs.shape[1])]
+def distinct_pairs(pairs: np.ndarray) -> np.ndarray:
+    """Each unordered pair of rows, int64 [2, C], once: as it first comes, in the order in which they do."""
     low, high = np.sort(pairs, axis=0)
     _, at = np.unique(low * (high.max(initial=0) + 1) + high, return_index=True)
     return pairs[:, np.sort(at)]

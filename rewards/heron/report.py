@@ -19,7 +19,8 @@ class LevelReport:
     sign: int
     """+1 more is better, -1 less is better."""
     margin: float | None
-    """In the factor's unit; None = not taken yet, or no tree is used."""
+    """In the factor's unit: width of a bin in bins mode, difference that must be exceeded in margin mode; 0 = any
+    difference counts, None = not taken yet."""
     description: str
     compared: int
     """Pairs that no level before it decided."""
@@ -53,7 +54,7 @@ class HeronReport:
     held_out_segments: int
     """Those that only accuracy is measured on."""
     levels: tuple[LevelReport, ...]
-    """The most important first."""
+    """The most important first; none where no tree is used."""
     accuracy: float | None
     """Share of all decided held-out pairs that the model orders as the tree does."""
     tie_share: float | None
@@ -66,6 +67,8 @@ class HeronReport:
     """As ``accuracy``, of held-out pairs that others have judged."""
     sources: Mapping[str, int]
     """Pairs by who judged them: ``tree`` so far, others as many as are kept."""
+    uses_tree: bool = True
+    """False: nothing but what others judged is learned from, and what is said of the tree is left out."""
 
     def as_json(self) -> dict[str, Any]:
         """Nested mappings and lists of plain values."""

@@ -17,7 +17,8 @@ class HeronReward:
     """Part ``heron``: what the newest version of the reward model gives a step.
 
     Until there is a first version, no step has a value: invalid, not 0. The reward has no memory of the episode, so
-    stored steps can be scored anew when the model changes.
+    stored steps can be scored anew when the model changes. What reads the policy's encoder is an exception: it drifts
+    between versions, as the encoder learns.
 
     Args:
         inputs: what the model reads of a step.
@@ -47,7 +48,7 @@ class HeronReward:
         shape = rollout.env_reward.shape
         if self._scorer is None:
             return {"heron": RewardPart(value=np.zeros(shape, np.float32), valid=np.zeros(shape, bool))}, state
-        value, _ = self._scorer.score(self.inputs(rollout))
+        value = self._scorer.score(self.inputs(rollout))
         return {"heron": RewardPart(value=value, valid=np.ones(shape, bool))}, state
 
     def state_dict(self) -> State:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from envs.protocols import State
-from rewards.ensemble import AGGREGATES, disagreement
+from rewards.ensemble import AGGREGATES
 from rewards.heron.input_scale import InputScale
 
 _CHUNK = 4096
@@ -54,14 +54,14 @@ class Scorer:
             found.append((hidden @ out.astype(np.float64) + bias_3)[:, 0])
         return np.stack(found)
 
-    def score(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The reward of each step, and how far members are apart on it.
+    def score(self, inputs: np.ndarray) -> np.ndarray:
+        """The reward of each step.
 
         Args:
             inputs: float32 [..., D].
 
         Returns:
-            The members' rewards as one, float32 [...], and their standard deviation, float32 [...].
+            The members' rewards as one, float32 [...].
 
         Raises:
             ValueError: D is not that of the inputs that the model has learned from.
@@ -70,7 +70,7 @@ class Scorer:
             raise ValueError(f"the reward model reads {len(self.scale.mean)} inputs a step, got {inputs.shape[-1]}")
         opinions = self.opinions(inputs.reshape(-1, inputs.shape[-1]))
         opinions = opinions.reshape(len(opinions), *inputs.shape[:-1])
-        return AGGREGATES[self.aggregate](opinions).astype(np.float32), disagreement(opinions).astype(np.float32)
+        return AGGREGATES[self.aggregate](opinions).astype(np.float32)
 
     def state(self) -> State:
         """Everything."""

@@ -13,39 +13,37 @@ from rewards.heron.factors import FactorTable
 
 
 class FactorSum:
-    """Pays ``sum_i weight_i * sign_i * factor_i`` at each step, of the factors' values as they are.
+    """Part ``heron``: pays ``sum_i weight_i * sign_i * factor_i`` at each step, of the factors' values as they are.
 
     Args:
         table: the factors, the most important first.
         weights: one a factor (``WeightedSumConfig.weights``, ``PowersOfTenConfig.weights``).
-        part: name of the part.
 
     Raises:
         ValueError: there are not as many weights as factors.
     """
 
     version = 0
+    part_names = ("heron",)
 
-    def __init__(self, table: FactorTable, weights: Sequence[float], part: str = "heron") -> None:
+    def __init__(self, table: FactorTable, weights: Sequence[float]) -> None:
         if len(weights) != len(table.names):
             raise ValueError(f"{len(weights)} weights for {len(table.names)} factors ({', '.join(table.names)})")
         self._table = table
         self._signed_weights = np.array(weights, np.float64) * table.signs
-        self.part_names = (part,)
 
     def initial_state(self, num_games: int) -> State:
         """Nothing is remembered of an episode."""
         return {}
 
     def score(self, rollout: Rollout, state: State) -> tuple[Mapping[str, RewardPart], State]:
-        """The one part [T, B], valid everywhere.
+        """[T, B], valid everywhere.
 
         Raises:
             ValueError: a factor is not finite.
         """
         value = (self._table.per_step(rollout) @ self._signed_weights).astype(np.float32)
-        (name,) = self.part_names
-        return {name: RewardPart(value=value, valid=np.ones(value.shape, bool))}, state
+        return {"heron": RewardPart(value=value, valid=np.ones(value.shape, bool))}, state
 
     def state_dict(self) -> State:
         """Nothing is learned."""

@@ -22,7 +22,7 @@ from rewards.heron.judgement import Judgement, judge, segment_returns
 from rewards.heron.margins import dead_factors, quantile_margins
 from rewards.heron.network import RewardNetwork, preference_loss, segment_sums
 from rewards.heron.pairs import balanced_pairs, random_tuples
-from rewards.heron.preferences import PairBatch, PairStore
+from rewards.heron.preferences import MIN_JUDGED, PairBatch, PairStore, learnable
 from rewards.heron.report import HeronReport, LevelReport, interval
 from rewards.heron.scorer import Scorer
 from rewards.heron.segments import Segments
@@ -34,10 +34,10 @@ _HELD_OUT_PAIRS = 4096
 _TRIPLES = 2048
 _PROBED_STEPS = 2048
 """Steps, evenly spaced among those kept, that outputs are standardised over."""
-_MIN_JUDGED = 8
-"""Judged pairs to learn from, where there is no tree to learn from."""
 _TIE_SHARE = {"half": 0.25, "drop": 0.0}
-"""Most of the tree's pairs that may be ties, by ``ComparisonConfig.ties``."""
+"""Most of the tree's pairs that may be ties, by ``ComparisonConfig.ties``, where nobody else judges."""
+_KEPT_WHOLE = ("human",)
+"""Judges none of whose pairs is ever dropped: they are few, and come once."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -83,9 +83,12 @@ class _Pairs:
 class HeronTrainer:
     """Fits an ensemble to what a preference tree, and others, prefer.
 
-    The tree labels pairs of the segments that are kept, anew in each update, so that only margins are ever fixed:
-    at the first gradient step, or once a stage. Episodes are dealt by hash: some are held out, and each member leaves
-    out some of the others.
+    The tree labels pairs of the segments that are kept, anew in each update, so that only margins are ever fixed: at
+    the first update with segments enough, or once a stage. A factor that was the same in all segments then counts any
+    difference, until segments differ so much that their quantile is above 0: then it takes its margin, once. Where
+    others judge besides the tree, its ties are left to them.
+
+    Episodes are dealt by hash: some are held out, and each member leaves out some of the others.
 
     Rewards are centred before they are paid, so the mean over a batch is taken off before they are summed, too: what
     is compared is what is paid, and that a segment is longer says nothing by itself.
@@ -93,20 +96,21 @@ class HeronTrainer:
     Everything follows from the seed and the calls.
 
     Args:
-        config: the tree, the networks, the schedule.
+        config: the tree, the networks, the schedule, and who judges: where the tree does not, only pairs that others
+            judged are learned from.
         table: the factors.
         seed: of the initial weights, the split and the pairs.
-        uses_tree: False = learn only from pairs that others judged.
     """
 
-    def __init__(self, config: TreeConfig, table: FactorTable, seed: int, *, uses_tree: bool = True) -> None:
+    def __init__(self, config: TreeConfig, table: FactorTable, seed: int) -> None:
         self._config, self._model, self._table = config, config.model, table
-        self._seed, self._uses_tree = seed, uses_tree
+        self._seed, self._uses_tree = seed, "tree" in config.judges.sources
+        self._tie_share = _TIE_SHARE[config.comparison.ties] if config.judges.sources == ("tree",) else 0.0
         self._rng = _generator(seed, 21)
         self._aside_rng = _generator(seed, 22)
-        """For what changes nothing that is learned: measuring, and pairs to ask others about."""
+        """For all but the pairs of the batches and a stage's margins: how often one measures or asks moves no pair."""
         self._buffer = SegmentBuffer(config.model.capacity_segments, self._classes)
-        self._judged = PairStore(max(1, config.model.capacity_segments // 2))
+        self._judged = PairStore(max(1, config.model.capacity_segments // 2), _KEPT_WHOLE)
         self._ensemble: Ensemble[Tensor] | None = None
         self._scale = InputScale.unknown(0)
         self._tree: PreferenceTree | None = None
@@ -117,23 +121,28 @@ class HeronTrainer:
         """Learned from so far."""
         self._measure_versions = max(1, _MEASURE_UPDATES // config.model.publish_updates)
         self._dead = np.zeros(len(table.names), bool)
+        self._late = np.zeros(len(table.names), bool)
+        """Factors that were dead when margins were taken, and are to have one taken from data."""
         self._judgement: Judgement | None = None
         self._figures: dict[str, float] = {}
 
     @property
-    def scorer(self) -> Scorer | None:
-        """The newest version; None before the first."""
-        return self._scorer
-
-    @property
     def margins(self) -> dict[str, float]:
-        """Of each factor, as they are frozen now; empty before."""
+        """Of each factor, as they are now; empty before they are taken."""
         return {} if self._tree is None else {level.name: level.margin for level in self._tree.levels}
 
     @property
     def dead_factors(self) -> list[str]:
-        """Names of the factors that were the same in all kept segments when that was last looked at."""
+        """Names of the factors that were the same in all kept segments when that was last looked at.
+
+        It is looked at whether or not there is anything to learn; without a tree, which alone goes by factors, never.
+        """
         return [name for name, dead in zip(self._table.names, self._dead.tolist(), strict=True) if dead]
+
+    @property
+    def learnable_pairs(self) -> int:
+        """Pairs that others have judged and that are learned from: see ``preferences.learnable``."""
+        return len(self._judged_to_learn())
 
     def add(self, segments: Segments) -> None:
         """Keep these segments, and drop the oldest beyond the capacity.
@@ -187,12 +196,13 @@ class HeronTrainer:
         kept = self._buffer.kept()
         if kept is None or len(kept) < self._model.min_segments:
             return None
-        if self._uses_tree and (self._tree is None or self._is_new_stage()):
-            self._begin_stage(kept)
+        if self._uses_tree:
+            self._renew_margins(kept)
         if self._updates % _MEASURE_UPDATES == 0:
             self._scale = self._scale.widened(kept.inputs)
         losses = self._learn(kept)
         if not losses:
+            self._find_dead(kept)
             return None
         self._figures["loss"] = float(np.mean(losses))
         self._updates += 1
@@ -227,15 +237,39 @@ class HeronTrainer:
         every = self._config.comparison.stage_updates
         return every is not None and self._updates > 0 and self._updates % every == 0
 
-    def _begin_stage(self, kept: Segments) -> None:
-        """Take margins from the newest segments; where no two of them are of one task, all stays as it is."""
-        comparison = self._config.comparison
-        factors, task = kept.factors[-comparison.stage_segments :], kept.task[-comparison.stage_segments :]
+    def _renew_margins(self, kept: Segments) -> None:
+        newest = slice(-self._config.comparison.stage_segments, None)
+        factors, task = kept.factors[newest], kept.task[newest]
+        if self._tree is None or self._is_new_stage():
+            self._begin_stage(factors, task)
+            self._find_dead(kept)
+        elif self._late.any():
+            self._take_late_margins(self._tree, factors, task)
+
+    def _begin_stage(self, factors: np.ndarray, task: np.ndarray) -> None:
+        """Take margins from these segments; where no two of them are of one task, all stays as it is."""
         if len(np.unique(task)) == len(task):
             return
         given = [factor.margin for factor in self._table.factors]
-        margins = quantile_margins(factors, given, comparison.margin_quantile, self._rng, task)
+        margins = quantile_margins(factors, given, self._config.comparison.margin_quantile, self._rng, task)
+        self._late = dead_factors(factors, task) & np.array([margin is None for margin in given])
         self._grow_tree(margins)
+
+    def _take_late_margins(self, tree: PreferenceTree, factors: np.ndarray, task: np.ndarray) -> None:
+        """Of factors that were dead before, and whose quantile is above 0 by now; all others keep theirs."""
+        varies = self._late & ~dead_factors(factors, task)
+        if not varies.any():
+            return
+        given = [None if taken else level.margin for level, taken in zip(tree.levels, varies.tolist(), strict=True)]
+        margins = quantile_margins(factors, given, self._config.comparison.margin_quantile, self._aside_rng, task)
+        found = varies & (margins > 0)
+        if found.any():
+            self._late &= ~found
+            self._grow_tree(margins)
+
+    def _find_dead(self, kept: Segments) -> None:
+        if self._uses_tree:
+            self._dead = dead_factors(kept.factors, kept.task)
 
     def _classes(self, segments: Segments) -> np.ndarray:
         """Segments of one task that the two most important factors do not tell apart are in one class."""
@@ -282,16 +316,15 @@ class HeronTrainer:
         """How many pairs of each batch others have judged."""
         if self._uses_tree:
             return min(available, round(self._model.judged_share * self._model.batch_pairs))
-        return min(available, self._model.batch_pairs) if available >= _MIN_JUDGED else 0
+        return min(available, self._model.batch_pairs) if available >= MIN_JUDGED else 0
 
     def _labelled(self, kept: Segments, num: int) -> _Pairs | None:
         """Pairs that the tree has judged; None without a tree, or while it decides none: ties teach no difference."""
         if self._tree is None or num == 0:
             return None
         rows = np.flatnonzero(~self._held_out(kept))
-        tie_share = _TIE_SHARE[self._config.comparison.ties]
         factors, task = kept.factors[rows], kept.task[rows]
-        sample = balanced_pairs(self._tree, factors, task, num, self._rng, tie_share=tie_share)
+        sample = balanced_pairs(self._tree, factors, task, num, self._rng, tie_share=self._tie_share)
         found = sample.comparison
         if not found.outcome.any():
             return None
@@ -305,9 +338,8 @@ class HeronTrainer:
         )
 
     def _judged_to_learn(self) -> _Pairs:
-        """Judged pairs without a held-out episode."""
         segments = _NO_SEGMENTS if self._judged.segments is None else self._judged.segments
-        rows = np.flatnonzero(~self._held_out(segments).reshape(-1, 2).any(1))
+        rows = learnable(segments, self._judged.target, self._config, self._seed)
         return _Pairs(
             segments=segments,
             first=2 * rows,
@@ -363,10 +395,10 @@ class HeronTrainer:
 
     def _measure(self, kept: Segments, scorer: Scorer) -> None:
         """Look at held-out segments: what they are paid now, against what the tree and others say."""
-        self._dead = dead_factors(kept.factors, kept.task)
+        self._find_dead(kept)
         if self._tree is not None:
             held = kept.take(np.flatnonzero(self._held_out(kept)))
-            returns = segment_returns(scorer.score(held.inputs)[0], held.lengths)
+            returns = segment_returns(scorer.score(held.inputs), held.lengths)
             rng = self._aside_rng
             self._judgement = judge(self._tree, held.factors, held.task, returns, _HELD_OUT_PAIRS, rng)
             if self._tree.mode == "margin":
@@ -382,7 +414,7 @@ class HeronTrainer:
         if not len(rows):
             return {}
         both = segments.take(np.stack([2 * rows, 2 * rows + 1], axis=1).ravel())
-        first, second = segment_returns(scorer.score(both.inputs)[0], both.lengths).reshape(-1, 2).T
+        first, second = segment_returns(scorer.score(both.inputs), both.lengths).reshape(-1, 2).T
         return {"judged_accuracy": float(((first > second) == (target[rows] > 0.5)).mean())}
 
     def metrics(self) -> dict[str, float]:
@@ -396,7 +428,7 @@ class HeronTrainer:
             "pairs": float(self._tree_pairs + self._judged_pairs),
             "judged_pairs": float(self._judged_pairs),
             "version": float(0 if self._scorer is None else self._scorer.version),
-            "dead_factors": float(self._dead.sum()),
+            **({"dead_factors": float(self._dead.sum())} if self._uses_tree else {}),
             **self._figures,
         }
         found = self._judgement
@@ -416,15 +448,18 @@ class HeronTrainer:
     def report(self) -> HeronReport:
         """What is known of the reward."""
         kept, figures = self._buffer.kept(), self.metrics()
+        num_levels = len(self._table.names) if self._uses_tree else 0
+        has_no_cycles = self._uses_tree and self._config.comparison.mode == "bins"
         return HeronReport(
+            uses_tree=self._uses_tree,
             mode=self._config.comparison.mode,
             version=int(figures["version"]),
             segments=int(figures["segments"]),
             held_out_segments=0 if kept is None else int(self._held_out(kept).sum()),
-            levels=tuple(self._level_report(level) for level in range(len(self._table.names))),
+            levels=tuple(self._level_report(level) for level in range(num_levels)),
             accuracy=figures.get("accuracy"),
             tie_share=figures.get("tie_share"),
-            cycle_share=0.0 if self._config.comparison.mode == "bins" else figures.get("cycle_share"),
+            cycle_share=0.0 if has_no_cycles else figures.get("cycle_share"),
             rank_correlation=figures.get("rank_correlation"),
             judged_accuracy=figures.get("judged_accuracy"),
             sources=({"tree": self._tree_pairs} if self._uses_tree else {}) | self._judged.sources(),
@@ -469,6 +504,7 @@ class HeronTrainer:
             "tree_pairs": self._tree_pairs,
             "judged_pairs": self._judged_pairs,
             "dead": self._dead.copy(),
+            "late": self._late.copy(),
             "judgement": None if self._judgement is None else self._judgement.state_dict(),
             "figures": dict(self._figures),
             "generator": dict(self._rng.bit_generator.state),
@@ -498,6 +534,8 @@ class HeronTrainer:
         self._updates = int(state["updates"])
         self._tree_pairs, self._judged_pairs = int(state["tree_pairs"]), int(state["judged_pairs"])
         self._dead = np.array(state["dead"], bool)
+        # Earlier checkpoints do not say which are late: there, every factor keeps its margin.
+        self._late = np.array(state.get("late", np.zeros_like(self._dead)), bool)
         self._judgement = None if state["judgement"] is None else Judgement.from_state(state["judgement"])
         self._figures = {name: float(figure) for name, figure in state["figures"].items()}
         self._rng.bit_generator.state = state["generator"]

@@ -1,6 +1,7 @@
 """Recorded episodes: nothing is lost, nothing of the game changes, and damaged files are told from whole ones."""
 
 import io
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -11,9 +12,10 @@ from hypothesis import strategies as st
 from agents.evaluate import evaluate
 from agents.random_policy import RandomPolicy
 from envs.captions import caption_id
-from envs.data import EndStatus, EpisodeSeeds
+from envs.data import EndStatus, EpisodeResult, EpisodeSeeds, GamesStep
 from envs.features import COLUMNS, rollout_columns
-from envs.recording import RECORDED_COLUMNS, EpisodeRecord, make_recorded
+from envs.protocols import GamesSpec, ObsSpec
+from envs.recording import RECORDED_COLUMNS, SCREEN, EpisodeRecord, RecordedGames, make_recorded
 from envs.seeding import ListedSeeds, evaluation_seeds
 from envs.tasks import GamesConfig, make
 
@@ -142,6 +144,72 @@ def test_what_was_running_when_a_state_was_taken_is_not_recorded():
         games.close()
     assert [record.seeds for record in records] == evaluation_seeds(3)[1:]
     assert [record.num_steps for record in records] == [3, 3]
+
+
+class WordyGames:
+    """Two games that show columns as wide as NetHack's, and end after ``num_steps``."""
+
+    num_games = 2
+    action_mask = None
+
+    def __init__(self, num_steps):
+        self.left, self.active, self.seeds = num_steps, np.ones(2, bool), iter(evaluation_seeds(2))
+        self.screen = np.full((2, 24, 80), 32, np.uint8)
+        screen = ObsSpec(shape=(24, 80), dtype=np.dtype(np.uint8))
+        self.spec = GamesSpec(tasks=("a", "a"), obs={SCREEN: screen}, action_names=("x",))
+
+    def reset(self):
+        return {SCREEN: self.screen}
+
+    def step(self, actions):
+        self.left -= 1
+        kinds = {"int": np.int64, "bool": bool, "str": "<U200"}
+        features = {name: np.full(2, self.left % 5).astype(kinds[COLUMNS[name].dtype]) for name in RECORDED_COLUMNS}
+        ended = np.full(2, self.left == 0)
+        self.active[:] = ~ended
+        results = {
+            b: EpisodeResult(
+                task="a", seeds=next(self.seeds), env_return=0.0, num_steps=1, end_status=-1, success=False, game={}
+            )
+            for b in np.flatnonzero(ended)
+        }
+        return GamesStep(
+            obs={SCREEN: self.screen},
+            reward=np.zeros(2, np.float32),
+            terminated=np.zeros(2, bool),
+            truncated=ended,
+            end_status=np.where(ended, EndStatus.ABORTED, 0).astype(np.int8),
+            final_obs={b: {SCREEN: self.screen[b]} for b in results},
+            finished=results,
+            features=features,
+            messages=[b"You see here an apple.", b""],
+        )
+
+
+def test_a_running_episode_takes_little_memory_a_step():
+    records = []
+    games = RecordedGames(WordyGames(301), frozenset(), records.append)
+    games.reset()
+    games.step(np.zeros(2, int))
+    tracemalloc.start()
+    try:
+        for _ in range(200):
+            games.step(np.zeros(2, int))
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # 131 numbers of 8 bytes, 28 of one, and references; seven words of up to 800 bytes each would be five times that.
+    assert held / 400 < 2_000
+    while games.active.any():
+        games.step(np.zeros(2, int))
+    expected = np.arange(300, -1, -1) % 5
+    for record in records:
+        assert tuple(record.columns) == RECORDED_COLUMNS
+        for name, column in record.columns.items():
+            assert column.base is None or column.base.nbytes <= 301 * 8 * len(RECORDED_COLUMNS)
+            kind = COLUMNS[name].dtype
+            np.testing.assert_array_equal(column, expected.astype({"int": int, "bool": bool, "str": str}[kind]))
+    assert len(records) == 2 and set(records[0].captions) == {"You see here the apple."}
 
 
 def test_as_rollout_counts_captions():

@@ -24,14 +24,6 @@ def files(tmp_path):
     return captions, grades
 
 
-def test_ranks_and_rank_correlation_by_hand():
-    assert judged_captions.ranks(np.array([3.0, 1.0, 3.0, 2.0])).tolist() == [2.5, 0.0, 2.5, 1.0]
-    assert judged_captions.spearman(np.array([1.0, 2.0, 3.0]), np.array([10.0, 20.0, 90.0])) == pytest.approx(1.0)
-    # Ranks 0, 1, 2 and 0, 2, 1: 1 - 6 * 2 / (3 * 8).
-    assert judged_captions.spearman(np.array([1.0, 2.0, 3.0]), np.array([1.0, 3.0, 2.0])) == pytest.approx(0.5)
-    assert np.isnan(judged_captions.spearman(np.ones(3), np.arange(3.0)))
-
-
 def test_a_template_is_in_one_fold(files):
     captions, uncovered = judged_captions.read(*files, 3)
     assert len(captions.texts) + uncovered == len(TEXTS)

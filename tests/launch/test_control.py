@@ -10,6 +10,7 @@ import torch
 
 from envs.protocols import PolicyStep
 from envs.seeding import evaluation_seeds
+from launch.cli import main
 from launch.commands.control import run
 from launch.control import (
     REWARDS,
@@ -30,7 +31,7 @@ from launch.study import Study
 from rewards.heron.config import ModelConfig
 
 PENDULUM = TASKS["Pendulum-v1"]
-TINY_MODEL = ModelConfig(members=1, hidden=8, min_segments=8, first_steps=4)
+TINY_MODEL = ModelConfig(members=1, hidden=8, min_segments=8, first_steps=4, publish_updates=1)
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +63,7 @@ class Pushing:
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 def test_every_environment_has_rankings_that_can_be_run(task):
     config = control_defaults(task)
-    check_control(config)
+    check_control(config, control_defaults(task))
     check_columns(config, task.env, games_spec(task.env))
     assert config.ranking == task.ranking and 1e4 <= config.steps <= 1e5
 
@@ -155,7 +156,15 @@ def test_the_command_writes_everything_it_found(tmp_path, capsys):
         (["Pendulum-v1", "--reward", "hero"], "heron"),
         (["Pendulum-v1", "--beta", "0.5"], "beta belongs to reward=weighted_sum"),
         (["Pendulum-v1", "--ranking", "height = nowhere"], "^ranking: "),
-        (["Pendulum-v1", "--goal", "height = nowhere"], "^goal: "),
+        (["Pendulum-v1", "--reward", "sparse", "--goal", "height = nowhere"], "^goal: "),
+        (["Pendulum-v1", "--goal", "height = obs[0]"], "goal belongs to reward=sparse; the reward is heron"),
+        (["Pendulum-v1", "--reward", "true", "--ranking", "height = obs[0]"], "ranking belongs to reward=heron or "),
+        (["Pendulum-v1", "--reward", "sparse", "--bound", "clip"], "bound belongs to reward=heron; .* is sparse"),
+        (["Pendulum-v1", "--reward", "true", "--model.hidden", "8"], "model belongs to reward=heron"),
+        (["Pendulum-v1", "--reward", "ensemble", "--segment-steps", "7"], "segment_steps belongs to reward=heron"),
+        (["Pendulum-v1", "--model.encoder"], "model.encoder has no meaning here: the model reads the action and"),
+        (["Pendulum-v1", "--model.inputs", "obs.hp"], "model.inputs has no meaning here"),
+        (["Pendulum-v1", "--model.see-factors"], "model.see_factors has no meaning here"),
         (["Pendulum-v1", "--ranking", "height = obs[3]"], "no column 'obs.3': there are 3 components"),
         (["Pendulum-v1", "--ranking", "gold"], "no schema field 'obs.gold'"),
         (["Pendulum-v1", "--steps", "5"], "10 evaluations do not fit into 5 steps"),
@@ -171,6 +180,21 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(argv, says, tmp_path):
 def test_a_folder_is_no_file(tmp_path):
     with pytest.raises(UserError, match="is a folder"):
         run(["Pendulum-v1", *TINY_FLAGS, "--json", str(tmp_path)])
+
+
+def test_where_the_result_cannot_go_is_said_before_anything_is_played(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file/run\.json cannot be written: "):
+        run(["Pendulum-v1", *TINY_FLAGS, "--json", str(tmp_path / "file" / "run.json")])
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("reward", ["heron", "weighted_sum"])
+def test_a_factor_that_fails_ends_the_run_in_one_sentence(reward, capsys):
+    flags = ["--reward", reward, "--ranking", "x = 1 / (abs(obs[0]) - abs(obs[0]))"]
+    assert main(["control", "Pendulum-v1", *flags, "--steps", "8", "--evaluations", "1"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("yendor: factor 'x' is not finite at step ") and error.count("\n") == 1
 
 
 # -- the study

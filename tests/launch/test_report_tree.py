@@ -8,7 +8,7 @@ import pytest
 
 from launch.report.build import build_report
 from launch.report.preference_tree import draw, section
-from tests.launch.test_rewards_command import REPORT, level, run_folder
+from tests.launch.test_rewards_command import JUDGED, REPORT, level, run_folder
 
 
 def words_of(svg):
@@ -38,7 +38,7 @@ def test_every_level_has_its_box_with_what_it_decides():
         "undecided 5.0 %",
     ]
     assert [text[2:6] for text in said if text.endswith("is better")] == ["more", "more", "more", "less"]
-    assert "model agrees on 90.0 % (80 to 95)" in said and "margin 2.5" in said
+    assert "model agrees on 90.0 % (80 to 95)" in said and "bins of 2.5" in said
     assert said.count("dead: tells no two segments apart") == 1
     assert said.count("better") == said.count("worse") == 4
     assert said[-1] == "tie: no level decides, 5.0 % of pairs"
@@ -87,6 +87,13 @@ def test_the_report_shows_the_tree_where_there_is_one(tmp_path):
     assert section(run) is None
     build_report(run, tmp_path / "without.html")
     assert "Preference tree" not in (tmp_path / "without.html").read_text()
+
+
+def test_without_a_tree_the_report_shows_only_what_others_judged(tmp_path):
+    build_report(run_folder(tmp_path / "run", report=JUDGED), tmp_path / "out.html")
+    page = (tmp_path / "out.html").read_text()
+    assert '<h2 id="tree">Preferences</h2>' in page and "40 by human" in page and "80.0" in page
+    assert "Preference tree" not in page and '<figure aria-label="None' not in page and "tie: no level" not in page
 
 
 def test_a_damaged_report_is_named(tmp_path):

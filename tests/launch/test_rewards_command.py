@@ -11,6 +11,7 @@ from envs.recording import EpisodeRecord
 from launch.cli import main
 from launch.config import TrainConfig
 from launch.rewards import compare, listing, words
+from launch.rewards.stored import read_report
 from rewards.heron.config import PowersOfTenConfig, TreeConfig, WeightedSumConfig
 from rewards.heron.factors import CATALOGUE, FactorTable, parse_ranking
 from rewards.heron.report import HeronReport, LevelReport
@@ -139,8 +140,8 @@ def test_show_prints_each_level_and_the_totals(tmp_path, capsys, monkeypatch):
         "decides 300 of 1,000 pairs that reach it (30.0 % of all), passes on 700",
         "the model agrees on 90.0 % (80.0 % to 95.0 %, n = 150)",
         "dead: it tells no two kept segments apart",
-        "3 new_tiles  more is better, margin 2.5",
-        "4 turns  less is better, margin 4",
+        "3 new_tiles  more is better, bins of 2.5",
+        "4 turns  less is better, bins of 4",
         "reads obs.turn, prev_obs.turn; sum over the segment",
         "What turns is.",
         "no level decides: 5.0 % of all pairs",
@@ -150,6 +151,51 @@ def test_show_prints_each_level_and_the_totals(tmp_path, capsys, monkeypatch):
     ):
         assert text in shown
     assert shown.count("dead:") == 1
+
+
+JUDGED = replace(
+    REPORT,
+    uses_tree=False,
+    levels=(),
+    accuracy=None,
+    tie_share=None,
+    cycle_share=None,
+    rank_correlation=None,
+    judged_accuracy=0.8,
+    sources={"human": 40},
+)
+
+
+def test_of_a_run_without_a_tree_only_what_others_judged_is_shown(tmp_path, capsys):
+    run = run_folder(tmp_path / "run", report=JUDGED)
+    assert main(["rewards", "show", str(run)]) == 0
+    shown = capsys.readouterr().out
+    assert "no preference tree: others judge" in shown and "pairs judged: 40 by human" in shown
+    assert "the model agrees on 80.0 % of held-out pairs that others have judged" in shown
+    assert "random pairs" not in shown and "circle" not in shown and "level" not in shown
+    a = episode(tmp_path / "a.npz")
+    assert "has no preference tree: its model learns from pairs" in refused(capsys, "compare", a, a, "--run", run)
+
+
+def test_a_report_that_does_not_say_whether_there_is_a_tree_has_one(tmp_path):
+    run = run_folder(tmp_path / "run")
+    values = REPORT.as_json()
+    del values["uses_tree"]
+    (run / "heron.json").write_text(json.dumps(values))
+    assert read_report(run) == REPORT
+
+
+@pytest.mark.parametrize(
+    ("value", "mode", "said"),
+    [
+        (2.5, "bins", "bins of 2.5"),
+        (2.5, "margin", "more than 2.5 apart"),
+        (0.0, "bins", "any difference counts"),
+        (None, "margin", "no margin yet"),
+    ],
+)
+def test_a_margin_in_words(value, mode, said):
+    assert words.margin(value, mode) == said
 
 
 def test_show_prints_json_as_it_was_written(tmp_path, capsys):
@@ -259,10 +305,12 @@ def test_a_decision_counts_its_margins_in_words():
         compare.PreferenceTree([compare.Level(name="new_tiles", sign=1, margin=2.0)], "bins"),
     )
     decider = compare.deciding(judge.tree.explain(np.array([1.0]), np.array([9.0])))
-    assert compare._sentence(decider) == "B is better, decided by new_tiles: 9 against 1, 4 margins apart."
+    said = "B is better, decided by new_tiles: 9 against 1, 4 {} apart."
+    assert compare._sentence(decider, "bins") == said.format("bins")
+    assert compare._sentence(decider, "margin") == said.format("margins")
 
 
-def test_compare_refuses_in_one_sentence(tmp_path, capsys):
+def test_compare_refuses_in_one_sentence(tmp_path, capsys, monkeypatch):
     a = episode(tmp_path / "a.npz")
     other = episode(tmp_path / "other.npz", task="MiniHack-KeyRoom-S5-v0")
     assert "needs two recorded episodes" in refused(capsys, "compare", a)
@@ -273,6 +321,13 @@ def test_compare_refuses_in_one_sentence(tmp_path, capsys):
     assert "damaged.npz is not an episode record, or it is damaged" in refused(capsys, "compare", a, damaged)
     assert "unknown factor 'succes'; nearest: success" in refused(capsys, "compare", a, a, "--ranking", "succes")
     assert "holds no schema field 'obs.depth'" in refused(capsys, "compare", a, a, "--ranking", "max_depth")
+    divides = "x = 1 / (obs.turn - obs.turn)"
+    assert "a.npz: factor 'x' is not finite at step 0" in refused(capsys, "compare", a, a, "--ranking", divides)
+    failing = tmp_path / "heron_compared_module.py"
+    failing.write_text("nonsense")
+    monkeypatch.syspath_prepend(tmp_path)
+    named = "x = heron_compared_module:x"
+    assert "NameError: name 'nonsense' is not defined" in refused(capsys, "compare", a, a, "--ranking", named)
     assert "unknown flag --rankng" in refused(capsys, "compare", a, a, "--rankng", "x")
     run = run_folder(tmp_path / "run")
     assert "not both" in refused(capsys, "compare", a, a, "--run", run, "--ranking", "success")

@@ -7,7 +7,7 @@ import pytest
 
 from launch.studies import STUDIES, Job
 from launch.study import Study
-from launch.study_figures import FIGURES, area_under_curve, differences, draw, load, success_on_grid, table
+from launch.study_figures import FIGURES, area_under_curve, differences, draw, load, success_on_grid, table, trees_table
 
 TINY = (
     "--rollout.games-per-worker",
@@ -87,3 +87,14 @@ def test_the_longer_run_of_the_same_job_counts(tmp_path):
         (tmp_path / study / "room-seed1.json").write_text(json.dumps(_result([0.0, 1.0], 1.0, steps)))
     (only,) = load(tmp_path)["room"]
     assert list(only["evaluations"]) == ["300"]
+
+
+def test_the_table_of_trees_pools_the_seeds():
+    def result(decided, right):
+        level = {"name": "success", "decided": decided, "right": right, "compared": 10}
+        return {"heron": {"levels": [level | {"accuracy": right / decided if decided else None}]}}
+
+    runs = {"plain": [{"heron": None}, {}], "x_heron": [result(4, 3), result(0, 0)], "y_heron": [result(0, 0)]}
+    shown = trees_table(runs)
+    assert "| x_heron | success | 4 | 20 | **0.750** (0.750, -) |" in shown
+    assert "| y_heron | success | 0 | 10 | never decided |" in shown and "plain" not in shown

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 from envs.data import FinalObs, Rollout
 from envs.features import FeatureTable
 from rewards.heron.columns import check_columns, columns_of
-from rewards.heron.factors import CATALOGUE, REDUCTIONS, Factor, FactorTable, factor, parse_ranking
+from rewards.heron.factors import CATALOGUE, REDUCTIONS, Factor, FactorError, FactorTable, factor, parse_ranking
 
 SUCCESSFUL, DEATH = 2, 1
 
@@ -150,11 +150,34 @@ def test_faults_of_a_users_module_are_named(users_module):
     for entry, expected in {
         f"a={users_module}:kick": f"the module '{users_module}' has no 'kick'; factors in it: kicks",
         f"a={users_module}:plain": "is a builtin_function_or_method, not a Factor: decorate a function with @factor",
-        "a=no_such.module:kick": "cannot import the module 'no_such.module': No module named 'no_such'",
+        "a=no_such.module:kick": "cannot import the module 'no_such.module' of factor 'a': ModuleNotFoundError: "
+        "No module named 'no_such'; PYTHONPATH must lead to its folder",
     }.items():
         with pytest.raises(ValueError, match="ranking entry 1: ") as caught:
             parse_ranking([entry])
         assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("kicks = Factor()", "NameError: name 'Factor' is not defined"),
+        ("from rewards.heron.factors import Factor\nkicks = Factor()", "TypeError: "),
+        ("import no_such_module_at_all", "ModuleNotFoundError: No module named 'no_such_module_at_all'"),
+        ("def kicks(:", "SyntaxError: "),
+        ("raise RuntimeError('two\\nlines')", "RuntimeError: two lines"),
+        ("assert False", "AssertionError"),
+    ],
+)
+def test_whatever_a_users_module_raises_is_one_sentence(tmp_path, monkeypatch, code, expected):
+    (tmp_path / "heron_faulty_module.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError) as caught:
+        parse_ranking(["success", "kicks = heron_faulty_module:kicks"])
+    said = str(caught.value)
+    assert said.startswith("ranking entry 2: cannot import the module 'heron_faulty_module' of factor 'kicks': ")
+    assert expected in said and "\n" not in said and "PYTHONPATH" not in said and not said.endswith(":")
+    assert caught.value.__cause__ is not None
 
 
 @pytest.mark.parametrize(
@@ -243,17 +266,21 @@ def one_factor(per_step, columns=("obs.hp", "obs.gold")):
         (lambda c: np.where(c["obs.hp"] == 0, np.nan, 1), "factor 'mine' is not finite at step 1 of game 1"),
         (lambda c: np.where(c["obs.gold"] == 2, np.inf, 1), "factor 'mine' is not finite at step 2 of game 0"),
         (lambda c: np.subtract(c["obs.hp"], 1, out=c["obs.hp"]), "read-only"),
+        (lambda c: {}["door"], "factor 'mine' failed: KeyError: 'door'"),
+        (lambda c: c["obs.hp"] + "1", "factor 'mine' failed: UFuncTypeError: ufunc 'add' did not contain"),
+        (lambda: 1, "factor 'mine' failed: TypeError: "),
+        (lambda c: [[1], [1, 2]], "factor 'mine' failed: ValueError: "),
     ],
 )
 def test_what_a_factor_gives_is_checked(per_step, expected):
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(FactorError) as caught:
         one_factor(per_step).per_step(GAME)
     assert expected in str(caught.value)
 
 
 def test_a_division_by_zero_is_an_error_and_not_a_zero():
     table = FactorTable(parse_ranking(["success", "share = obs.gold / obs.hp"]))
-    with pytest.raises(ValueError, match="factor 'share' is not finite at step 1 of game 1"):
+    with pytest.raises(FactorError, match="factor 'share' is not finite at step 1 of game 1"):
         table.per_step(GAME)
     guarded = FactorTable(parse_ranking(["share = obs.gold / obs.hp if obs.hp else -1"]))
     assert guarded.per_step(GAME)[:, 1, 0].tolist() == [4.5, -1, 0]

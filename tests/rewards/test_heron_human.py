@@ -164,6 +164,23 @@ def test_actions_go_by_their_names(folder):
     assert pairs_in_file(TreeConfig(), ACTIONS) is None
 
 
+def test_actions_that_were_not_played_may_be_missing(folder):
+    record(2, seed=7, names=("north", "dance", "wait"), actions=[0, 2]).save(folder / "more.npz")
+    pairs = pairs_in_file(config(write(folder, said("more.npz"))), ACTIONS)
+    assert pairs.first.inputs[:, :2].tolist() == [[1, 0], [0, 1]]
+    record(2, seed=7, names=("north", "dance", "wait"), actions=[0, 1]).save(folder / "more.npz")
+    with pytest.raises(ValueError, match="played with the action 'dance', not in this run"):
+        pairs_in_file(config(write(folder, said("more.npz"))), ACTIONS)
+
+
+def test_episodes_are_of_the_tasks_that_are_played(folder):
+    tasks = ("MiniHack-Room-5x5-v0", "MiniHack-KeyRoom-S5-v0")
+    path = write(folder, said())
+    assert pairs_in_file(config(path), ACTIONS, tasks).target.tolist() == [1.0]
+    with pytest.raises(ValueError, match=r"line 1: .* the task MiniHack-Room-5x5-v0, this run plays MiniHack-KeyRoom-"):
+        pairs_in_file(config(path), ACTIONS, tasks[1:])
+
+
 @pytest.mark.parametrize(
     ("judges", "problem"),
     [

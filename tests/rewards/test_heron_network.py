@@ -91,29 +91,28 @@ def test_a_scorer_says_what_the_network_says():
     mean, std = np.array([0.1, 0.2, 0.3]), np.array([1.0, 2.0, 0.5])
     scorer = scorer_of(network, output_mean=mean, output_std=std)
     opinions = (outputs - mean[:, None]) / std[:, None]
-    reward, apart = scorer.score(inputs.reshape(5, 10, 4))
-    assert reward.shape == apart.shape == (5, 10) and reward.dtype == apart.dtype == np.float32
+    reward = scorer.score(inputs.reshape(5, 10, 4))
+    assert reward.shape == (5, 10) and reward.dtype == np.float32
     np.testing.assert_allclose(reward.ravel(), opinions.mean(0), atol=1e-5)
-    np.testing.assert_allclose(apart.ravel(), opinions.std(0), atol=1e-5)
-    worst, _ = scorer_of(network, output_mean=mean, output_std=std, aggregate="min").score(inputs)
+    worst = scorer_of(network, output_mean=mean, output_std=std, aggregate="min").score(inputs)
     np.testing.assert_allclose(worst, opinions.min(0), atol=1e-5)
-    assert scorer.score(steps_of(0))[0].shape == (0,)
+    assert scorer.score(steps_of(0)).shape == (0,)
     with pytest.raises(ValueError, match="reads 4 inputs a step, got 5"):
         scorer.score(steps_of(2, inputs=5))
 
 
 def test_a_step_scores_the_same_whoever_stands_beside_it():
     scorer, inputs = scorer_of(network_of(hidden=64, inputs=60), inputs=60), steps_of(4200, inputs=60)
-    together = scorer.score(inputs)[0]
+    together = scorer.score(inputs)
     for at in (0, 1, 4095, 4199):
-        np.testing.assert_allclose(scorer.score(inputs[at])[0], together[at], rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(scorer.score(inputs[at]), together[at], rtol=1e-6, atol=1e-7)
 
 
 def test_a_scorer_goes_on_from_its_state():
     scorer = scorer_of(network_of(), aggregate="median", version=7)
     copy = Scorer.from_state(scorer.state())
     assert copy.version == 7
-    np.testing.assert_array_equal(copy.score(steps_of(9))[0], scorer.score(steps_of(9))[0])
+    np.testing.assert_array_equal(copy.score(steps_of(9)), scorer.score(steps_of(9)))
 
 
 def test_input_scale_by_hand():

@@ -10,7 +10,7 @@ import torch
 
 from envs.data import EndStatus, FinalObs, Rollout
 from envs.protocols import GamesSpec, ObsSpec
-from rewards.heron.config import ModelConfig, TreeConfig
+from rewards.heron.config import JudgesConfig, ModelConfig, TreeConfig
 from rewards.heron.online import OnlineHeron
 
 _spec = importlib.util.spec_from_file_location("conformance", Path(__file__).parent / "conformance.py")
@@ -157,6 +157,19 @@ def test_conformance():
         return heron
 
     conformance.check(make, play(24, num_games=3))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"judges": JudgesConfig(sources=("tree", "labeller"))}, "judges.sources is tree, labeller; here nobody but"),
+        ({"judges": JudgesConfig(sources=("labeller",))}, "judges.sources is labeller"),
+        ({"model": ModelConfig(encoder=True)}, "model.encoder needs a run's policy network"),
+    ],
+)
+def test_what_only_a_run_has_is_refused(changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        OnlineHeron(CONFIG.model_copy(update=changes), GAMES, update_steps=40, seed=1)
 
 
 def test_updates_that_never_come_are_refused():

@@ -1,14 +1,15 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rewards.heron.buffer import SegmentBuffer, retained
-from rewards.heron.config import ComparisonConfig, ModelConfig, TreeConfig
+from rewards.heron.config import ComparisonConfig, JudgesConfig, ModelConfig, TreeConfig
 from rewards.heron.factors import Factor, FactorTable
 from rewards.heron.judgement import judge, segment_returns
-from rewards.heron.preferences import PairBatch, PairStore
+from rewards.heron.preferences import MIN_JUDGED, PairBatch, PairStore, check_learnable
 from rewards.heron.report import interval
 from rewards.heron.segments import Segments
 from rewards.heron.trainer import HeronTrainer
@@ -55,9 +56,10 @@ def segments_of(number, seed=0, first_episode=0):
     )
 
 
-def trainer_of(model=SMALL, table=None, comparison=None, seed=0, **changes):
-    config = TreeConfig(model=model, comparison=comparison or ComparisonConfig())
-    return HeronTrainer(config, table or table_of(), seed, **changes)
+def trainer_of(model=SMALL, table=None, comparison=None, seed=0, sources=("tree",)):
+    judges = JudgesConfig(sources=sources, human=Path("pairs") if "human" in sources else None)
+    config = TreeConfig(model=model, comparison=comparison or ComparisonConfig(), judges=judges)
+    return HeronTrainer(config, table or table_of(), seed)
 
 
 def same(one, other):
@@ -86,7 +88,7 @@ def test_it_learns_a_lexicographic_order(mode):
     # A goal is worth more than any path; a shorter path is better.
     steps = np.zeros((4, 4), np.float32)
     steps[0, 0], steps[2:, 1] = 1, [1, 4]
-    goal, nothing, short, long = scorer.score(steps)[0]
+    goal, nothing, short, long = scorer.score(steps)
     assert goal > nothing > short > long
 
 
@@ -115,7 +117,7 @@ def test_nothing_is_published_before_there_are_enough_segments():
     trainer = trainer_of()
     assert trainer.update() is None
     trainer.add(segments_of(31))
-    assert trainer.update() is None and trainer.scorer is None and trainer.metrics()["version"] == 0
+    assert trainer.update() is None and trainer.metrics()["version"] == 0
     trainer.add(segments_of(1, first_episode=50))
     assert trainer.update().version == 1
 
@@ -137,8 +139,8 @@ def test_versions_come_as_often_as_asked_for():
     assert [scorer and scorer.version for scorer in versions] == [None, None, 1, None, None, 2, None]
 
 
-@pytest.mark.parametrize("uses_tree", [True, False])
-def test_a_resumed_trainer_goes_on_bit_for_bit(uses_tree):
+@pytest.mark.parametrize("sources", [("tree",), ("tree", "labeller"), ("labeller",)])
+def test_a_resumed_trainer_goes_on_bit_for_bit(sources):
     def go_on(trainer, times):
         for i in range(times):
             trainer.add(segments_of(40, seed=i, first_episode=1000 * i))
@@ -148,18 +150,17 @@ def test_a_resumed_trainer_goes_on_bit_for_bit(uses_tree):
         return trainer.state_dict(), scorer.state()
 
     def make():
-        trainer = trainer_of(comparison=ComparisonConfig(mode="margin", stage_updates=4), uses_tree=uses_tree)
-        trainer.load_state_dict(trainer_of(uses_tree=uses_tree).state_dict())  # nothing yet
+        trainer = trainer_of(comparison=ComparisonConfig(mode="margin", stage_updates=4), sources=sources)
+        trainer.load_state_dict(trainer_of(sources=sources).state_dict())  # nothing yet
         return trainer
 
     one, other = make(), make()
     go_on(one, 6)
     other.load_state_dict(one.state_dict())
     assert one.metrics() == other.metrics() and one.report() == other.report()
-    assert other.scorer.version == one.scorer.version
     assert same(go_on(one, 12), go_on(other, 12))
     with pytest.raises(ValueError, match="other networks"):
-        trainer_of(SMALL.model_copy(update={"hidden": 8}), uses_tree=uses_tree).load_state_dict(one.state_dict())
+        trainer_of(SMALL.model_copy(update={"hidden": 8}), sources=sources).load_state_dict(one.state_dict())
     with pytest.raises(ValueError, match="ranks 2 factors, not 1"):
         trainer_of(table=table_of(("goal",), (1,), (None,))).load_state_dict(one.state_dict())
 
@@ -226,6 +227,59 @@ def test_bad_segments_are_refused_by_name():
         trainer.add(replace(segments, inputs=segments.inputs[:, :2]))
 
 
+def test_dead_factors_are_reported_while_the_tree_decides_nothing():
+    trainer, segments = trainer_of(), segments_of(64)
+    trainer.add(replace(segments, factors=np.ones((64, 2))))
+    assert trainer.dead_factors == []
+    assert trainer.update() is None
+    assert trainer.dead_factors == ["goal", "path"] and trainer.metrics()["dead_factors"] == 2
+    assert all(level.dead for level in trainer.report().levels)
+    # Held-out segments begin to differ, the others do not: nothing is learned, and it is seen all the same.
+    more = segments_of(400, first_episode=500)
+    held = more.take(np.flatnonzero(trainer._held_out(more)))
+    trainer.add(replace(held, factors=np.stack([np.ones(len(held)), np.arange(len(held))], axis=1)))
+    assert trainer.update() is None
+    assert trainer.dead_factors == ["goal"]
+
+
+def late(number, path, seed=0):
+    """Segments with this path, or one for each."""
+    segments = segments_of(number, seed, first_episode=1000 * seed)
+    return replace(segments, factors=np.stack([segments.factors[:, 0], np.broadcast_to(path, number)], axis=1))
+
+
+def test_a_factor_that_comes_alive_takes_its_margin_then_and_keeps_it():
+    trainer = trainer_of(comparison=ComparisonConfig(stage_segments=64))
+    trainer.add(late(64, 0.0))
+    trainer.update()
+    assert trainer.margins == {"goal": 0, "path": 0} and trainer.dead_factors == ["path"]
+    # One segment differs: the quantile of the differences is still 0.
+    trainer.add(late(64, np.arange(64) == 5, seed=1))
+    trainer.update()
+    assert trainer.margins["path"] == 0
+    resumed = trainer_of(comparison=ComparisonConfig(stage_segments=64))
+    resumed.load_state_dict(trainer.state_dict())
+    trainer.add(late(64, np.arange(64.0), seed=2))
+    resumed.add(late(64, np.arange(64.0), seed=2))
+    trainer.update()
+    resumed.update()
+    margin = trainer.margins["path"]
+    assert 5 < margin < 15 and trainer.margins["goal"] == 0  # a quarter of the pairs of 0..63 differ by less than 9
+    assert resumed.margins == trainer.margins and same(resumed.state_dict(), trainer.state_dict())
+    trainer.add(late(64, 10 * np.arange(64.0), seed=3))
+    trainer.update()
+    assert trainer.margins["path"] == margin
+
+
+def test_a_factor_that_was_not_dead_keeps_its_margin_of_0():
+    trainer = trainer_of(comparison=ComparisonConfig(stage_segments=64))
+    trainer.add(late(64, np.arange(64) == 5))
+    trainer.update()
+    trainer.add(late(64, np.arange(64.0), seed=1))
+    trainer.update()
+    assert trainer.margins["path"] == 0
+
+
 def test_a_dead_factor_is_reported():
     trainer, segments = trainer_of(), segments_of(256)
     trainer.add(replace(segments, factors=segments.factors * [0, 1]))
@@ -262,17 +316,21 @@ def judged_pairs(number, seed, by, source="llm"):
 
 def test_judged_pairs_alone_train():
     model = SMALL.model_copy(update={"learning_rate": 3e-3, "first_steps": 200})
-    trainer = trainer_of(model, uses_tree=False)
+    trainer = trainer_of(model, sources=("human",))
     trainer.add(segments_of(64))
     assert trainer.update() is None
     trainer.take(judged_pairs(200, 1, by=2, source="human"))
+    assert 100 < trainer.learnable_pairs < 200  # a fifth of the episodes is held out, a pair is of two
     scorer = trainer.update()
     # Column 2 is in no factor.
     steps = np.zeros((2, 4), np.float32)
     steps[:, 2] = 1, -1
-    assert np.subtract(*scorer.score(steps)[0]) > 0.5
+    assert np.subtract(*scorer.score(steps)) > 0.5
     assert trainer.metrics()["judged_accuracy"] > 0.8 and "accuracy" not in trainer.metrics()
-    assert trainer.report().sources == {"human": 200}
+    report = trainer.report()
+    assert report.sources == {"human": 200} and not report.uses_tree
+    assert report.levels == () and report.cycle_share is None and report.rank_correlation is None
+    assert trainer.dead_factors == [] and "dead_factors" not in trainer.metrics()
     first, second = trainer.undecided(5)
     assert len(first) == len(second) == 5
 
@@ -300,17 +358,67 @@ def test_undecided_pairs_are_ties_of_the_tree():
     assert ((first.episode_id != second.episode_id) | (first.inputs[::LENGTH, 2] != second.inputs[::LENGTH, 2])).all()
 
 
-def test_a_store_keeps_the_newest_pairs():
-    store, batch = PairStore(capacity=3), judged_pairs(4, 0, by=2)
+def test_a_store_keeps_the_newest_pairs_of_each_source():
+    store, batch = PairStore(3, ("human",)), judged_pairs(4, 0, by=2)
+    people = judged_pairs(5, 7, by=2, source="human")
+    store.add(people)
     store.add(batch)
-    store.add(judged_pairs(1, 5, by=2, source="human"))
-    assert len(store) == 3 and store.sources() == {"human": 1, "llm": 2}
-    np.testing.assert_array_equal(store.segments.factors[0], batch.first.factors[2])
-    np.testing.assert_array_equal(store.segments.factors[1], batch.second.factors[2])
-    np.testing.assert_array_equal(store.target[:2], batch.target[2:])
-    copy = PairStore(capacity=3)
+    store.add(judged_pairs(1, 5, by=2))
+    assert len(store) == 8 and store.sources() == {"human": 5, "llm": 3}
+    both = people.by_pair()
+    assert same(store.segments.take(np.arange(10)).state_dict(), both.state_dict())
+    np.testing.assert_array_equal(store.target, [*people.target, *batch.target[2:], *judged_pairs(1, 5, by=2).target])
+    np.testing.assert_array_equal(store.segments.factors[10], batch.first.factors[2])
+    np.testing.assert_array_equal(store.segments.factors[11], batch.second.factors[2])
+    copy = PairStore(3, ("human",))
     copy.load_state_dict(store.state_dict())
     assert same(copy.state_dict(), store.state_dict())
+
+
+def test_answers_of_the_labeller_never_push_out_those_of_people():
+    trainer = trainer_of(sources=("tree", "labeller", "human"))
+    trainer.take(judged_pairs(300, 0, by=2, source="human"))
+    for seed in range(4):
+        trainer.take(judged_pairs(100, 10 * seed, by=3, source="labeller"))
+    assert trainer.report().sources == {"tree": 0, "human": 300, "labeller": 256}
+
+
+def human_config(ties="half", sources=("human",)):
+    judges = JudgesConfig(sources=sources, human=Path("pairs"))
+    return TreeConfig(model=SMALL, comparison=ComparisonConfig(ties=ties), judges=judges)
+
+
+def test_too_few_pairs_of_people_are_refused_where_nobody_else_judges():
+    few, enough = judged_pairs(MIN_JUDGED - 1, 0, by=2, source="human"), judged_pairs(60, 0, by=2, source="human")
+    with pytest.raises(ValueError, match=f"of the {MIN_JUDGED - 1} pairs can be learned from.* there must be 8"):
+        check_learnable(few, human_config(), seed=0)
+    check_learnable(few, human_config(sources=("tree", "human")), seed=0)
+    check_learnable(enough, human_config(), seed=0)
+    ties = replace(enough, target=np.full(60, 0.5))
+    check_learnable(ties, human_config(), seed=0)
+    with pytest.raises(ValueError, match=r"^0 of the 60 pairs"):
+        check_learnable(ties, human_config(ties="drop"), seed=0)
+
+
+def test_ties_of_the_tree_are_left_to_the_other_judges():
+    def outcomes(sources, ties="half"):
+        trainer = trainer_of(comparison=ComparisonConfig(ties=ties), sources=sources)
+        trainer.add(segments_of(256))
+        trainer.update()
+        pairs = trainer._labelled(trainer._buffer.kept(), 200)
+        return float((pairs.target == 0.5).mean())
+
+    assert outcomes(("tree",)) == 0.25
+    assert outcomes(("tree", "labeller")) == outcomes(("tree",), ties="drop") == 0
+
+
+def test_judged_ties_are_dropped_too():
+    pairs = judged_pairs(100, 1, by=2)
+    pairs = replace(pairs, target=np.where(np.arange(100) < 50, 0.5, pairs.target))
+    half, drop = (trainer_of(comparison=ComparisonConfig(ties=ties)) for ties in ("half", "drop"))
+    for trainer in (half, drop):
+        trainer.take(pairs)
+    assert half.learnable_pairs > 50 > drop.learnable_pairs > 0
 
 
 def test_judged_pairs_must_fit_together():
