@@ -93,7 +93,7 @@ FIGURES: Mapping[str, tuple[Panel, ...]] = {
 Runs = Mapping[str, Sequence[Mapping[str, Any]]]
 """``{name without -seedN: results of its seeds}``."""
 
-_TABLES_OF_THEIR_OWN = ("coverage", *CONTROL_STUDIES)
+_TABLES_OF_THEIR_OWN = ("captions", "coverage", *CONTROL_STUDIES)
 
 
 def load(folder: Path) -> Runs:

@@ -49,7 +49,7 @@ def variants() -> dict[str, Variant]:
     from launch.bench.overhead_runs import Variant
 
     labelled = {"labels.client.kind": "scripted", "reward.oni.weight": 0.1}
-    preferring = {"reward.heron.weight": 0.1}
+    preferring = {"reward.heron.kind": "tree", "reward.heron.weight": 0.1}
     found = {PLAIN: Variant(metrics=True)}
     for kind in ONI:
         changes = labelled | {"reward.oni.kind": kind}

@@ -104,7 +104,7 @@ class ModelConfig(Config):
     inputs: tuple[str, ...] = ()
     """Columns of the schema that it reads; empty = a default set. Columns that the factors read are left out."""
     see_factors: bool = False
-    """Let it read the columns that the factors are made of, too."""
+    """Let it read the columns that the factors are made of, too: these besides the others."""
     encoder: bool = False
     """Read the policy network's encoding of what was seen before and after the action, instead of columns. The
     encoder learns with the policy, so the reward of a step then drifts between versions, too."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from envs.data import Rollout
 from envs.features import COLUMNS, check_names, rollout_columns
 from envs.protocols import GamesSpec
+from rewards.heron.columns import is_text
 from rewards.heron.config import ModelConfig
 
 Encode = Callable[[Mapping[str, np.ndarray]], np.ndarray]
@@ -165,20 +166,24 @@ class JoinedInputs:
         return self._last[1]
 
 
-def read_columns(config: ModelConfig, factor_columns: Container[str]) -> tuple[str, ...]:
+def read_columns(config: ModelConfig, factor_columns: Iterable[str]) -> tuple[str, ...]:
     """Columns of the schema that a model reads: the named or default ones, without those of the factors.
+
+    With ``see_factors``, those of the factors are read besides, but for text (the message is read as a caption).
 
     Args:
         config: the model's.
         factor_columns: what the factors are made of: a model that read them would copy the tree instead of learning
             what leads to what it prefers.
     """
-    names = config.inputs or DEFAULT_COLUMNS
-    return names if config.see_factors else tuple(name for name in names if name not in factor_columns)
+    names, hidden = config.inputs or DEFAULT_COLUMNS, tuple(factor_columns)
+    if not config.see_factors:
+        return tuple(name for name in names if name not in hidden)
+    return tuple(dict.fromkeys((*names, *(name for name in hidden if not is_text(name)))))
 
 
 def step_inputs(
-    config: ModelConfig, factor_columns: Container[str], spec: GamesSpec, encode: Encode | None
+    config: ModelConfig, factor_columns: Collection[str], spec: GamesSpec, encode: Encode | None
 ) -> JoinedInputs:
     """What a model reads in some games.
 

@@ -35,9 +35,16 @@ def _config(path, *, heron=None, model=None, **changes):
     return helpers._config(path, reward={"oni": {"kind": "retrieval", "weight": 0.0}, "heron": heron}, **changes)
 
 
-@pytest.mark.parametrize("rollout", [HERE, PEERS])
-@pytest.mark.parametrize("model", [{}, {"encoder": True}])
-def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, rollout, model):
+@pytest.mark.parametrize(
+    ("model", "rollout"),
+    [
+        ({}, HERE),
+        ({"encoder": True}, HERE),
+        ({}, PEERS),
+        pytest.param({"encoder": True}, PEERS, marks=pytest.mark.slow),
+    ],
+)
+def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, model, rollout):
     changes = {"model": model, "rollout": rollout}
     whole = _train(_config(tmp_path / "whole", total_steps=6 * UPDATE, **changes))
     _train(_config(tmp_path / "cut", total_steps=4 * UPDATE, **changes))
@@ -100,9 +107,18 @@ def test_sums_of_factors_train(tmp_path, kind):
 LATE = ["success", "late = 1 / (12 - obs.turn)"]
 
 
-@pytest.mark.parametrize("kind", ["tree", "weighted_sum"])
-@pytest.mark.parametrize("rollout", [HERE, {"num_workers": 1}, PEERS], ids=["here", "split", "peers"])
-def test_a_factor_that_fails_in_the_middle_ends_the_run_in_one_sentence(tmp_path, rollout, kind):
+@pytest.mark.parametrize(
+    ("kind", "rollout"),
+    [
+        ("tree", HERE),
+        ("weighted_sum", HERE),
+        ("weighted_sum", {"num_workers": 1}),
+        ("tree", PEERS),
+        pytest.param("tree", {"num_workers": 1}, marks=pytest.mark.slow),
+        pytest.param("weighted_sum", PEERS, marks=pytest.mark.slow),
+    ],
+)
+def test_a_factor_that_fails_in_the_middle_ends_the_run_in_one_sentence(tmp_path, kind, rollout):
     heron = {"kind": kind, "weight": 0.1, "ranking": LATE}
     reward = {"oni": {"kind": "retrieval", "weight": 0.0}, "heron": heron}
     with pytest.raises(RunError, match=r"factor 'late' is not finite at step [0-9]+ of game [0-9]+: ") as ended:

@@ -177,7 +177,9 @@ def test_text_is_no_input():
 def test_what_factors_read_is_no_input_unless_asked_for():
     config = ModelConfig(inputs=("obs.hp", "obs.x"))
     assert read_columns(config, {"obs.x"}) == ("obs.hp",)
-    assert read_columns(config.model_copy(update={"see_factors": True}), {"obs.x"}) == ("obs.hp", "obs.x")
+    sees = config.model_copy(update={"see_factors": True})
+    # What factors read is added, unless it is text.
+    assert read_columns(sees, ("obs.x", "info.died", "obs.message")) == ("obs.hp", "obs.x", "info.died")
 
 
 def test_a_factor_that_reads_messages_hides_them_from_the_model():
