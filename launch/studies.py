@@ -126,7 +126,7 @@ _FAST = "-speed = 1000 * obs[2] * obs[2]"
 _FAST_PENDULUM = ("--ranking", "-angle = 1 - obs[0]", _FAST, "-torque = action[0] * action[0]")
 _GOAL_AND_HEIGHT = ("--ranking", "goal = info.terminated @ 0", "height = max(abs(obs[0] + 0.5236))")
 _DEAR_ENERGY = (*_GOAL_AND_HEIGHT, "-energy = 1000 * action[0] * action[0]")
-_MISLED = (*_GOAL_AND_HEIGHT, "-energy = action[0] * action[0]", "-far = max(abs(obs[0] + 0.5236))")
+_MISLED = (*_GOAL_AND_HEIGHT, "-energy = action[0] * action[0]", "-speed = mean(abs(obs[1]))")
 _ROBUST_RUNS: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
     "pendulum": (
         "Pendulum-v1",
