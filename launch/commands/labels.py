@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from launch.errors import UserError, unknown_name
+from launch.actions import Actions
 
 _USAGE = """usage: yendor labels gather TASK[,TASK...] [--out OUT.jsonl] [--steps N] [--policy RUN|random] [--seed N]
        yendor labels run CAPTIONS --out STORE [--pairs N] [--labels.goal GOAL] [--llm.base-url URL] ...
@@ -22,28 +20,20 @@ RUN is a run folder (its labels.sqlite, or the store that its configuration name
 A store that a run is writing can be read meanwhile. 'yendor labels ACTION X --help' lists the flags of an action.
 """
 
-_ACTIONS: Mapping[str, tuple[str, str]] = {
-    "gather": ("gather", "a task"),
-    "run": ("offline", "a file of captions"),
-    "list": ("listing", "a run folder or a label store"),
-    "audit": ("audit", "a run folder or a label store"),
-    "export": ("export", "a run folder or a label store"),
-}
-"""``{action: (its module in launch.labels, what comes first)}``."""
+_ACTIONS = Actions(
+    command="labels",
+    usage=_USAGE,
+    package="launch.labels",
+    modules={
+        "gather": ("gather", "a task"),
+        "run": ("offline", "a file of captions"),
+        "list": ("listing", "a run folder or a label store"),
+        "audit": ("audit", "a run folder or a label store"),
+        "export": ("export", "a run folder or a label store"),
+    },
+)
 
 
 def run(argv: Sequence[str]) -> int:
     """Dispatch to an action."""
-    if not argv or argv[0] in ("-h", "--help"):
-        sys.stdout.write(_USAGE)
-        return 0
-    action, *rest = argv
-    if action not in _ACTIONS:
-        raise unknown_name("labels action", action, _ACTIONS)
-    module, needed = _ACTIONS[action]
-    if rest and rest[0] in ("-h", "--help"):
-        sys.stdout.write(_USAGE)
-        return 0
-    if not rest or rest[0].startswith("-"):
-        raise UserError(f"labels {action} needs {needed}")
-    return importlib.import_module(f"launch.labels.{module}").run(rest)
+    return _ACTIONS.run(argv)

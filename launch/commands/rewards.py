@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from launch.errors import UserError, unknown_name
+from launch.actions import Actions
 
 _USAGE = """usage: yendor rewards factors [--json]
        yendor rewards show RUN [--json]
@@ -23,26 +21,18 @@ RUN is a run folder; EPISODE is a record that 'yendor eval ... --record' has wri
 'yendor rewards compare A B --help' lists its flags.
 """
 
-_ACTIONS: Mapping[str, tuple[str, str]] = {
-    "factors": ("listing", ""),
-    "show": ("show", "a run folder"),
-    "compare": ("compare", "two recorded episodes"),
-}
-"""``{action: (its module in launch.rewards, what comes first)}``."""
+_ACTIONS = Actions(
+    command="rewards",
+    usage=_USAGE,
+    package="launch.rewards",
+    modules={
+        "factors": ("listing", ""),
+        "show": ("show", "a run folder"),
+        "compare": ("compare", "two recorded episodes"),
+    },
+)
 
 
 def run(argv: Sequence[str]) -> int:
     """Dispatch to an action."""
-    if not argv or argv[0] in ("-h", "--help"):
-        sys.stdout.write(_USAGE)
-        return 0
-    action, *rest = argv
-    if action not in _ACTIONS:
-        raise unknown_name("rewards action", action, _ACTIONS)
-    module, needed = _ACTIONS[action]
-    if rest and rest[0] in ("-h", "--help"):
-        sys.stdout.write(_USAGE)
-        return 0
-    if needed and (not rest or rest[0].startswith("-")):
-        raise UserError(f"rewards {action} needs {needed}")
-    return importlib.import_module(f"launch.rewards.{module}").run(rest)
+    return _ACTIONS.run(argv)

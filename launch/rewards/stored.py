@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +56,7 @@ def read_report(run: Path) -> HeronReport:
 
 
 def _built(kind: type, values: Mapping[str, Any]) -> Any:
-    """Keys that are not known here are left out: those of a later version. An earlier one lacks what has a default."""
-    needed = [field.name for field in fields(kind) if field.name in values or field.default is MISSING]
-    return kind(**{name: values[name] for name in needed})
+    return kind(**{field.name: values[field.name] for field in fields(kind)})
 
 
 def take_switch(argv: Sequence[str], flag: str) -> tuple[bool, list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,23 @@ class Judgement:
     def compared(self) -> np.ndarray:
         """int64 [F]: pairs that reach each level."""
         return self.pairs - np.cumsum(self.decided) + self.decided
+
+    def figures(self, names: Sequence[str]) -> dict[str, float]:
+        """Shares by name, those that can be told: ``tie_share``, ``accuracy``, and both of each level.
+
+        Args:
+            names: of the F levels.
+        """
+        found = {"tie_share": 1 - int(self.decided.sum()) / self.pairs}
+        if self.decided.any():
+            found["accuracy"] = int(self.right.sum()) / int(self.decided.sum())
+        if self.rank_correlation is not None:
+            found["rank_correlation"] = self.rank_correlation
+        for name, decided, right in zip(names, self.decided.tolist(), self.right.tolist(), strict=True):
+            found[f"decided/{name}"] = decided / self.pairs
+            if decided:
+                found[f"accuracy/{name}"] = right / decided
+        return found
 
     def state_dict(self) -> State:
         """Every count."""

@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from rewards.heron.factors import Factor
+from rewards.heron.judgement import Judgement
+
 _Z_95 = 1.96
 
 
@@ -40,6 +43,34 @@ class LevelReport:
     dead: bool
     """The factor tells no two kept segments apart: it never decides."""
 
+    @classmethod
+    def of(
+        cls, factor: Factor, margin: float | None, found: Judgement | None, level: int, *, dead: bool
+    ) -> LevelReport:
+        """One level as it was judged; ``found`` is None before anything was."""
+        compared, decided, right, independent = (
+            (0, 0, 0, 0)
+            if found is None
+            else (int(x[level]) for x in (found.compared, found.decided, found.right, found.independent))
+        )
+        accuracy = right / decided if decided else None
+        low, high = (None, None) if accuracy is None else interval(accuracy, independent)
+        return cls(
+            name=factor.name,
+            sign=factor.sign,
+            margin=margin,
+            description=factor.description,
+            compared=compared,
+            decided=decided,
+            ties=compared - decided,
+            right=right,
+            accuracy=accuracy,
+            accuracy_low=low,
+            accuracy_high=high,
+            independent_pairs=independent,
+            dead=dead,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class HeronReport:
@@ -67,7 +98,7 @@ class HeronReport:
     """As ``accuracy``, of held-out pairs that others have judged."""
     sources: Mapping[str, int]
     """Pairs by who judged them: ``tree`` so far, others as many as are kept."""
-    uses_tree: bool = True
+    uses_tree: bool
     """False: nothing but what others judged is learned from, and what is said of the tree is left out."""
 
     def as_json(self) -> dict[str, Any]:

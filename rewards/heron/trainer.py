@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,21 +11,23 @@ from torch import Tensor
 
 from envs.protocols import State
 from rewards.ensemble import Ensemble, disagreement
+from rewards.heron.batches import LabelledPairs
 from rewards.heron.buffer import SegmentBuffer
 from rewards.heron.config import TreeConfig
 from rewards.heron.cycles import cycle_rate
 from rewards.heron.dealing import held_out, learned_by
 from rewards.heron.factors import FactorTable
+from rewards.heron.growth import GrowingTree
 from rewards.heron.input_scale import InputScale
 from rewards.heron.judgement import Judgement, judge, segment_returns
-from rewards.heron.margins import dead_factors, quantile_margins
+from rewards.heron.margins import dead_factors
 from rewards.heron.network import RewardNetwork, preference_loss, segment_sums
 from rewards.heron.pairs import balanced_pairs, random_tuples
 from rewards.heron.preferences import MIN_JUDGED, PairBatch, PairStore, learnable
-from rewards.heron.report import HeronReport, LevelReport, interval
+from rewards.heron.report import HeronReport, LevelReport
 from rewards.heron.scorer import Scorer
 from rewards.heron.segments import Segments
-from rewards.heron.tree import Level, PreferenceTree
+from rewards.heron.tree import PreferenceTree
 
 _MEASURE_UPDATES = 10
 """Updates from one look at held-out segments, and at how far inputs spread, to the next."""
@@ -40,58 +41,17 @@ _KEPT_WHOLE = ("human",)
 """Judges none of whose pairs is ever dropped: they are few, and come once."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Pairs:
-    """P labelled pairs among some segments."""
-
-    segments: Segments
-    first: np.ndarray
-    """int64 [P]: rows."""
-    second: np.ndarray
-    target: np.ndarray
-    """float64 [P]: p(the first is better)."""
-    margin: np.ndarray
-    """float64 [P]: of the loss."""
-
-    def __len__(self) -> int:
-        return len(self.first)
-
-    def take(self, which: np.ndarray | slice) -> _Pairs:
-        """Some of the pairs, with only the segments that are in them."""
-        rows, at = np.unique(np.stack([self.first[which], self.second[which]]), return_inverse=True)
-        first, second = at.reshape(2, -1)
-        return _Pairs(
-            segments=self.segments.take(rows),
-            first=first,
-            second=second,
-            target=self.target[which],
-            margin=self.margin[which],
-        )
-
-    def beside(self, other: _Pairs) -> _Pairs:
-        """Both."""
-        shift = len(self.segments)
-        return _Pairs(
-            segments=Segments.joined([self.segments, other.segments]),
-            first=np.concatenate([self.first, other.first + shift]),
-            second=np.concatenate([self.second, other.second + shift]),
-            target=np.concatenate([self.target, other.target]),
-            margin=np.concatenate([self.margin, other.margin]),
-        )
-
-
 class HeronTrainer:
     """Fits an ensemble to what a preference tree, and others, prefer.
 
     The tree labels pairs of the segments that are kept, anew in each update, so that only margins are ever fixed: at
-    the first update with segments enough, or once a stage. A factor that was the same in all segments then counts any
-    difference, until segments differ so much that their quantile is above 0: then it takes its margin, once. Where
-    others judge besides the tree, its ties are left to them.
+    the first update with segments enough, or once a stage. Where others judge besides the tree, its ties are left to
+    them.
 
     Episodes are dealt by hash: some are held out, and each member leaves out some of the others.
 
-    Rewards are centred before they are paid, so the mean over a batch is taken off before they are summed, too: what
-    is compared is what is paid, and that a segment is longer says nothing by itself.
+    Rewards are centred before they are paid, so what will be taken off them is taken off before they are summed, too:
+    what is compared is what is paid, and that a segment is longer says nothing by itself.
 
     Everything follows from the seed and the calls.
 
@@ -113,7 +73,7 @@ class HeronTrainer:
         self._judged = PairStore(max(1, config.model.capacity_segments // 2), _KEPT_WHOLE)
         self._ensemble: Ensemble[Tensor] | None = None
         self._scale = InputScale.unknown(0)
-        self._tree: PreferenceTree | None = None
+        self._growing = GrowingTree(config.comparison, table, self._rng, self._aside_rng)
         self._scorer: Scorer | None = None
         self._updates = 0
         """Updates that took gradient steps."""
@@ -121,10 +81,12 @@ class HeronTrainer:
         """Learned from so far."""
         self._measure_versions = max(1, _MEASURE_UPDATES // config.model.publish_updates)
         self._dead = np.zeros(len(table.names), bool)
-        self._late = np.zeros(len(table.names), bool)
-        """Factors that were dead when margins were taken, and are to have one taken from data."""
         self._judgement: Judgement | None = None
         self._figures: dict[str, float] = {}
+
+    @property
+    def _tree(self) -> PreferenceTree | None:
+        return self._growing.tree
 
     @property
     def margins(self) -> dict[str, float]:
@@ -241,31 +203,10 @@ class HeronTrainer:
         newest = slice(-self._config.comparison.stage_segments, None)
         factors, task = kept.factors[newest], kept.task[newest]
         if self._tree is None or self._is_new_stage():
-            self._begin_stage(factors, task)
+            self._growing.begin_stage(factors, task)
             self._find_dead(kept)
-        elif self._late.any():
-            self._take_late_margins(self._tree, factors, task)
-
-    def _begin_stage(self, factors: np.ndarray, task: np.ndarray) -> None:
-        """Take margins from these segments; where no two of them are of one task, all stays as it is."""
-        if len(np.unique(task)) == len(task):
-            return
-        given = [factor.margin for factor in self._table.factors]
-        margins = quantile_margins(factors, given, self._config.comparison.margin_quantile, self._rng, task)
-        self._late = dead_factors(factors, task) & np.array([margin is None for margin in given])
-        self._grow_tree(margins)
-
-    def _take_late_margins(self, tree: PreferenceTree, factors: np.ndarray, task: np.ndarray) -> None:
-        """Of factors that were dead before, and whose quantile is above 0 by now; all others keep theirs."""
-        varies = self._late & ~dead_factors(factors, task)
-        if not varies.any():
-            return
-        given = [None if taken else level.margin for level, taken in zip(tree.levels, varies.tolist(), strict=True)]
-        margins = quantile_margins(factors, given, self._config.comparison.margin_quantile, self._aside_rng, task)
-        found = varies & (margins > 0)
-        if found.any():
-            self._late &= ~found
-            self._grow_tree(margins)
+        else:
+            self._growing.take_late_margins(factors, task)
 
     def _find_dead(self, kept: Segments) -> None:
         if self._uses_tree:
@@ -278,13 +219,6 @@ class HeronTrainer:
         bins = self._tree.bins(segments.factors)[:, :2]
         return np.unique(np.column_stack([segments.task, bins]), axis=0, return_inverse=True)[1].ravel()
 
-    def _grow_tree(self, margins: np.ndarray) -> None:
-        levels = [
-            Level(name=name, sign=int(sign), margin=float(margin))
-            for name, sign, margin in zip(self._table.names, self._table.signs, margins, strict=True)
-        ]
-        self._tree = PreferenceTree(levels, self._config.comparison.mode)
-
     def _held_out(self, segments: Segments) -> np.ndarray:
         return held_out(segments.episode_id, self._model.held_out_share, self._seed)
 
@@ -294,7 +228,7 @@ class HeronTrainer:
         rounds = 1 if self._updates else -(-self._model.first_steps // per_update)
         return [self._step(pairs) for _ in range(rounds) for pairs in self._batches(kept, per_update)]
 
-    def _batches(self, kept: Segments, steps: int) -> Iterator[_Pairs]:
+    def _batches(self, kept: Segments, steps: int) -> Iterator[LabelledPairs]:
         size = self._model.batch_pairs
         judged = self._judged_to_learn()
         num_judged = self._num_judged(len(judged))
@@ -318,7 +252,7 @@ class HeronTrainer:
             return min(available, round(self._model.judged_share * self._model.batch_pairs))
         return min(available, self._model.batch_pairs) if available >= MIN_JUDGED else 0
 
-    def _labelled(self, kept: Segments, num: int) -> _Pairs | None:
+    def _labelled(self, kept: Segments, num: int) -> LabelledPairs | None:
         """Pairs that the tree has judged; None without a tree, or while it decides none: ties teach no difference."""
         if self._tree is None or num == 0:
             return None
@@ -329,7 +263,7 @@ class HeronTrainer:
         if not found.outcome.any():
             return None
         margin = np.minimum(self._model.margin_scale * found.strength, self._model.max_loss_margin)
-        return _Pairs(
+        return LabelledPairs(
             segments=kept,
             first=rows[sample.first],
             second=rows[sample.second],
@@ -337,10 +271,10 @@ class HeronTrainer:
             margin=margin,
         )
 
-    def _judged_to_learn(self) -> _Pairs:
+    def _judged_to_learn(self) -> LabelledPairs:
         segments = _NO_SEGMENTS if self._judged.segments is None else self._judged.segments
         rows = learnable(segments, self._judged.target, self._config, self._seed)
-        return _Pairs(
+        return LabelledPairs(
             segments=segments,
             first=2 * rows,
             second=2 * rows + 1,
@@ -348,7 +282,7 @@ class HeronTrainer:
             margin=np.zeros(len(rows)),
         )
 
-    def _step(self, pairs: _Pairs) -> float:
+    def _step(self, pairs: LabelledPairs) -> float:
         """One gradient step; the mean over the members of their losses."""
         assert self._ensemble is not None
         segments, members = pairs.segments, self._model.members
@@ -431,19 +365,7 @@ class HeronTrainer:
             **({"dead_factors": float(self._dead.sum())} if self._uses_tree else {}),
             **self._figures,
         }
-        found = self._judgement
-        if found is None:
-            return figures
-        figures["tie_share"] = 1 - int(found.decided.sum()) / found.pairs
-        if found.decided.any():
-            figures["accuracy"] = int(found.right.sum()) / int(found.decided.sum())
-        if found.rank_correlation is not None:
-            figures["rank_correlation"] = found.rank_correlation
-        for name, decided, right in zip(self._table.names, found.decided.tolist(), found.right.tolist(), strict=True):
-            figures[f"decided/{name}"] = decided / found.pairs
-            if decided:
-                figures[f"accuracy/{name}"] = right / decided
-        return figures
+        return figures if self._judgement is None else figures | self._judgement.figures(self._table.names)
 
     def report(self) -> HeronReport:
         """What is known of the reward."""
@@ -466,29 +388,9 @@ class HeronTrainer:
         )
 
     def _level_report(self, level: int) -> LevelReport:
-        factor, tree, found = self._table.factors[level], self._tree, self._judgement
-        compared, decided, right, independent = (
-            (0, 0, 0, 0)
-            if found is None
-            else (int(x[level]) for x in (found.compared, found.decided, found.right, found.independent))
-        )
-        accuracy = right / decided if decided else None
-        low, high = (None, None) if accuracy is None else interval(accuracy, independent)
-        return LevelReport(
-            name=factor.name,
-            sign=factor.sign,
-            margin=factor.margin if tree is None else tree.levels[level].margin,
-            description=factor.description,
-            compared=compared,
-            decided=decided,
-            ties=compared - decided,
-            right=right,
-            accuracy=accuracy,
-            accuracy_low=low,
-            accuracy_high=high,
-            independent_pairs=independent,
-            dead=bool(self._dead[level]),
-        )
+        factor, tree = self._table.factors[level], self._tree
+        margin = factor.margin if tree is None else tree.levels[level].margin
+        return LevelReport.of(factor, margin, self._judgement, level, dead=bool(self._dead[level]))
 
     def state_dict(self) -> State:
         """Segments, judged pairs, networks and optimiser, scales, margins, the newest version, counts, random state."""
@@ -498,13 +400,12 @@ class HeronTrainer:
             "ensemble": None if self._ensemble is None else self._ensemble.state_dict(),
             "input_mean": self._scale.mean.copy(),
             "input_std": self._scale.std.copy(),
-            "margins": None if self._tree is None else np.array([level.margin for level in self._tree.levels]),
+            "tree": self._growing.state_dict(),
             "scorer": None if self._scorer is None else self._scorer.state(),
             "updates": self._updates,
             "tree_pairs": self._tree_pairs,
             "judged_pairs": self._judged_pairs,
             "dead": self._dead.copy(),
-            "late": self._late.copy(),
             "judgement": None if self._judgement is None else self._judgement.state_dict(),
             "figures": dict(self._figures),
             "generator": dict(self._rng.bit_generator.state),
@@ -527,15 +428,11 @@ class HeronTrainer:
         self._scale = InputScale(mean=mean, std=std)
         self._buffer.load_state_dict(state["buffer"])
         self._judged.load_state_dict(state["judged"])
-        self._tree = None
-        if state["margins"] is not None:
-            self._grow_tree(np.array(state["margins"], np.float64))
+        self._growing.load_state_dict(state["tree"])
         self._scorer = None if state["scorer"] is None else Scorer.from_state(state["scorer"])
         self._updates = int(state["updates"])
         self._tree_pairs, self._judged_pairs = int(state["tree_pairs"]), int(state["judged_pairs"])
         self._dead = np.array(state["dead"], bool)
-        # Earlier checkpoints do not say which are late: there, every factor keeps its margin.
-        self._late = np.array(state.get("late", np.zeros_like(self._dead)), bool)
         self._judgement = None if state["judgement"] is None else Judgement.from_state(state["judgement"])
         self._figures = {name: float(figure) for name, figure in state["figures"].items()}
         self._rng.bit_generator.state = state["generator"]

@@ -1,9 +1,7 @@
 """HERON in a run: in this process and in peers, resumed, with its encoder, its events and its file."""
 
-import importlib.util
 import json
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -11,11 +9,8 @@ from launch.checks import check_startable
 from launch.cli import main
 from launch.errors import RunError, UserError
 from launch.run_folder import read_events
-
-_spec = importlib.util.spec_from_file_location("train_helpers", Path(__file__).parent / "test_train.py")
-helpers = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(helpers)
-UPDATE, HERE, PEERS, _train = helpers.UPDATE, helpers.HERE, helpers.PEERS, helpers._train
+from tests.launch.running import trained
+from tests.launch.test_train import HERE, PEERS, UPDATE, small_run
 
 SMALL = {
     "min_segments": 8,
@@ -32,7 +27,7 @@ def _config(path, *, heron=None, model=None, **changes):
     heron = {"kind": "tree", "weight": 0.1, "ranking": ranking, "segment_steps": 8, "model": SMALL | (model or {})} | (
         heron or {}
     )
-    return helpers._config(path, reward={"oni": {"kind": "retrieval", "weight": 0.0}, "heron": heron}, **changes)
+    return small_run(path, reward={"oni": {"kind": "retrieval", "weight": 0.0}, "heron": heron}, **changes)
 
 
 @pytest.mark.parametrize(
@@ -46,9 +41,9 @@ def _config(path, *, heron=None, model=None, **changes):
 )
 def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, model, rollout):
     changes = {"model": model, "rollout": rollout}
-    whole = _train(_config(tmp_path / "whole", total_steps=6 * UPDATE, **changes))
-    _train(_config(tmp_path / "cut", total_steps=4 * UPDATE, **changes))
-    resumed = _train(_config(tmp_path / "cut", total_steps=6 * UPDATE, **changes), resume=True)
+    whole = trained(_config(tmp_path / "whole", total_steps=6 * UPDATE, **changes))
+    trained(_config(tmp_path / "cut", total_steps=4 * UPDATE, **changes))
+    resumed = trained(_config(tmp_path / "cut", total_steps=6 * UPDATE, **changes), resume=True)
     assert whole.weights_sha256 == resumed.weights_sha256
     figures = {name: x for name, x in whole.metrics.items() if name.startswith(("heron/", "rewards/"))}
     assert figures.items() <= resumed.metrics.items()
@@ -61,13 +56,13 @@ def test_a_model_may_read_the_columns_of_the_factors_where_it_is_told_to(tmp_pat
 
 
 def test_one_peer_gives_the_same_run_as_none(tmp_path):
-    here = _train(_config(tmp_path / "here"))
-    there = _train(_config(tmp_path / "there", rollout={"num_workers": 1}, placement="symmetric"))
+    here = trained(_config(tmp_path / "here"))
+    there = trained(_config(tmp_path / "there", rollout={"num_workers": 1}, placement="symmetric"))
     assert here.weights_sha256 == there.weights_sha256
 
 
 def test_what_a_run_says_of_its_tree(tmp_path):
-    _train(_config(tmp_path))
+    trained(_config(tmp_path))
     events = {event["kind"]: event for event in read_events(tmp_path / "run")}
     assert set(events["heron_begins"]["margins"]) == {"success", "alive", "new_tiles", "turns"}
     dead = [e["factor"] for e in read_events(tmp_path / "run") if e["kind"] == "factor_dead"]
@@ -77,7 +72,7 @@ def test_what_a_run_says_of_its_tree(tmp_path):
 
 
 def test_that_a_tree_decides_nothing_is_told(tmp_path):
-    summary = _train(_config(tmp_path, heron={"ranking": ["alive"]}))  # nothing kills in KeyRoom
+    summary = trained(_config(tmp_path, heron={"ranking": ["alive"]}))  # nothing kills in KeyRoom
     assert summary.metrics["heron/version"] == 0 and summary.metrics["heron/dead_factors"] == 1
     assert "heron/return_correlation" not in summary.metrics  # all were paid the same: nothing
     assert [e["factor"] for e in read_events(tmp_path / "run") if e["kind"] == "factor_dead"] == ["alive"]
@@ -87,7 +82,7 @@ def test_that_a_tree_decides_nothing_is_told(tmp_path):
 
 @pytest.mark.parametrize("bound", ["clip", "delta"])
 def test_bounds_are_applied(tmp_path, bound):
-    summary = _train(_config(tmp_path, heron={"bound": bound}))
+    summary = trained(_config(tmp_path, heron={"bound": bound}))
     if bound == "clip":
         assert summary.metrics["rewards/heron/mean"] <= 0
     else:
@@ -96,8 +91,8 @@ def test_bounds_are_applied(tmp_path, bound):
 
 @pytest.mark.parametrize("kind", ["weighted_sum", "powers_of_ten"])
 def test_sums_of_factors_train(tmp_path, kind):
-    summary = _train(
-        helpers._config(
+    summary = trained(
+        small_run(
             tmp_path, reward={"oni": {"kind": "retrieval", "weight": 0.0}, "heron": {"kind": kind, "weight": 0.1}}
         )
     )
@@ -122,7 +117,7 @@ def test_a_factor_that_fails_in_the_middle_ends_the_run_in_one_sentence(tmp_path
     heron = {"kind": kind, "weight": 0.1, "ranking": LATE}
     reward = {"oni": {"kind": "retrieval", "weight": 0.0}, "heron": heron}
     with pytest.raises(RunError, match=r"factor 'late' is not finite at step [0-9]+ of game [0-9]+: ") as ended:
-        _train(helpers._config(tmp_path, reward=reward, rollout=rollout))
+        trained(small_run(tmp_path, reward=reward, rollout=rollout))
     assert "\n" not in str(ended.value)
 
 
@@ -141,7 +136,7 @@ def test_an_evaluation_needs_no_factors(tmp_path, monkeypatch):
     module = tmp_path / "heron_lost_module.py"
     module.write_text("from rewards.heron.factors import CATALOGUE\nmine = CATALOGUE['gold']\n")
     monkeypatch.syspath_prepend(tmp_path)
-    _train(_config(tmp_path, heron={"ranking": ["mine = heron_lost_module:mine"]}, total_steps=UPDATE))
+    trained(_config(tmp_path, heron={"ranking": ["mine = heron_lost_module:mine"]}, total_steps=UPDATE))
     module.unlink()
     monkeypatch.delitem(sys.modules, "heron_lost_module")
     assert main(f"eval {tmp_path / 'run'} --tasks MiniHack-Room-5x5-v0 --episodes 1 --workers 0".split()) == 0

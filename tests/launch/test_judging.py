@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from agents.evaluate import evaluate
 from agents.random_policy import RandomPolicy
@@ -16,15 +15,13 @@ from envs.tasks import GamesConfig, make
 from launch.cli import main
 from launch.config import TrainConfig
 from launch.judging import Judging
-from launch.progress import progress
-from launch.run_folder import RunFolder, read_events
+from launch.run_folder import read_events
 from launch.state_codec import decode_state, encode_state
-from launch.stopping import StopRequest
-from launch.train import train
 from rewards.heron.factors import FactorTable, parse_ranking
 from rewards.heron.segments import Segments
 from rewards.labels.questions import Answer, Question
 from rewards.labels.store import LabelStore
+from tests.launch.running import trained
 
 TABLE = FactorTable(parse_ranking(["success", "-turns"]))
 TEXTS = {caption_id(text): text for text in ("You kill the newt!", "Ouch!", "Huh?")}
@@ -268,18 +265,6 @@ def _config(tmp_path, *, judges, labels=None, updates=4, **heron):
     return TrainConfig.model_validate(values)
 
 
-def _train(config, *, resume=False):
-    path = config.runs / config.name
-    folder = (
-        RunFolder.open(path)
-        if resume
-        else RunFolder.create(config.runs, config.name, config.model_dump_json(), prefix="x")
-    )
-    shown = progress(Console(quiet=True), 1.0, total_steps=config.total_steps)
-    with folder, StopRequest() as stop, shown:
-        return train(config, folder, shown, stop, resume=resume)
-
-
 def _report(config):
     return json.loads((config.runs / "run" / "heron.json").read_text())
 
@@ -287,10 +272,10 @@ def _report(config):
 @pytest.mark.parametrize("sources", [["tree", "labeller"], ["labeller"]])
 def test_a_run_with_an_annotator_resumes_bit_for_bit_in_barrier_mode(tmp_path, sources):
     judges = {"sources": sources, "pairs_per_update": 16}
-    whole = _train(_config(tmp_path / "whole", judges=judges))
-    _train(_config(tmp_path / "cut", judges=judges, updates=2))
+    whole = trained(_config(tmp_path / "whole", judges=judges))
+    trained(_config(tmp_path / "cut", judges=judges, updates=2))
     longer = _config(tmp_path / "cut", judges=judges)
-    resumed = _train(longer, resume=True)
+    resumed = trained(longer, resume=True)
     assert whole.weights_sha256 == resumed.weights_sha256
     figures = {name: value for name, value in whole.metrics.items() if name.startswith("heron/")}
     assert figures.items() <= resumed.metrics.items()
@@ -306,7 +291,7 @@ def test_captions_and_play_are_labelled_in_one_run_and_one_store(tmp_path):
     config = _config(tmp_path, judges={"sources": ["labeller"], "pairs_per_update": 16})
     oni = config.reward.oni.model_copy(update={"weight": 0.1})
     both = config.model_copy(update={"reward": config.reward.model_copy(update={"oni": oni})})
-    summary = _train(both)
+    summary = trained(both)
     assert summary.metrics["heron/judged_pairs"] > 0 and summary.metrics["labels/known"] > 0
     with LabelStore(tmp_path / "run" / "labels.sqlite") as store:
         labels, _ = store.since(0)
@@ -316,17 +301,17 @@ def test_captions_and_play_are_labelled_in_one_run_and_one_store(tmp_path):
 @pytest.mark.slow
 def test_an_annotator_on_ray_judges_as_one_on_a_thread(tmp_path):
     judges = {"sources": ["tree", "labeller"], "pairs_per_update": 16}
-    here = _train(_config(tmp_path / "here", judges=judges))
+    here = trained(_config(tmp_path / "here", judges=judges))
     config = _config(tmp_path / "ray", judges=judges)
     rollout = config.rollout.model_copy(update={"num_workers": 1})
-    on_ray = _train(config.model_copy(update={"rollout": rollout}))
+    on_ray = trained(config.model_copy(update={"rollout": rollout}))
     assert here.weights_sha256 == on_ray.weights_sha256
     assert here.metrics["heron/judged_pairs"] == on_ray.metrics["heron/judged_pairs"] > 0
 
 
 def test_labels_that_come_late_hold_nothing_up(tmp_path):
     labels = {"client": {"kind": "scripted", "delay_s": 0.2}}
-    summary = _train(_config(tmp_path, judges={"sources": ["tree", "labeller"]}, labels=labels))
+    summary = trained(_config(tmp_path, judges={"sources": ["tree", "labeller"]}, labels=labels))
     assert summary.steps == 4 * UPDATE and summary.metrics["heron/version"] > 0
 
 
@@ -373,14 +358,14 @@ def test_a_run_learns_from_people(recorded, tmp_path, sources):
     lines = [_prefer(a, b) for a in range(6) for b in range(6, 12)]
     path = _write(recorded, *lines, _prefer(1, 0, "equal"))
     config = _config(tmp_path, judges={"sources": sources, "human": str(path)}, labels={})
-    summary = _train(config)
+    summary = trained(config)
     assert summary.metrics["heron/version"] > 0 and summary.metrics["heron/judged_pairs"] > 0
     assert _report(config)["sources"]["human"] == 37
     assert [e["pairs"] for e in read_events(tmp_path / "run") if e["kind"] == "human_preferences"] == [37]
     assert not (tmp_path / "run" / "labels.sqlite").exists()
     path.unlink()
     longer = config.model_copy(update={"total_steps": 5 * UPDATE})
-    assert _train(longer, resume=True).steps == 5 * UPDATE
+    assert trained(longer, resume=True).steps == 5 * UPDATE
     assert _report(config)["sources"]["human"] == 37
 
 

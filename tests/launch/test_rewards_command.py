@@ -10,6 +10,7 @@ from envs.data import EndStatus, EpisodeSeeds
 from envs.recording import EpisodeRecord
 from launch.cli import main
 from launch.config import TrainConfig
+from launch.errors import UserError
 from launch.rewards import compare, listing, words
 from launch.rewards.stored import read_report
 from rewards.heron.config import PowersOfTenConfig, TreeConfig, WeightedSumConfig
@@ -39,6 +40,7 @@ def level(name, sign=1, margin=0.0, *, compared, decided, right=None, dead=False
 
 
 REPORT = HeronReport(
+    uses_tree=True,
     mode="bins",
     version=12,
     segments=1500,
@@ -177,12 +179,15 @@ def test_of_a_run_without_a_tree_only_what_others_judged_is_shown(tmp_path, caps
     assert "has no preference tree: its model learns from pairs" in refused(capsys, "compare", a, a, "--run", run)
 
 
-def test_a_report_that_does_not_say_whether_there_is_a_tree_has_one(tmp_path):
+def test_a_report_is_read_whole_or_not_at_all(tmp_path):
     run = run_folder(tmp_path / "run")
     values = REPORT.as_json()
-    del values["uses_tree"]
     (run / "heron.json").write_text(json.dumps(values))
     assert read_report(run) == REPORT
+    del values["uses_tree"]
+    (run / "heron.json").write_text(json.dumps(values))
+    with pytest.raises(UserError, match=r"heron\.json is damaged, or of another version: 'uses_tree'"):
+        read_report(run)
 
 
 @pytest.mark.parametrize(

@@ -12,21 +12,20 @@ from pathlib import Path
 
 import psutil
 import pytest
-from rich.console import Console
 
 from launch.config import TrainConfig
 from launch.errors import RunError, UserError
 from launch.presets import preset
-from launch.progress import progress
 from launch.run_folder import RunFolder, read_events
 from launch.stopping import StopRequest
 from launch.train import train
+from tests.launch.running import trained
 
 UPDATE = 4 * 32
 """Environment steps of one update below."""
 
 
-def _config(tmp_path, **changes):
+def small_run(tmp_path, **changes):
     """A small run with every part in it: labels, two streams, checkpoints."""
     config = {
         "runs": str(tmp_path),
@@ -45,18 +44,6 @@ def _config(tmp_path, **changes):
     return TrainConfig.model_validate(values)
 
 
-def _train(config, *, resume=False):
-    path = config.runs / config.name
-    folder = (
-        RunFolder.open(path)
-        if resume
-        else RunFolder.create(config.runs, config.name, config.model_dump_json(), prefix="x")
-    )
-    shown = progress(Console(quiet=True), 1.0, total_steps=config.total_steps)
-    with folder, StopRequest() as stop, shown:
-        return train(config, folder, shown, stop, resume=resume)
-
-
 HERE = {"num_workers": 0}
 PEERS = {"num_workers": 2, "games_per_worker": 2}
 
@@ -67,9 +54,9 @@ PEERS = {"num_workers": 2, "games_per_worker": 2}
 )
 def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, core, rollout):
     model = {"model": {"core": core, "core_hidden": 16}, "rollout": rollout}
-    whole = _train(_config(tmp_path / "whole", **model))
-    _train(_config(tmp_path / "cut", total_steps=2 * UPDATE, **model))
-    resumed = _train(_config(tmp_path / "cut", **model), resume=True)
+    whole = trained(small_run(tmp_path / "whole", **model))
+    trained(small_run(tmp_path / "cut", total_steps=2 * UPDATE, **model))
+    resumed = trained(small_run(tmp_path / "cut", **model), resume=True)
     assert whole.steps == resumed.steps == 4 * UPDATE
     assert whole.weights_sha256 == resumed.weights_sha256
 
@@ -78,9 +65,9 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, core, rollout):
 def test_a_resumed_reward_model_equals_the_uninterrupted_one(tmp_path, kind):
     oni = {"kind": kind, "weight": 0.1, "min_labels": 4, "steps_per_label": 1, "refresh_updates": 2}
     changes = {"reward": {"oni": oni}, "labels": {"mode": "barrier", "client": {"kind": "scripted"}}}
-    whole = _train(_config(tmp_path / "whole", total_steps=8 * UPDATE, **changes))
-    _train(_config(tmp_path / "cut", total_steps=5 * UPDATE, **changes))
-    resumed = _train(_config(tmp_path / "cut", total_steps=8 * UPDATE, **changes), resume=True)
+    whole = trained(small_run(tmp_path / "whole", total_steps=8 * UPDATE, **changes))
+    trained(small_run(tmp_path / "cut", total_steps=5 * UPDATE, **changes))
+    resumed = trained(small_run(tmp_path / "cut", total_steps=8 * UPDATE, **changes), resume=True)
     assert whole.weights_sha256 == resumed.weights_sha256
     figures = {name: value for name, value in whole.metrics.items() if name.startswith(("reward_model/", "rewards/"))}
     assert figures.items() <= resumed.metrics.items()
@@ -89,7 +76,7 @@ def test_a_resumed_reward_model_equals_the_uninterrupted_one(tmp_path, kind):
 
 @pytest.mark.parametrize("rollout", [HERE, PEERS])
 def test_a_run_leaves_its_folder_complete(tmp_path, rollout):
-    _train(_config(tmp_path, rollout=rollout))
+    trained(small_run(tmp_path, rollout=rollout))
     run = tmp_path / "run"
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] == 4 * UPDATE
@@ -103,14 +90,14 @@ def test_a_run_leaves_its_folder_complete(tmp_path, rollout):
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path):
-    config = _config(tmp_path, checkpoint={"interval_updates": 1})
-    _train(config)
+    config = small_run(tmp_path, checkpoint={"interval_updates": 1})
+    trained(config)
     newest = tmp_path / "run" / "checkpoints" / f"{4 * UPDATE:012d}" / "model.safetensors"
     data = bytearray(newest.read_bytes())
     data[len(data) // 2] ^= 1
     newest.write_bytes(data)
-    longer = _config(tmp_path, checkpoint={"interval_updates": 1}, total_steps=5 * UPDATE)
-    _train(longer, resume=True)
+    longer = small_run(tmp_path, checkpoint={"interval_updates": 1}, total_steps=5 * UPDATE)
+    trained(longer, resume=True)
     events = read_events(tmp_path / "run")
     (damaged,) = [event for event in events if event["kind"] == "checkpoint_damaged"]
     assert "model.safetensors" in damaged["text"]
@@ -119,9 +106,9 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path):
 
 
 def test_one_ray_worker_gives_the_same_run_as_none(tmp_path):
-    here = _train(_config(tmp_path / "here"))
-    on_ray = _train(_config(tmp_path / "ray", rollout={"num_workers": 1}, placement="split"))
-    peer = _train(_config(tmp_path / "peer", rollout={"num_workers": 1}, placement="symmetric"))
+    here = trained(small_run(tmp_path / "here"))
+    on_ray = trained(small_run(tmp_path / "ray", rollout={"num_workers": 1}, placement="split"))
+    peer = trained(small_run(tmp_path / "peer", rollout={"num_workers": 1}, placement="symmetric"))
     assert here.weights_sha256 == on_ray.weights_sha256 == peer.weights_sha256
 
 
@@ -161,7 +148,7 @@ def test_a_dead_worker_is_replaced_and_one_that_keeps_dying_ends_the_run(tmp_pat
     asynchronous = {"labels": {"mode": "async"}, "ppo": {"minibatch": 64}, "total_steps": 12 * 2 * UPDATE}
     asynchronous["placement"] = placement
     once = _Killer(1)
-    summary = _train_with(once, _config(tmp_path / "once", rollout=rollout, **asynchronous))
+    summary = _train_with(once, small_run(tmp_path / "once", rollout=rollout, **asynchronous))
     assert len(once.killed) == 1
     assert summary.metrics["workers/deaths"] == 1
     assert summary.metrics["rollout/dropped"] == 1
@@ -169,7 +156,7 @@ def test_a_dead_worker_is_replaced_and_one_that_keeps_dying_ends_the_run(tmp_pat
     assert [e["kind"] for e in read_events(tmp_path / "once" / "run")].count("worker_died") == 1
 
     often = _Killer(5)
-    config = _config(
+    config = small_run(
         tmp_path / "often",
         rollout=rollout | {"max_worker_deaths": 1},
         **(asynchronous | {"total_steps": 10**6}),
@@ -188,7 +175,7 @@ class _KillsAll(_Killer):
 
 
 def test_when_every_peer_dies_nothing_is_made_up(tmp_path):
-    config = _config(tmp_path, rollout=PEERS, labels={"mode": "async"}, total_steps=10**6)
+    config = small_run(tmp_path, rollout=PEERS, labels={"mode": "async"}, total_steps=10**6)
     with pytest.raises(RunError, match="every peer died, and their network with them; go on with --resume"):
         _train_with(_KillsAll(1), config)
 
@@ -198,8 +185,8 @@ def test_when_every_peer_dies_nothing_is_made_up(tmp_path):
 def test_a_worker_that_grew_too_much_is_replaced_and_plays_on_where_it_stood(tmp_path, placement):
     rollout = {"num_workers": 2, "games_per_worker": 2}
     often = {"checkpoint": {"interval_updates": 1}, "placement": placement}
-    kept = _train(_config(tmp_path / "kept", rollout=rollout, **often))
-    fresh = _train(_config(tmp_path / "fresh", rollout=rollout | {"recycle_growth_mb": 1e-9}, **often))
+    kept = trained(small_run(tmp_path / "kept", rollout=rollout, **often))
+    fresh = trained(small_run(tmp_path / "fresh", rollout=rollout | {"recycle_growth_mb": 1e-9}, **often))
     kinds = [e["kind"] for e in read_events(tmp_path / "fresh" / "run")]
     assert "worker_recycled" in kinds
     assert fresh.metrics["workers/deaths"] == 0
@@ -242,7 +229,7 @@ def test_sigterm_saves_and_leaves_nothing_behind(tmp_path, num_workers, placemen
 
 
 def test_a_run_folder_in_use_is_refused(tmp_path):
-    config = _config(tmp_path)
+    config = small_run(tmp_path)
     with (
         RunFolder.create(config.runs, "run", config.model_dump_json()),
         pytest.raises(UserError, match="in use by"),

@@ -1,0 +1,21 @@
+"""Runs, as the command starts them, inside a test."""
+
+from rich.console import Console
+
+from launch.progress import progress
+from launch.run_folder import RunFolder
+from launch.stopping import StopRequest
+from launch.train import train
+
+
+def trained(config, *, resume=False):
+    """Train a configuration that names its folder; returns the summary."""
+    path = config.runs / config.name
+    folder = (
+        RunFolder.open(path)
+        if resume
+        else RunFolder.create(config.runs, config.name, config.model_dump_json(), prefix="x")
+    )
+    shown = progress(Console(quiet=True), 1.0, total_steps=config.total_steps)
+    with folder, StopRequest() as stop, shown:
+        return train(config, folder, shown, stop, resume=resume)
