@@ -55,7 +55,7 @@ def wod_easy_heron() -> TrainConfig:
 
 def river_narrow_heron() -> TrainConfig:
     """River-Narrow with HERON's reward beside the environment's."""
-    return _with_heron(river_narrow(), "river_narrow_heron", "filled = 'into the water' in obs.message")
+    return _with_heron(river_narrow(), "river_narrow_heron", "filled = 'you can cross it' in obs.message")
 
 
 def locked_door_heron() -> TrainConfig:
