@@ -218,6 +218,8 @@ class RewardPart:
     valid: np.ndarray
     """bool [T, B]; False = unlabelled or failed. An invalid entry pays nothing and is counted; it is
     never the same as a reward of 0."""
+    pays: bool = True
+    """False: kept to be looked at, because it is contained in another part; it enters no stream."""
 
     def __post_init__(self) -> None:
         if self.value.shape != self.valid.shape:

@@ -80,6 +80,8 @@ class RewardMix:
             config = ingredient.config
             if config.weight > 0:
                 for name, part in found.items():
+                    if not part.pays:
+                        continue
                     samples = part.value[part.valid]
                     if config.normalise == "return":
                         gamma = self.streams[config.stream].gamma
