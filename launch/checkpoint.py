@@ -26,7 +26,7 @@ from launch.durable import fsync_folder, write_synced
 from launch.errors import UserError
 from launch.state_codec import decode_state, encode_state, plain_array
 
-FORMAT = 4
+FORMAT = 5
 """Raised whenever what is saved changes its shape; 2: learner and workers by placement, parameters in one piece."""
 _MANIFEST, _STATE, _SUFFIX = "manifest.json", "state", ".safetensors"
 _UNFINISHED, _ABANDONED = ".tmp-", "abandoned-"

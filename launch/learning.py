@@ -14,6 +14,8 @@ from envs.data import EpisodeResult, RewardOutput
 from envs.phases import Span
 from envs.protocols import State
 from launch.ledger import CaptionTally, RunningSums
+from launch.programs import Quarantine
+from rewards.auto.reward import ProgramReward
 from rewards.heron.cutter import SegmentCutter
 from rewards.heron.reward import HeronReward
 from rewards.heron.scorer import Scorer
@@ -34,6 +36,8 @@ class Lessons:
     """Values of captions, those that changed."""
     scorer: Scorer | None = None
     """A new version of HERON's reward."""
+    quarantined: Sequence[str] = ()
+    """SHAs of reward programs that are to be used no more."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,6 +62,8 @@ class UpdateReport:
     """Of each reward part: its sums over the episodes that ended."""
     segments: Sequence[Segments]
     """Play that HERON's model may learn from."""
+    quarantined: Sequence[Quarantine]
+    """Reward programs that were taken out of use."""
     covered: tuple[int, int]
     """Caption occurrences that had a value, and how many there were."""
     learned: Mapping[str, float]
@@ -77,7 +83,8 @@ class Learning:
         mix: the rewards.
         learner: improves the network; its phases are also this object's.
         preferring: HERON's reward, which is one of the mix, and its cutter; None without it.
-        name: of the process, in profiles.
+        program: the reward of reward programs, which is one of the mix; None without it.
+        name: of the process, in profiles and events.
     """
 
     def __init__(
@@ -86,9 +93,11 @@ class Learning:
         mix: RewardMix,
         learner: PPOLearner,
         preferring: Preferring | None = None,
+        program: ProgramReward | None = None,
         name: str = "learner",
     ) -> None:
         self.values, self.mix, self.learner, self.preferring = values, mix, learner, preferring
+        self.program = program
         self.phases = learner.phases
         self._name = name
         self._memories: dict[int, Any] = {}
@@ -104,6 +113,9 @@ class Learning:
         self.values.apply(lessons.captions)
         if self.preferring is not None and lessons.scorer is not None:
             self.preferring.reward.take(lessons.scorer)
+        if self.program is not None:
+            for sha in lessons.quarantined:
+                self.program.quarantine(sha)
 
     def score(self, collected: Sequence[Collected]) -> list[RewardOutput]:
         """What each rollout was worth; memories move on with their games.
@@ -159,11 +171,16 @@ class Learning:
             parts=parts,
             part_sums=part_sums,
             segments=self._segments,
+            quarantined=self._quarantined(),
             covered=(sum(known for known, _ in covered), sum(spoken for _, spoken in covered)),
             learned=learned,
             seconds=seconds,
             spans=spans,
         )
+
+    def _quarantined(self) -> list[Quarantine]:
+        taken = () if self.program is None else self.program.take_quarantines()
+        return [Quarantine(scorer=self._name, what=what) for what in taken]
 
     def _cut(self, collected: Collected) -> None:
         if self.preferring is None:
@@ -189,6 +206,11 @@ class Learning:
             return 0, 0
         spoken = ids[ids != 0]
         return int(self.values.lookup(spoken)[1].sum()), len(spoken)
+
+    def close(self) -> None:
+        """End the process that runs reward programs."""
+        if self.program is not None:
+            self.program.close()
 
     def common_state(self) -> State:
         """What all learners of a group have in common: optimiser, normalisers, values (weights are kept apart)."""

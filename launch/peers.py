@@ -20,6 +20,7 @@ from launch.errors import RunError
 from launch.groups import GlooMeeting, GroupBrokenError, Invitation, Meeting, shared_memory_meeting
 from launch.growth import MemoryGrowth
 from launch.learning import Lessons, UpdateReport
+from launch.programs import RunPrograms
 from launch.workers import Weights
 
 
@@ -27,14 +28,14 @@ from launch.workers import Weights
 class PeerActor:
     """A thin shell around a ``RolloutWorker`` and a ``Learning`` that share one network."""
 
-    def __init__(self, config_json: str, stream: int) -> None:
+    def __init__(self, config_json: str, stream: int, programs: RunPrograms | None) -> None:
         import torch
 
         from launch.wiring import build_peer
 
         config = TrainConfig.model_validate_json(config_json)
         torch.set_num_threads(config.threads)
-        self._worker, self._learning = build_peer(config, stream)
+        self._worker, self._learning = build_peer(config, stream, programs)
         self._group: Group = Alone()
         self._held: Collected | None = None
         self._growth = MemoryGrowth()
@@ -100,8 +101,9 @@ class PeerActor:
         self._worker.load_state_dict(state["worker"])
 
     def close(self) -> None:
-        """Close the games and remove their temporary folders."""
+        """Close the games, remove their temporary folders, and end the process that runs reward programs."""
         self._worker.close()
+        self._learning.close()
 
 
 class _Seat:
@@ -131,13 +133,17 @@ class SymmetricPlacement:
     Args:
         config: the run's; each peer builds itself from it.
         on_death: told which peer died of what.
+        programs: the run's reward programs; None where it has none.
 
     Raises:
         RunError: from every method: peers died more often than ``rollout.max_worker_deaths`` allows, all of
             them died, or one raised an error (which its replacement would raise again).
     """
 
-    def __init__(self, config: TrainConfig, on_death: Callable[[int, str], None]) -> None:
+    def __init__(
+        self, config: TrainConfig, on_death: Callable[[int, str], None], programs: RunPrograms | None = None
+    ) -> None:
+        self._programs = programs
         self._size = config.rollout.num_workers
         self._recycle_mb = config.rollout.recycle_growth_mb
         self._config_json = config.model_dump_json()
@@ -155,7 +161,7 @@ class SymmetricPlacement:
         return self._watch.deaths
 
     def _start(self, seat: _Seat) -> None:
-        seat.actor = PeerActor.remote(self._config_json, seat.stream)
+        seat.actor = PeerActor.remote(self._config_json, seat.stream, self._programs)
 
     def _meet(self) -> None:
         """Form the group anew."""

@@ -145,8 +145,9 @@ class SplitPlacement:
         return self._pool.recycle(state["pool"])
 
     def close(self) -> None:
-        """End the workers."""
+        """End the workers, and the process that runs reward programs."""
         self._pool.close()
+        self._learning.close()
 
 
 def _new_captions(batch: Sequence[Collected]) -> dict[int, str]:

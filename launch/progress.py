@@ -57,6 +57,22 @@ def progress(
     return kind(console, interval_s, total_steps=total_steps, title=title, clock=clock)
 
 
+class Silent:
+    """A ``Progress`` that shows nothing."""
+
+    def update(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
+        """Nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+
 class _Gauge:
     """The last value of everything shown, and how fast the run goes."""
 
@@ -98,7 +114,7 @@ class _Gauge:
             if math.isfinite(self.metrics.get(name, math.nan))
         }
         for name, value in self.metrics.items():
-            if name.startswith("rewards/") and name.endswith("/mean"):
+            if name.startswith("rewards/") and name.endswith("/mean") and name.count("/") == 2:
                 found[f"reward {name.removeprefix('rewards/').removesuffix('/mean')}"] = f"{value:+.4f}"
         return found
 

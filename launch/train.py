@@ -47,6 +47,7 @@ from launch.language_model import language_model
 from launch.metrics import MetricsWriter
 from launch.peers import SymmetricPlacement
 from launch.placement import Placement, SplitPlacement
+from launch.programs import RunPrograms, check_isolation, open_audit, programs_of
 from launch.progress import Progress
 from launch.ray_session import ray_session
 from launch.run_folder import RunFolder
@@ -90,7 +91,9 @@ def train(
             feed = stack.enter_context(_feed(config, folder, folder.run_id)) if config.labels_captions else None
             of_play = f"{folder.run_id}/play", config.labels.play_spec()  # its budget is its own
             play_feed = stack.enter_context(_feed(config, folder, *of_play)) if config.labels_play else None
-        placement = _placement(config, folder, progress)
+        programs = programs_of(config, folder.path)
+        _tell_isolation(config, folder, programs, progress)
+        placement = _placement(config, folder, progress, programs)
         stack.callback(placement.close)
         # Ray and the games put handlers of their own in place when they start; this run ends them itself.
         stop.install()
@@ -98,7 +101,7 @@ def train(
             folder.path, tensorboard=config.logging.tensorboard, resume_step=saved.step if saved else None
         )
         stack.callback(writer.close)
-        run = TrainingRun(config, folder, placement, feed, writer, progress, play_feed)
+        run = TrainingRun(config, folder, placement, feed, writer, progress, play_feed, programs.logged)
         if saved is not None:
             run.restore(saved)
         with _as_run_error():
@@ -146,22 +149,42 @@ def _feed(config: TrainConfig, folder: RunFolder, run_id: str, spec: PromptSpec 
         feed.close()
 
 
-def _placement(config: TrainConfig, folder: RunFolder, progress: Progress) -> Placement:
+def _tell_isolation(config: TrainConfig, folder: RunFolder, programs: RunPrograms, progress: Progress) -> None:
+    line = check_isolation(config)
+    if line is None:
+        return
+    chain = [program.sha for program in programs.chain]
+    folder.event("programs", programs=chain, isolation=line)
+    audit = open_audit(folder.path)
+    if audit.torn is not None:
+        progress.note(f"the last line of the audit log was cut off by a crash: {audit.torn.why}; it will be sealed")
+    audit.append("activated", run=folder.run_id, program=chain[0], fallbacks=chain[1:], isolation=line)
+    progress.note(line)
+
+
+def _placement(config: TrainConfig, folder: RunFolder, progress: Progress, programs: RunPrograms) -> Placement:
     def on_death(worker: int, cause: str) -> None:
         folder.event("worker_died", worker=worker, cause=cause)
         progress.note(f"worker {worker} died and is replaced: {cause}")
 
-    return build_placement(config, on_death)
+    return build_placement(config, on_death, programs)
 
 
-def build_placement(config: TrainConfig, on_death: Callable[[int, str], None]) -> Placement:
+def build_placement(
+    config: TrainConfig, on_death: Callable[[int, str], None], programs: RunPrograms | None = None
+) -> Placement:
     """Starts what plays and learns, as ``config.placement`` says (``auto`` is resolved before).
+
+    Args:
+        config: the run's.
+        on_death: told of workers that died.
+        programs: the run's reward programs; None where it has none.
 
     Raises:
         RunError: a process cannot start.
     """
     if config.placement == "symmetric":
-        return SymmetricPlacement(config, on_death)
+        return SymmetricPlacement(config, on_death, programs)
     num_streams = len(config.reward.streams)
     if config.rollout.num_workers == 0:
         worker = build_worker(config, 0, num_streams)
@@ -170,7 +193,7 @@ def build_placement(config: TrainConfig, on_death: Callable[[int, str], None]) -
     else:
         # The learner needs the shapes before the first rollout: one game tells them.
         pool, spec = RayPool(config, num_streams, on_death), games_spec(config)
-    return SplitPlacement(pool, build_learning(config, spec))
+    return SplitPlacement(pool, build_learning(config, spec, programs=programs))
 
 
 def games_spec(config: TrainConfig) -> GamesSpec:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from launch.ledger import CaptionLedger, RecentSums
 from launch.metrics import MetricsWriter, WindowedEpisodes
 from launch.placement import Placement
 from launch.profile import Profile
+from launch.programs import Quarantine, Quarantines, open_audit
 from launch.progress import Progress
 from launch.rewards.stored import REPORT_FILE
 from launch.run_folder import RunFolder, installed_versions
@@ -67,6 +69,7 @@ class TrainingRun:
         writer: takes metrics.
         progress: told of metrics and events.
         play_feed: the labeller of pairs of segments; None where HERON's model learns from others.
+        quarantines: of reward programs, as the run's events tell them.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class TrainingRun:
         writer: MetricsWriter,
         progress: Progress,
         play_feed: LabelFeed | None = None,
+        quarantines: Sequence[Quarantine] = (),
     ) -> None:
         self.config, self.folder = config, folder
         self.placement = placement
@@ -89,6 +93,7 @@ class TrainingRun:
         self.annotation = None if feed is None else self._annotation(feed)
         self.heron = build_heron_trainer(config)
         self.judging = None if play_feed is None else self._judging(play_feed)
+        self.quarantines = Quarantines(quarantines, folder.event, self._audit, progress.note)
         self._dead_factors: set[str] = set()
         """Factors of which the log says that they are constant."""
         self.episodes = WindowedEpisodes()
@@ -99,6 +104,9 @@ class TrainingRun:
         self._started_s = self._line_s = self._saved_s = time.monotonic()
         self._line_steps = self._line_updates = self._line_labels = self._saved_updates = 0
         self._last: dict[str, float] = {}
+
+    def _audit(self, kind: str, **fields: Any) -> None:
+        open_audit(self.folder.path).append(kind, run=self.folder.run_id, **fields)
 
     def _annotation(self, feed: LabelFeed) -> Annotation:
         return Annotation(
@@ -175,6 +183,7 @@ class TrainingRun:
         lessons = Lessons(
             captions=() if self.annotation is None else self.annotation.update(captions),
             scorer=self._preferences_learned(),
+            quarantined=self.quarantines.take(),
         )
         share = min(1.0, self.steps / self.config.total_steps)
         with self.phases.measure("update"):
@@ -186,6 +195,7 @@ class TrainingRun:
         self.updates += 1
         for report in reports:
             self._account(report)
+        self.quarantines.add([one for report in reports for one in report.quarantined], self.steps)
         self._last = self._means(reports)
         if self._profile is not None:
             spans = [*(report.spans for report in reports), {"driver": self.phases.take_spans()}]
@@ -310,6 +320,7 @@ class TrainingRun:
             "heron": None if self.heron is None else self.heron.state_dict(),
             "judging": None if self.judging is None else self.judging.state_dict(),
             "dead_factors": sorted(self._dead_factors),
+            "quarantines": self.quarantines.state_dict(),
         }
         path = checkpoints.save(
             self.folder.path,
@@ -348,6 +359,7 @@ class TrainingRun:
         if self.judging is not None:
             self.judging.load_state_dict(state["judging"])
         self._dead_factors = set(state["dead_factors"])
+        self.quarantines.load_state_dict(state["quarantines"])
         self.folder.event("resumed", step=self.steps, checkpoint=saved.path.name)
         self.progress.note(f"resumed at step {self.steps:,} from {saved.path.name}")
 

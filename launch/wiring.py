@@ -17,6 +17,7 @@ from envs.seeding import TrainingSeeds
 from envs.tasks import make
 from launch.config import TrainConfig
 from launch.learning import Learning, Preferring
+from launch.programs import RunPrograms
 from rewards.bounded import bounded
 from rewards.env import EnvReward
 from rewards.heron.config import TreeConfig
@@ -58,11 +59,11 @@ def build_worker(config: TrainConfig, stream: int, num_streams: int) -> RolloutW
     return _worker(config, games, policy, stream)
 
 
-def build_peer(config: TrainConfig, stream: int) -> tuple[RolloutWorker, Learning]:
+def build_peer(config: TrainConfig, stream: int, programs: RunPrograms | None = None) -> tuple[RolloutWorker, Learning]:
     """A worker and what learns from it, with one network between them, on this process's CPU."""
     rollout = config.rollout
     games = build_games(config, rollout.games_per_worker, TrainingSeeds(config.seed, stream, rollout.games_per_worker))
-    learning = build_learning(config, games.spec, f"worker {stream}")
+    learning = build_learning(config, games.spec, f"worker {stream}", programs)
     policy = TorchPolicy(learning.learner.model, torch.device("cpu"), config.ppo.precision)
     return _worker(config, games, policy, stream), learning
 
@@ -73,13 +74,17 @@ def _worker(config: TrainConfig, games: Games, policy: TorchPolicy, stream: int)
     return worker
 
 
-def build_learning(config: TrainConfig, spec: GamesSpec, name: str = "learner") -> Learning:
-    """Values of captions, rewards and learner; ``name`` is the process's in profiles."""
+def build_learning(
+    config: TrainConfig, spec: GamesSpec, name: str = "learner", programs: RunPrograms | None = None
+) -> Learning:
+    """Values of captions, rewards and learner; ``name`` is the process's in profiles and events."""
     values = CaptionValues()
     learner = build_learner(config, spec)
     learner.phases.spans_left = PROFILED_SPANS if config.profile else 0
     heron = build_heron(config, spec, encoding(learner.model, config.ppo.precision))
-    return Learning(values, build_mix(config, values, heron), learner, preferring(config, heron), name)
+    program = None if programs is None else programs.reward(config, name)
+    mix = build_mix(config, values, heron, program)
+    return Learning(values, mix, learner, preferring(config, heron), program, name)
 
 
 def build_learner(config: TrainConfig, spec: GamesSpec) -> PPOLearner:
@@ -104,13 +109,19 @@ def preferring(config: TrainConfig, reward: RewardModel | None) -> Preferring | 
     return Preferring(reward=reward, cutter=cutter)
 
 
-def build_mix(config: TrainConfig, values: CaptionValues, heron: RewardModel | None = None) -> RewardMix:
+def build_mix(
+    config: TrainConfig,
+    values: CaptionValues,
+    heron: RewardModel | None = None,
+    program: RewardModel | None = None,
+) -> RewardMix:
     """Every reward of the run.
 
     Args:
         config: the run's.
         values: what captions are worth, renewed by whoever owns the caption model.
         heron: see ``build_heron``.
+        program: the reward of reward programs; None where none is chosen.
     """
     reward = config.reward
     models: dict[str, RewardModel] = {"env": EnvReward()}
@@ -118,6 +129,8 @@ def build_mix(config: TrainConfig, values: CaptionValues, heron: RewardModel | N
         models["oni"] = CaptionReward(values, reward.oni.count_exponent)
     if heron is not None:
         models["heron"] = heron
+    if program is not None:
+        models["program"] = program
     ingredients = [
         Ingredient(model=bounded(model, reward.parts[name]), config=reward.parts[name])
         for name, model in models.items()

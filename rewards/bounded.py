@@ -91,7 +91,7 @@ class Delta(_Bounded):
         following[:-1], is_known[:-1] = own[1:], part.valid[1:]
         following[rollout.done], is_known[rollout.done] = 0, True
         valid = part.valid & is_known
-        return RewardPart(value=np.where(valid, own - following, np.float32(0)), valid=valid)
+        return replace(part, value=np.where(valid, own - following, np.float32(0)), valid=valid)
 
 
 BOUNDS: Mapping[str, Callable[[RewardModel, PartConfig], RewardModel]] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from envs.data import Config
+from rewards.auto.config import AutoConfig
 from rewards.heron.config import HeronConfig, TreeConfig
 from rewards.oni.config import OniConfig, RetrievalConfig
 from rewards.parts import PartConfig, StreamConfig
@@ -19,13 +20,23 @@ class RewardConfig(Config):
     """What captions are worth by an annotator's labels."""
     heron: HeronConfig = TreeConfig()
     """What play is worth by a ranking of factors."""
+    program: str | None = None
+    """SHA of a reward program in the archive (its first digits will do), or a file: `yendor rewards list`."""
+    auto: AutoConfig = AutoConfig()
+    """How the program is composed, contained and weighed."""
     extrinsic: StreamConfig = StreamConfig()
     intrinsic: StreamConfig = StreamConfig()
 
     @property
     def parts(self) -> Mapping[str, PartConfig]:
-        """Every part by the name of its field."""
-        return {"env": self.env, "oni": self.oni, "heron": self.heron}
+        """Every part by its name; that of reward programs only where one is chosen."""
+        parts: dict[str, PartConfig] = {"env": self.env, "oni": self.oni, "heron": self.heron}
+        return parts if self.program is None else parts | {"program": self.auto}
+
+    @property
+    def pays_program(self) -> bool:
+        """A reward program is part of what is learned from."""
+        return self.program is not None and self.auto.weight > 0
 
     @property
     def streams(self) -> dict[str, StreamConfig]:

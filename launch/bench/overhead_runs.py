@@ -19,13 +19,13 @@ from agents.rollout import RolloutWorker
 from envs.phases import Phases
 from envs.seeding import TrainingSeeds
 from launch.annotation import Annotation
-from launch.bench.yendor_training import Silent
 from launch.config import TrainConfig
 from launch.errors import UserError
 from launch.label_feed import LabelFeed, ThreadFeed
 from launch.learning import Learning, Lessons
 from launch.metrics import MetricsWriter
 from launch.placement import SplitPlacement
+from launch.progress import Silent
 from launch.run_folder import RunFolder
 from launch.train import resolved_config
 from launch.training_run import TrainingRun

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from launch.bench.contender import Contender, Round
 from launch.config import TrainConfig
+from launch.progress import Silent
 
 _WARM_UP_UPDATES = 2
 _OTHER = ("captions", "record", "score", "account")
@@ -101,19 +102,3 @@ def _split(config: TrainConfig, shares: Mapping[str, float]) -> dict[str, float]
 
 def _on_death(worker: int, cause: str) -> None:
     raise RuntimeError(f"rollout worker {worker} died: {cause}")
-
-
-class Silent:
-    """A ``Progress`` that shows nothing."""
-
-    def update(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Nothing."""
-
-    def note(self, text: str) -> None:
-        """Nothing."""
-
-    def __enter__(self) -> Silent:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        pass

@@ -19,6 +19,7 @@ BENCHES = {
     "label": ("launch.bench.label", "LabelBench", "labels: our client through a server, beside vLLM in one process"),
     "judges": ("launch.bench.judges", "JudgesBench", "captions: lexicon and reward models beside grades by hand"),
     "comparisons": ("launch.bench.comparisons", "ComparisonsBench", "HERON: pairs of segments that its tree compares"),
+    "programs": ("launch.bench.programs", "ProgramsBench", "reward programs: transitions that they answer per second"),
     "soak": ("launch.bench.soak", "SoakBench", "the games alone: does memory grow over many resets?"),
 }
 """``{name: (module, its configuration class, what is measured)}``; a module's ``measure`` takes an instance of the

@@ -1,4 +1,4 @@
-"""``yendor rewards ACTION ...``: the factors that rewards are made of, and what a run's reward prefers."""
+"""``yendor rewards ACTION ...``: the factors and the programs that rewards are made of, and what they prefer."""
 
 from __future__ import annotations
 
@@ -17,9 +17,28 @@ episodes is better, and which factor decides.
 
 A factor in a module of your own, NAME=MODULE:FACTOR, is imported: PYTHONPATH must lead to the module's folder.
 
-RUN is a run folder; EPISODE is a record that 'yendor eval ... --record' has written (.npz). --json prints JSON.
-'yendor rewards compare A B --help' lists its flags.
+Reward programs, which are never imported but run in containment:
+
+       yendor rewards check FILE ... [--min-isolation LEVEL] [--engine monty|cpython] [--json]
+       yendor rewards codes [CODE]
+       yendor rewards score PROGRAM --episodes EPISODE ... [--screens] [--json]
+       yendor rewards run PROGRAM --transitions FILE [--json]
+       yendor rewards list [--archive DIR] [--json]
+       yendor rewards show PROGRAM [--archive DIR] [--prompt] [--json]
+       yendor rewards diff PROGRAM PROGRAM [--archive DIR]
+
+check says whether files are reward programs that may be trained with, after tests on shipped play, and why not; codes
+explains a refusal; score shows what a program pays for recorded episodes, step by step; run prints what it answers for
+transitions of one's own, JSON lines with obs, prev_obs, action and info; list prints the programs of an archive, each
+under the one that it was made from; show prints one with all that is known of it; diff what changed between two.
+
+RUN is a run folder; EPISODE is a record that 'yendor eval ... --record' has written (.npz); PROGRAM is a source file
+(.py), or the SHA of a program in the archive (--archive, runs/programs by default), of which four digits may do.
+--json prints JSON. 'yendor rewards ACTION X --help' lists the flags of an action that takes an X, and 'yendor rewards
+compare A B --help' those of compare.
 """
+
+_PROGRAM = "the SHA or the file of a program"
 
 _ACTIONS = Actions(
     command="rewards",
@@ -27,8 +46,14 @@ _ACTIONS = Actions(
     package="launch.rewards",
     modules={
         "factors": ("listing", ""),
-        "show": ("show", "a run folder"),
+        "show": ("source", f"a run folder, or {_PROGRAM}"),
         "compare": ("compare", "two recorded episodes"),
+        "check": ("check", "the file of a program"),
+        "codes": ("codes", ""),
+        "score": ("score", _PROGRAM),
+        "run": ("apply", _PROGRAM),
+        "list": ("lineage", ""),
+        "diff": ("diff", "two programs"),
     },
 )
 

@@ -53,12 +53,17 @@ def run(argv: Sequence[str]) -> int:
     config = parse(preset(name), flags, f"yendor train {name}")
     check_startable(config)
     check_preferences(config)
+    from launch import programs  # only here: its imports take time that --help does not have
+
+    config, entries = programs.settled(config)
+    programs.check_isolation(config)
     config = with_placement(config)
     if dry_run:
         return _show(config)
     config = settled(config)
     check_label_store(config, None)
     folder = RunFolder.create(config.runs, config.name, config.model_dump_json(), prefix=config.preset)
+    programs.keep(entries, folder.path)
     return _train(config, folder, resume=False)
 
 

@@ -5,6 +5,7 @@ What is read, all of it optional but ``config.json``:
 * ``metrics.jsonl``: the curves.
 * ``events.jsonl``: resumes, worker deaths, errors; ``command`` and ``versions`` of a ``started`` event.
 * ``captions.json``: a list of ``{"text", "count", "label", "paid"}``.
+* ``programs/``: reward programs, ``rewards.auto.archive``.
 * ``heron.json``: the preference tree, ``rewards.heron.report.HeronReport``.
 * ``eval/*.json``: the summaries that ``launch.evaluation`` writes; other files there are passed over.
 """
@@ -23,7 +24,7 @@ from markupsafe import Markup
 from launch.durable import write_atomic
 from launch.metrics import GLOSSARY, read_metrics
 from launch.progress import duration
-from launch.report import formats, preference_tree, tables
+from launch.report import formats, preference_tree, reward_programs, tables
 from launch.report.charts import Chart, draw, series_colour
 from launch.report.tables import Rows
 from launch.run_folder import flatten, read_config, read_events
@@ -116,6 +117,7 @@ def _page(run_dir: Path) -> dict[str, Any]:
         "has_resumes": bool(marks),
         "evaluations": tables.evaluations(run_dir / "eval"),
         "tree": preference_tree.section(run_dir),
+        "programs": reward_programs.section(run_dir, config, events),
         "captions": tables.captions(run_dir / "captions.json"),
         "config": list(config.items()),
         "events": tables.shown_events(events),

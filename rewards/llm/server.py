@@ -78,11 +78,14 @@ class Sampling:
     """Bind the answer to one of these, by vLLM's ``structured_outputs``."""
     top_logprobs: int = 0
     """Log probabilities of so many tokens at each position; 0 = none."""
+    seed: int | None = None
+    """Fixes the chance of an answer, where the server knows seeds; None leaves it to the server."""
 
     def fields(self) -> dict[str, Any]:
         """The fields of a request that mean this, but for the log probabilities."""
         bound = {} if self.choices is None else {"structured_outputs": {"choice": list(self.choices)}}
-        return {"max_tokens": self.max_tokens, "temperature": self.temperature, **bound}
+        seeded = {} if self.seed is None else {"seed": self.seed}
+        return {"max_tokens": self.max_tokens, "temperature": self.temperature, **bound, **seeded}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,8 @@ class Reply:
     """It ended because ``max_tokens`` was reached."""
     positions: tuple[Position, ...] = ()
     """Its tokens with their log probabilities; empty where the server gives none."""
+    usage: wire.UsageReport | None = None
+    """Tokens of its request, of chats alone and where the server tells."""
 
 
 class LLMServer:
@@ -214,7 +219,7 @@ class LLMServer:
             raise LLMUnreadableError(f"{self.named} gave {len(answer.choices)} answers to one chat")
         choice = answer.choices[0]
         positions = () if choice.logprobs is None else choice.logprobs.positions()
-        return Reply(choice.message.content or "", choice.finish_reason == "length", positions)
+        return Reply(choice.message.content or "", choice.finish_reason == "length", positions, answer.usage)
 
     async def close(self) -> None:
         """Free the connections; harmless where there are none."""

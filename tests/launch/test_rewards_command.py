@@ -352,5 +352,5 @@ def test_compare_refuses_in_one_sentence(tmp_path, capsys, monkeypatch):
 def test_usage_and_unknown_actions(capsys):
     assert main(["rewards", "--help"]) == 0
     assert "usage: yendor rewards factors" in capsys.readouterr().out
-    assert "did you mean compare?" in refused(capsys, "compar", "x")
+    assert "did you mean compare or score?" in refused(capsys, "compar", "x")
     assert "rewards show needs a run folder" in refused(capsys, "show")

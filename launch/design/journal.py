@@ -1,0 +1,61 @@
+"""What a search has done so far: one line a step, appended when the step is over; a resumed search repeats none.
+
+Kinds of lines: ``play`` (recorded random play), ``proposed`` (a round's proposals), ``judged`` (one verdict),
+``tried`` (one trial's outcome), ``failed`` (a trial that broke), ``analysed`` (what the analyzer says), ``chosen``,
+``reported`` (one run of the report), ``costs`` (of one sitting).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from launch.durable import JsonLines, read_lines
+
+JOURNAL_FILE = "design.jsonl"
+
+
+class Journal:
+    """The steps of a search, by kind and key.
+
+    Args:
+        folder: the search's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / JOURNAL_FILE
+        self._file = JsonLines(path)
+        self._done: dict[tuple[str, str], Any] = {}
+        for line in read_lines(path):
+            self._done[line["kind"], line["key"]] = line["what"]
+
+    def __contains__(self, step: tuple[str, str]) -> bool:
+        return step in self._done
+
+    def __getitem__(self, step: tuple[str, str]) -> Any:
+        return self._done[step]
+
+    def get(self, kind: str, key: str = "") -> Any:
+        """What a step came to; None where it has not been done."""
+        return self._done.get((kind, key))
+
+    def of_kind(self, kind: str) -> Mapping[str, Any]:
+        """``{key: what}`` of one kind, in the order in which they were done."""
+        return {key: what for (other, key), what in self._done.items() if other == kind}
+
+    def add(self, kind: str, key: str, what: Any) -> Any:
+        """Write down a step; returns ``what``."""
+        self._file.append({"kind": kind, "key": key, "what": what})
+        self._done[kind, key] = what
+        return what
+
+    def once(self, kind: str, key: str, work: Callable[[], Any]) -> Any:
+        """What a step came to, from the journal or by doing it now."""
+        if (kind, key) in self._done:
+            return self._done[kind, key]
+        return self.add(kind, key, work())
+
+    def close(self) -> None:
+        """Close the file; closing twice does no harm."""
+        self._file.close()

@@ -1,0 +1,107 @@
+"""``yendor rewards run FILE|SHA --transitions FILE``: what a program answers for transitions, in full containment."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from launch.arguments import parse
+from launch.errors import UserError
+from launch.rewards import words
+from launch.rewards.containing import Containment
+from launch.rewards.programs import ArchiveFlags, admitted, rejection_json, rejection_text, shown
+from launch.rewards.salvage import salvaged
+from launch.rewards.stored import take_switch
+from rewards.auto.config import ContainmentConfig
+from rewards.auto.contained import Values
+from rewards.auto.program import Program, ProgramRejectedError
+from rewards.auto.transitions import TransitionRows, read_transitions
+
+_RETRIES = 20
+"""Batch limits that may be spent on batches that fail, and on parts of them."""
+
+
+class ApplyFlags(ArchiveFlags, ContainmentConfig):
+    """Run a program on transitions from a file, contained as in training."""
+
+    transitions: Path | None = None
+    """JSON lines, each an object with obs, prev_obs, action and info, as yendor's schema names their fields."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Print one answer for each line of the file; ``--json`` prints one object a line."""
+    name = argv[0]
+    as_json, rest = take_switch(argv[1:], "--json")
+    flags = parse(ApplyFlags(), rest, f"yendor rewards run {name}")
+    if flags.transitions is None:
+        raise UserError("rewards run needs --transitions FILE")
+    try:
+        program = admitted(name, flags.archive)
+    except ProgramRejectedError as error:
+        return _refused(name, error, as_json=as_json)
+    lines = _read(flags.transitions, program)
+    containment = Containment.of(flags)
+    containment.tell()
+    answers = list(_answers(lines, _evaluated(program, lines, containment)))
+    if as_json:
+        sys.stdout.write("".join(json.dumps(answer, allow_nan=False) + "\n" for answer in answers))
+    else:
+        _print(answers)
+    return 0
+
+
+def _refused(name: str, error: ProgramRejectedError, *, as_json: bool) -> int:
+    if as_json:
+        sys.stdout.write(json.dumps(rejection_json(name, error.rejection)) + "\n")
+        return 2
+    from rich.console import Console
+
+    Console(highlight=False).print(rejection_text(name, error.rejection), soft_wrap=True)
+    return 2
+
+
+def _read(path: Path, program: Program) -> TransitionRows:
+    try:
+        return read_transitions(path, program)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {(error.strerror or 'it failed').lower()}") from None
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def _evaluated(program: Program, lines: TransitionRows, containment: Containment) -> Values:
+    contained = containment.contained(program)
+    try:
+        retry_s = _RETRIES * containment.config.batch_s
+        return salvaged(contained, lines.columns, len(lines.rows), retry_s=retry_s)
+    finally:
+        contained.close()
+
+
+def _answers(lines: TransitionRows, values: Values) -> Iterator[dict[str, Any]]:
+    """One object for each line, in order."""
+    place = {row: at for at, row in enumerate(lines.rows.tolist())}
+    for line in range(lines.num):
+        why = lines.lacking[line] if line in lines.lacking else values.why.get(place[line], "")
+        parts = {} if why else {name: float(value[place[line]]) for name, value in values.components.items()}
+        yield {"value": sum(parts.values(), 0.0), "parts": parts, "valid": not why, "why": why}
+
+
+def _print(answers: Sequence[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    names = list(dict.fromkeys(name for answer in answers for name in answer["parts"]))
+    table = Table()
+    for title in ("line", "value", *names):
+        table.add_column(Text(title), justify="right")
+    table.add_column("no answer because")
+    for number, answer in enumerate(answers, 1):
+        value = words.figure(answer["value"]) if answer["valid"] else words.NONE
+        parts = (words.figure(answer["parts"].get(name)) for name in names)
+        table.add_row(str(number), value, *parts, Text(shown(answer["why"])))
+    Console().print(table)

@@ -1,0 +1,115 @@
+"""Answers for as many rows as can be had, where a limit is put on batches and one bad row can use all of it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from rewards.auto.contained import NonDeterministicError, Values
+from rewards.auto.engine import EngineError
+
+BATCH = 1024
+"""Rows of a first try."""
+
+_ALIKE = 3
+"""Failures of batches of one size after which no others of that size are tried."""
+
+
+class Runner(Protocol):
+    """What runs a program: ``ContainedProgram``."""
+
+    def evaluate(self, columns: Mapping[str, np.ndarray], num: int) -> Values:
+        """Run it on N rows.
+
+        Raises:
+            EngineError: no answer for the whole.
+        """
+        ...
+
+
+@dataclass
+class _Found:
+    """What is known of N rows so far."""
+
+    num: int
+    components: dict[str, np.ndarray] = field(default_factory=dict)
+    why: dict[int, str] = field(default_factory=dict)
+
+    def take(self, rows: range, values: Values) -> None:
+        for name, value in values.components.items():
+            self.components.setdefault(name, np.zeros(self.num))[rows.start : rows.stop] = value
+        self.why |= {rows.start + row: why for row, why in values.why.items()}
+
+    def refuse(self, rows: range, why: str) -> None:
+        self.why |= dict.fromkeys(rows, why)
+
+    def values(self) -> Values:
+        valid = np.ones(self.num, bool)
+        valid[list(self.why)] = False
+        return Values(components=self.components, valid=valid, why=self.why)
+
+
+def salvaged(
+    runner: Runner,
+    columns: Mapping[str, np.ndarray],
+    num: int,
+    *,
+    retry_s: float,
+    clock: Callable[[], float] = time.monotonic,
+) -> Values:
+    """Run a program on rows; a batch without an answer is halved until single rows are left to blame.
+
+    Large batches come first, so that what can be answered soon is. A program that is no function of its inputs gets no
+    row answered, whatever it said before.
+
+    Args:
+        runner: where it runs; it must survive an ``EngineError``.
+        columns: ``{qualified column: [N]}``.
+        num: N.
+        retry_s: seconds for batches that fail, and for the parts of them; what is left then has no answer.
+        clock: seconds, never going back.
+    """
+    found, failures, cap = _Found(num), Counter[int](), BATCH
+    left = deque((range(start, min(start + BATCH, num)), False) for start in range(0, num, BATCH))
+    why, spent = "", 0.0
+    while left:
+        rows, is_retry = left.popleft()
+        if spent >= retry_s:
+            found.refuse(rows, why)
+        elif len(rows) > cap:
+            left.extend((half, True) for half in _halves(rows))
+        else:
+            began = clock()
+            try:
+                found.take(rows, runner.evaluate(_part(columns, rows), len(rows)))
+            except NonDeterministicError as error:
+                found.refuse(range(num), _reason(error))
+                break
+            except EngineError as error:
+                is_retry, why = True, _reason(error)
+                failures[len(rows)] += 1
+                cap = min(cap, len(rows) // 2 or 1) if failures[len(rows)] >= _ALIKE else cap
+                if len(rows) == 1:
+                    found.refuse(rows, why)
+                left.extend((half, True) for half in _halves(rows))
+            spent += (clock() - began) * is_retry
+    return found.values()
+
+
+def _halves(rows: range) -> list[range]:
+    """Two halves; none of a single row."""
+    middle = rows.start + len(rows) // 2
+    return [range(rows.start, middle), range(middle, rows.stop)] if len(rows) > 1 else []
+
+
+def _part(columns: Mapping[str, np.ndarray], rows: range) -> dict[str, np.ndarray]:
+    return {name: column[rows.start : rows.stop] for name, column in columns.items()}
+
+
+def _reason(error: EngineError) -> str:
+    return f"{error.code}: {error}"

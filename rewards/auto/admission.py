@@ -1,0 +1,252 @@
+r"""Admits source code as a reward program, or refuses it with place, reason and remedy; nothing of it is run.
+
+The text is looked at first, for hostile input can end CPython's parser and the process with it. Then a process that
+is thrown away parses it and holds every part of the syntax tree against lists of what is allowed
+(``rewards.auto.syntax_check``). This keeps mistakes and known escapes out; it is not what contains a program that
+runs (``rewards.auto.contained``).
+
+Example:
+    >>> admit("def reward(obs, prev_obs, action, info):\n    return obs['hp'] - prev_obs['hp']\n").columns
+    ('obs.hp', 'prev_obs.hp')
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import unicodedata
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from envs.features import COLUMNS, nearest_names
+from rewards.auto.program import MAX_COMPONENTS, Program, ProgramRejectedError, Rejection
+from rewards.auto.rejections import REJECTIONS
+
+Check = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""Request to answer, both as ``rewards.auto.syntax_check`` describes them."""
+
+MAX_BYTES = 16 * 1024
+MAX_LINES = 600
+MAX_LINE_CHARS = 400
+MAX_BRACKETS = 40
+"""Brackets open at once."""
+MAX_INDENT = 100
+"""Characters of white space that a line may begin with."""
+MAX_UNARY = 20
+"""Operators like ``-`` and ``not`` in a row."""
+CHECK_S = 10.0
+"""Seconds that the checking process may take; it needs 0.03."""
+
+# As a module, whose compiled form is kept; behind the standard library on the path, so that nothing here shadows it.
+_RUN_CHECK = "import sys; sys.path.append(sys.argv[1]); import syntax_check; syntax_check.main()"
+_GROUPS = ("obs", "prev_obs", "info")
+_FIELDS = {group: [name.partition(".")[2] for name in COLUMNS if name.startswith(f"{group}.")] for group in _GROUPS}
+_COOKIE = re.compile(r"^[ \t]*#.*?coding[:=][ \t]*([-\w.]+)")
+_UNARY_RUN = re.compile(rf"(?:(?:[-+~]|\bnot\b)[\s\\]*){{{MAX_UNARY + 1}}}")
+_TOKEN = re.compile(
+    r"""(?P<comment>\#[^\n]*)
+    |(?P<prefix>[A-Za-z]{0,2})(?P<text>
+        \"\"\"(?:\\.|[^\\])*?(?:\"\"\"|\Z) | '''(?:\\.|[^\\])*?(?:'''|\Z) | "(?:\\.|[^"\\\n])*" | '(?:\\.|[^'\\\n])*')
+    |(?P<open>[(\[{])|(?P<close>[)\]}])|(?P<foreign>[^\x00-\x7f])""",
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def admit(source: str | bytes, check: Check | None = None) -> Program:
+    """Check source code as a reward program.
+
+    Args:
+        source: of any length and kind.
+        check: what parses it and judges the tree; none = ``check_apart``. ``syntax_check.answered`` does so in this
+            process, at a tenth of the time: only for code that is not from outside, such as a grammar's.
+
+    Raises:
+        ProgramRejectedError: it is none; the rejection says where, why, and what to write instead.
+    """
+    text = _decoded(source)
+    for check_text in _TEXT_CHECKS:
+        check_text(text)
+    answer = (check or check_apart)({"source": text, "fields": _FIELDS, "max_components": MAX_COMPONENTS})
+    if "rejection" in answer:
+        raise ProgramRejectedError(_rejection(text, **answer["rejection"]))
+    return Program(
+        source=text,
+        columns=tuple(name for name in COLUMNS if name in answer["columns"]),
+        open_groups=frozenset(answer["open_groups"]),
+        components=answer["components"],
+    )
+
+
+def admit_file(path: Path) -> Program:
+    """Check a file as a reward program.
+
+    Raises:
+        ProgramRejectedError: it is none.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return admit(file.read(MAX_BYTES + 1))
+
+
+def _refuse(code: str, reason: str, text: str = "", at: int | None = None) -> ProgramRejectedError:
+    """The error for position ``at`` of the text."""
+    if at is None:
+        return ProgramRejectedError(_rejection(text, code, reason))
+    before = text[:at]
+    return ProgramRejectedError(
+        _rejection(text, code, reason, line=before.count("\n") + 1, column=at - before.rfind("\n"))
+    )
+
+
+def _rejection(
+    text: str,
+    code: str,
+    reason: str,
+    line: int | None = None,
+    column: int | None = None,
+    hint: str = "",
+    unknown: list[str] | None = None,
+) -> Rejection:
+    lines = text.split("\n")
+    place = lines[line - 1][:MAX_LINE_CHARS] if line is not None and 1 <= line <= len(lines) else ""
+    if unknown is not None:
+        hint = _where_instead(*unknown)
+    return Rejection(
+        code=code, reason=reason, line=line, column=column, source_line=place, hint=hint or REJECTIONS[code].instead
+    )
+
+
+def _where_instead(group: str, name: str) -> str:
+    """Where else a field of this name is, or which ones look like it."""
+    elsewhere = [_as_read(f"{other}.{name}") for other in _GROUPS if f"{other}.{name}" in COLUMNS]
+    if name == "action":
+        elsewhere = ["action, the parameter"]
+    if elsewhere:
+        return f"it is {' and '.join(elsewhere)}"
+    return "nearest: " + ", ".join(_as_read(column) for column in nearest_names(f"{group}.{name}"))
+
+
+def _as_read(column: str) -> str:
+    group, _, field = column.rpartition(".")
+    return f"{group}[{field!r}]" if group else field
+
+
+def _decoded(source: str | bytes) -> str:
+    if len(source) > MAX_BYTES:
+        raise _refuse("E01", f"the source has more than {MAX_BYTES} bytes")
+    try:
+        raw = source.encode() if isinstance(source, str) else source
+        text = raw.decode()
+    except (UnicodeEncodeError, UnicodeDecodeError) as error:
+        raise _refuse("E02", f"the source is not UTF-8 at position {error.start}") from error
+    if len(raw) > MAX_BYTES:
+        raise _refuse("E01", f"the source has more than {MAX_BYTES} bytes")
+    return text
+
+
+def _check_characters(text: str) -> None:
+    for at, character in enumerate(text):
+        if character in "\n\t" or " " <= character <= "~":
+            continue
+        category = unicodedata.category(character)
+        if category[0] == "C" or category in ("Zl", "Zp"):
+            name = "a carriage return: end lines with \\n alone" if character == "\r" else f"U+{ord(character):04X}"
+            raise _refuse("E03", f"control or invisible character {name}", text, at)
+
+
+def _check_cookie(text: str) -> None:
+    for line in text.split("\n")[:2]:
+        found = _COOKIE.match(line)
+        if found and found[1].lower().replace("_", "-") not in ("utf-8", "utf8"):
+            raise _refuse("E02", f"the source declares the encoding {found[1][:40]!r}")
+
+
+def _check_lines(text: str) -> None:
+    lines = text.split("\n")
+    if len(lines) > MAX_LINES:
+        raise _refuse("E01", f"the source has more than {MAX_LINES} lines")
+    for number, line in enumerate(lines, start=1):
+        if len(line) > MAX_LINE_CHARS:
+            raise ProgramRejectedError(
+                _rejection(text, "E01", f"the line has more than {MAX_LINE_CHARS} characters", line=number)
+            )
+        if len(line) - len(line.lstrip(" \t")) > MAX_INDENT:
+            raise ProgramRejectedError(
+                _rejection(text, "E04", f"the line is indented by more than {MAX_INDENT}", line=number)
+            )
+
+
+def _blank(token: re.Match[str]) -> str:
+    """The same length without comments and texts; f-strings hold code and stay."""
+    if token["comment"] or (token["text"] and "f" not in token["prefix"].lower()):
+        return "x" * len(token[0])
+    return token[0]
+
+
+def _check_unary(text: str) -> None:
+    found = _UNARY_RUN.search(_TOKEN.sub(_blank, text))
+    if found:
+        raise _refuse("E04", f"more than {MAX_UNARY} operators in a row", text, found.start())
+
+
+def _check_tokens(text: str) -> None:
+    """Bounds brackets, in and outside texts, and refuses letters outside ASCII where they are code."""
+    depth = 0
+    for token in _TOKEN.finditer(text):
+        if token["open"]:
+            depth += 1
+        elif token["close"]:
+            depth = max(depth - 1, 0)
+        elif token["foreign"]:
+            raise _refuse("E24", f"{token[0]!r} is no ASCII character", text, token.start())
+        elif token["text"]:
+            _check_text_token(text, token)
+        if depth > MAX_BRACKETS:
+            raise _refuse("E04", f"more than {MAX_BRACKETS} brackets are open at once", text, token.start())
+
+
+def _check_text_token(text: str, token: re.Match[str]) -> None:
+    if "f" not in token["prefix"].lower():
+        return
+    if not token["text"].isascii():
+        raise _refuse("E24", "an f-string holds characters that are no ASCII", text, token.start())
+    if sum(character in "([{" for character in token["text"]) > MAX_BRACKETS:
+        raise _refuse("E04", f"more than {MAX_BRACKETS} brackets in one f-string", text, token.start())
+
+
+_TEXT_CHECKS: tuple[Callable[[str], None], ...] = (
+    _check_characters,
+    _check_cookie,
+    _check_lines,
+    _check_unary,
+    _check_tokens,
+)
+
+
+def check_apart(request: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What ``syntax_check`` answers, in a process that is thrown away.
+
+    Raises:
+        ProgramRejectedError: the process died, or took too long.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", _RUN_CHECK, str(Path(__file__).parent)],
+            input=json.dumps(request).encode(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={},
+            timeout=CHECK_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise _refuse("E06", f"parsing took more than {CHECK_S:g} s") from error
+    if done.returncode:
+        raise _refuse("E06", f"the parser ended with status {done.returncode}")
+    try:
+        return json.loads(done.stdout)
+    except ValueError as error:
+        raise _refuse("E06", "the parser gave no answer") from error

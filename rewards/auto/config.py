@@ -1,0 +1,69 @@
+"""Configuration of rewards that are written as code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from envs.data import Config
+from rewards.parts import PartConfig
+
+EngineName = Literal["monty", "cpython"]
+IsolationLevel = Literal["none", "process", "kernel", "full"]
+
+
+class CompositionConfig(Config):
+    """How the values of components become one reward (``rewards.auto.composition``)."""
+
+    values: Literal["signs", "clipped"] = "signs"
+    """signs: of each component's value only the sign counts, as in the paper. clipped: the value, held to -1..1."""
+    sparse_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    """Of each sparse component."""
+    dense_weight: Annotated[float, Field(ge=0.0)] = 0.1
+    """Of each dense component."""
+    dense: Literal["fading", "budget", "potential"] = "fading"
+    """fading and budget: what dense components have paid in an episode stays within dense_budget, up and down; with
+    budget a step pays in full until that is reached and nothing beyond it, with fading ever less. potential: their
+    weighted sum is a potential, and each step pays by how much it rose (Ng et al. 1999)."""
+    dense_budget: PositiveFloat = 0.9
+    """Most that dense components may come to in an episode, either way; below sparse_weight, so that no farming
+    outweighs success."""
+
+
+class ContainmentConfig(Config):
+    """Where programs run, and what they may use."""
+
+    engine: EngineName = "monty"
+    """monty: an interpreter that knows no Python objects; cpython: Python itself behind kernel filters."""
+    min_isolation: IsolationLevel = "process"
+    """Refuse to run programs with less between them and the machine: none, a process of their own, that process
+    under the kernel's filters (seccomp, Landlock, limits), or all that and another user."""
+    batch_s: PositiveFloat = 1.0
+    """Seconds that a batch may take."""
+    memory_mb: Annotated[int, Field(ge=8)] = 64
+    """Memory of a program's values."""
+    max_value: PositiveFloat = 1e6
+    """Values beyond this, either way, are no answer."""
+    max_failure_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.001
+    """Transitions without an answer, of the last failure_window, above which a program is quarantined."""
+    failure_window: PositiveInt = 10_000
+    """Transitions over which failures are counted."""
+
+
+class AutoConfig(PartConfig):
+    """A reward program's part of the reward."""
+
+    weight: Annotated[float, Field(ge=0.0)] = 1.0
+    """Factor of the part, where a program is chosen (reward.program)."""
+    stream: Literal["extrinsic", "intrinsic"] = "intrinsic"
+    """The stream, and so the value head, that it feeds."""
+    composition: CompositionConfig = CompositionConfig()
+    containment: ContainmentConfig = ContainmentConfig()
+    fallback: tuple[str, ...] | None = None
+    """SHAs or files of the programs that take the chosen one's place, one after the other, where it is quarantined;
+    none = those of its ancestors in the archive that were accepted, the nearest first. After the last there is no
+    reward from programs."""
+    archive: Path = Path("runs/programs")
+    """Folder of the programs that a SHA is looked up in."""

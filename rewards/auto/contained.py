@@ -1,0 +1,291 @@
+"""What a reward program answers, checked by the host: the last line of containment.
+
+Whatever comes out of an engine is untrusted. Here it becomes numbers that are finite and bounded, or no answer with a
+reason; and equal inputs must have had equal answers, bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
+from typing import Any
+
+import numpy as np
+
+from rewards.auto.config import ContainmentConfig
+from rewards.auto.engine import Answer, Engine, EngineError, MalformedAnswerError
+from rewards.auto.program import MAX_COMPONENTS, Program
+
+NUM_REPEATED = 8
+"""Rows of each batch that are asked for twice."""
+
+MAX_NAME = 64
+"""Characters of a component's name."""
+
+MAX_REASON = 200
+"""Characters of a reason that a program gives."""
+
+_SAMPLE = 256
+"""Rows in which none comes twice before equal rows are not looked for: that costs about a tenth of running them."""
+
+_PLAIN = frozenset({int, float, bool, type(None)})
+_is_none = partial(operator.is_, None)
+
+
+class NonDeterministicError(EngineError):
+    """Equal inputs had different answers."""
+
+    code = "nondeterministic"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Values:
+    """What a program says of N transitions, after the host's checks."""
+
+    components: Mapping[str, np.ndarray]
+    """float64 [N] of each component, finite; 0 where a row lacks it or has no answer."""
+    valid: np.ndarray
+    """bool [N]; False where the program has no answer."""
+    why: Mapping[int, str] = field(default_factory=dict)
+    """Of the rows without an answer: one clause."""
+
+
+class ContainedProgram:
+    """A program in its engine, and the checks of what it answers.
+
+    The engine gets copies, so that nothing a program does reaches the columns that the learner sees. ``NUM_REPEATED``
+    rows, chosen by the batch's content, are sent a second time at its end and backwards: a program that answers them
+    differently is no pure function of its inputs.
+
+    Args:
+        program: it is loaded when it is first needed.
+        config: bound of its values, and what an engine is built from.
+        engine: None = ``rewards.auto.engines.build_engine(config)``.
+        distinct: where rows of the columns that are read come again and again, send each only once and spread its
+            answer. The repeated rows are sent all the same.
+    """
+
+    def __init__(
+        self, program: Program, config: ContainmentConfig, engine: Engine | None = None, *, distinct: bool = True
+    ) -> None:
+        self.program = program
+        self.engine: Engine = _built(config) if engine is None else engine
+        self._max_value = config.max_value
+        self._distinct = distinct
+        self._loaded = False
+
+    def evaluate(self, columns: Mapping[str, np.ndarray], num: int) -> Values:
+        """Run the program on transitions.
+
+        Args:
+            columns: ``{qualified column: [N]}``, at least all that the program reads; never written to.
+            num: N.
+
+        Raises:
+            EngineError: there is no answer for the whole batch; ``NonDeterministicError`` and
+                ``MalformedAnswerError`` come from the checks made here.
+        """
+        if num == 0:
+            return Values(components={}, valid=np.ones(0, bool))
+        read = {name: columns[name] for name in self.program.needed_columns}
+        rows, spread = self._rows(read, num)
+        again = _repeated(read.values(), rows)
+        answer = self._ask(read, np.concatenate([rows, rows[again]]))
+        _compare(answer, len(rows), again)
+        return _spread(_checked(answer, len(rows), self._max_value), spread)
+
+    def _rows(self, columns: Mapping[str, np.ndarray], num: int) -> tuple[np.ndarray, np.ndarray]:
+        """The rows that are sent, int64 [M], and for each of the N rows its place among them."""
+        if self._distinct and _repeats_itself([column[:_SAMPLE] for column in columns.values()]):
+            return _distinct_rows(columns.values(), num)
+        return np.arange(num), np.arange(num)
+
+    def _ask(self, columns: Mapping[str, np.ndarray], rows: np.ndarray) -> _Cells:
+        sent = {name: column[rows] for name, column in columns.items()}
+        for column in sent.values():
+            column.flags.writeable = False
+        try:
+            if not self._loaded:
+                self.engine.load(self.program)
+                self._loaded = True
+            answer = self.engine.evaluate(sent, len(rows))
+        except EngineError:
+            self._loaded = False
+            raise
+        return _read(answer, len(rows))
+
+    def close(self) -> None:
+        """End the engine; harmless when done twice."""
+        self.engine.close()
+
+
+def total(values: Values) -> np.ndarray:
+    """float64 [N]: the sum of the components as the program gave them; 0 where it has no answer."""
+    return sum(values.components.values(), np.zeros(len(values.valid)))
+
+
+def _built(config: ContainmentConfig) -> Engine:
+    from rewards.auto.engines import build_engine  # here, so that checks need no engine installed
+
+    return build_engine(config)
+
+
+# ---- which rows are sent
+
+
+def _repeats_itself(columns: Sequence[np.ndarray]) -> bool:
+    """Whether some rows are equal."""
+    return not columns or len(set(zip(*(column.tolist() for column in columns), strict=True))) < len(columns[0])
+
+
+def _distinct_rows(columns: Iterable[np.ndarray], num: int) -> tuple[np.ndarray, np.ndarray]:
+    """One row for each different content, int64 [M], and for each of the N rows its place among them."""
+    cells = [column.tolist() for column in columns]
+    keys = list(zip(*cells, strict=True)) if cells else [()] * num
+    row_of = dict(zip(keys, range(num), strict=True))
+    place_of = dict(zip(row_of, count()))  # not strict: count has no end
+    rows = np.fromiter(row_of.values(), np.int64, len(row_of))
+    return rows, np.fromiter(map(place_of.__getitem__, keys), np.int64, num)
+
+
+def _repeated(columns: Iterable[np.ndarray], rows: np.ndarray) -> np.ndarray:
+    """Places among ``rows`` that are asked for again, the last first; they follow from the numbers in the batch."""
+    content = len(rows)
+    for column in columns:
+        if column.dtype.kind != "U":
+            content = zlib.crc32(column.tobytes(), content)
+    chosen = np.random.default_rng(content).choice(len(rows), min(NUM_REPEATED, len(rows)), replace=False)
+    return np.sort(chosen)[::-1]
+
+
+# ---- reading what came
+
+
+@dataclass(frozen=True, eq=False)
+class _Cells:
+    """A copy of an answer whose outer shape is certain."""
+
+    components: Mapping[str, list[Any]]
+    failures: Mapping[int, str]
+
+
+def _read(answer: Answer, num: int) -> _Cells:
+    """A copy of an answer of ``num`` rows.
+
+    Raises:
+        MalformedAnswerError: a name, a number of rows or the whole is not what it should be.
+    """
+    components, failures = dict(answer.components), dict(answer.failures)
+    if len(components) > MAX_COMPONENTS:
+        raise MalformedAnswerError(f"it answers with {len(components)} components; at most {MAX_COMPONENTS} may be")
+    copies: dict[str, list[Any]] = {}
+    for name, values in components.items():
+        if type(name) is not str or len(name) > MAX_NAME or not (name.isascii() and name.isidentifier()):
+            raise MalformedAnswerError(f"a component is called {ascii(name)[:MAX_NAME]}, which is no plain name")
+        copies[name] = values.tolist() if isinstance(values, np.ndarray) else list(values)
+        if isinstance(values, str | bytes) or len(copies[name]) != num:
+            raise MalformedAnswerError(f"component '{name}' does not have one entry for each of {num} rows")
+    if not all(type(row) is int and 0 <= row < num and type(why) is str for row, why in failures.items()):
+        raise MalformedAnswerError("a failure is of no row of the batch, or has no reason")
+    shown = {why: printable(why) for why in set(failures.values())}
+    return _Cells(copies, {row: shown[why] for row, why in failures.items()})
+
+
+def printable(text: str) -> str:
+    """At most ``MAX_REASON`` characters of a text, with escapes for what a terminal would not show as it is."""
+    cut = text[:MAX_REASON]
+    return cut if cut.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut)
+
+
+def _compare(cells: _Cells, num: int, again: np.ndarray) -> None:
+    """Hold the rows from ``num`` on against those they repeat.
+
+    Raises:
+        NonDeterministicError: one differs.
+    """
+    for second, first in enumerate(again.tolist(), start=num):
+        if (first in cells.failures) != (second in cells.failures):
+            raise NonDeterministicError("a row had an answer once and none the other time, of the same input")
+        for name, values in cells.components.items():
+            if not _identical(values[first], values[second]):
+                shown = f"{_shown(values[first])} and then {_shown(values[second])}"
+                raise NonDeterministicError(f"component '{name}' was {shown}, of the same input")
+
+
+def _identical(first: Any, second: Any) -> bool:
+    """Same type and same bits; all nan are one."""
+    if type(first) is not type(second):
+        return False
+    return first.hex() == second.hex() if type(first) is float else first == second
+
+
+def _shown(cell: Any) -> str:
+    """A value for people, however long it is."""
+    if type(cell) is int and cell.bit_length() > 64:
+        return f"an integer of {cell.bit_length()} bits"
+    return repr(cell) if type(cell) in _PLAIN else f"a {type(cell).__name__}"
+
+
+# ---- numbers
+
+
+def _checked(cells: _Cells, num: int, limit: float) -> Values:
+    """The first ``num`` rows as numbers; rows with anything else have no answer."""
+    components: dict[str, np.ndarray] = {}
+    why = {row: reason for row, reason in cells.failures.items() if row < num}
+    for name, values in cells.components.items():
+        components[name], problems = _numbers(name, values[:num], limit)
+        why = problems | why
+    valid = np.ones(num, bool)
+    valid[list(why)] = False
+    for value in components.values():
+        value[~valid] = 0.0
+    return Values(components=components, valid=valid, why=why)
+
+
+def _numbers(name: str, cells: list[Any], limit: float) -> tuple[np.ndarray, dict[int, str]]:
+    """float64 [N], and what is wrong with rows that hold no number within the limit; they and None are 0."""
+    kinds = set(map(type, cells))
+    if not kinds <= _PLAIN:
+        return _slow_numbers(name, cells, limit)
+    try:
+        value = np.array(cells, np.float64)
+    except OverflowError:  # an integer beyond any float
+        return _slow_numbers(name, cells, limit)
+    if type(None) in kinds:
+        value[np.fromiter(map(_is_none, cells), bool, len(cells))] = 0.0
+    beyond = np.flatnonzero(~(np.abs(value) <= limit))
+    value[beyond] = 0.0
+    return value, {row: _problem(name, cells[row], limit) for row in beyond.tolist()}
+
+
+def _slow_numbers(name: str, cells: list[Any], limit: float) -> tuple[np.ndarray, dict[int, str]]:
+    problems = {row: problem for row, cell in enumerate(cells) if (problem := _problem(name, cell, limit))}
+    return np.array([0.0 if r in problems or c is None else float(c) for r, c in enumerate(cells)]), problems
+
+
+def _problem(name: str, cell: Any, limit: float) -> str:
+    """Why a value is no answer; empty where it is one."""
+    if type(cell) not in _PLAIN:
+        return f"component '{name}' is a {type(cell).__name__[:MAX_NAME]}, not a number"
+    if cell is None:
+        return ""
+    if type(cell) is float and not math.isfinite(cell):
+        return f"component '{name}' is {cell}"
+    return f"component '{name}': {_shown(cell)} is beyond {limit:g}" if abs(cell) > limit else ""
+
+
+def _spread(values: Values, places: np.ndarray) -> Values:
+    """Each of the N rows gets what was answered at its place."""
+    valid = values.valid[places]
+    bad = np.flatnonzero(~valid).tolist()
+    return Values(
+        components={name: value[places] for name, value in values.components.items()},
+        valid=valid,
+        why={row: values.why[int(places[row])] for row in bad},
+    )

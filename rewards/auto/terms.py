@@ -1,0 +1,552 @@
+"""Terms: what components of the grammar are made of, as code, as words, and over recorded columns.
+
+An atom is a condition on one transition; an event is up to three atoms that must all hold; a measure is a number of
+which the sign counts. Each is written by ``code`` and read back from the syntax tree by ``event_of`` and
+``measure_of``: nothing is kept beside the source.
+
+Example:
+    >>> event = Event((Said("WHAMM"), Compare("info.message_count", "<=", 3)))
+    >>> event.code
+    "'WHAMM' in obs['message'] and info['message_count'] <= 3"
+    >>> event_of(event.code) == event
+    True
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from envs.features import COLUMNS
+
+Columns = Mapping[str, np.ndarray]
+
+MAX_ATOMS = 3
+"""Conditions that one event may join."""
+
+OPERATORS: Mapping[str, tuple[Callable[[np.ndarray, np.ndarray | int], np.ndarray], str, str]] = {
+    "==": (operator.eq, "is", "is"),
+    "<=": (operator.le, "is at most", "to"),
+    ">=": (operator.ge, "is at least", "from"),
+    "<": (operator.lt, "is below", "below"),
+    ">": (operator.gt, "is above", "over"),
+}
+"""Comparisons: what they do, in words, and in names of components."""
+
+CHANGES: Mapping[str, tuple[Callable[[np.ndarray, np.ndarray], np.ndarray], str, str]] = {
+    ">": (operator.gt, "rises", "rises"),
+    "<": (operator.lt, "falls", "falls"),
+    "==": (operator.eq, "stays the same", "stays"),
+}
+"""Changes of a field from ``prev_obs`` to ``obs``: the same three things."""
+
+_READING = r"(obs|info)\['(\w+)'\]"
+_INTEGER = r"(-?\d{1,9})"
+
+
+def reading(column: str) -> str:
+    """How a program reads a column: ``info['max_depth']`` for ``info.max_depth``."""
+    group, _, name = column.rpartition(".")
+    return f"{group}['{name}']" if group else name
+
+
+def _label(column: str) -> str:
+    return column.rpartition(".")[2]
+
+
+_SHORT = {"message_count": "said", "steps_since_change": "still", "steps_since_new_tile": "no_new_tile"}
+"""Fields with a shorter name in names of components, which hold 40 letters at most."""
+
+
+def _short(column: str) -> str:
+    label = _label(column).removesuffix("_distance")
+    return _SHORT.get(label, label)
+
+
+def _known(group: str, name: str, *dtypes: str) -> str:
+    """The qualified column.
+
+    Raises:
+        ValueError: the schema has none of these types.
+    """
+    column = f"{group}.{name}"
+    if column not in COLUMNS or COLUMNS[column].dtype not in dtypes:
+        raise ValueError(f"{reading(column)} is no field of type {' or '.join(dtypes)}")
+    return column
+
+
+class Atom(Protocol):
+    """A condition on one transition; equal ones are the same condition."""
+
+    @property
+    def code(self) -> str:
+        """As Python, in the form of ``ast.unparse``."""
+        ...
+
+    @property
+    def words(self) -> str:
+        """The condition in English: "hp falls"."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """Part of a component's name."""
+        ...
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Qualified columns that it reads."""
+        ...
+
+    def holds(self, columns: Columns) -> np.ndarray:
+        """Bool [T], of columns [T]."""
+        ...
+
+    @classmethod
+    def matched(cls, match: re.Match[str]) -> Atom:
+        """The atom whose code a pattern of ``_PATTERNS`` matched.
+
+        Raises:
+            ValueError: it names a field that is not there, or of another type.
+        """
+        ...
+
+    def tuned(self, factor: float) -> Atom:
+        """The same with its constant, if any, made so many times as large, and moved by one at least."""
+        ...
+
+
+@dataclass(frozen=True)
+class Compare:
+    """A number field against a constant: ``info['new_tiles_seen'] > 0``."""
+
+    column: str
+    op: str
+    value: int
+
+    @property
+    def code(self) -> str:
+        """See ``Atom``."""
+        return f"{reading(self.column)} {self.op} {self.value}"
+
+    @property
+    def words(self) -> str:
+        """See ``Atom``."""
+        return f"{_label(self.column)} {OPERATORS[self.op][1]} {self.value}"
+
+    @property
+    def label(self) -> str:
+        """See ``Atom``."""
+        return f"{_short(self.column)}_{OPERATORS[self.op][2]}_{self.value}"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """See ``Atom``."""
+        return (self.column,)
+
+    def holds(self, columns: Columns) -> np.ndarray:
+        """See ``Atom``."""
+        return OPERATORS[self.op][0](columns[self.column], self.value)
+
+    @classmethod
+    def matched(cls, match: re.Match[str]) -> Compare:
+        """See ``Atom``."""
+        return cls(_known(match[1], match[2], "int"), match[3], int(match[4]))
+
+    def tuned(self, factor: float) -> Compare:
+        """See ``Atom``. Counters that stand for "the first time" stay as they are."""
+        return self if self.op == "==" else replace(self, value=_tuned(self.value, factor, least=0))
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A field that is true: ``info['has_key']``."""
+
+    column: str
+
+    @property
+    def code(self) -> str:
+        """See ``Atom``."""
+        return reading(self.column)
+
+    @property
+    def words(self) -> str:
+        """See ``Atom``."""
+        return f"{_label(self.column)} is true"
+
+    @property
+    def label(self) -> str:
+        """See ``Atom``."""
+        return f"is_{_label(self.column)}"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """See ``Atom``."""
+        return (self.column,)
+
+    def holds(self, columns: Columns) -> np.ndarray:
+        """See ``Atom``."""
+        return columns[self.column].astype(bool)
+
+    @classmethod
+    def matched(cls, match: re.Match[str]) -> Flag:
+        """See ``Atom``."""
+        return cls(_known(match[1], match[2], "bool"))
+
+    def tuned(self, factor: float) -> Flag:
+        """See ``Atom``."""
+        return self
+
+
+@dataclass(frozen=True)
+class Change:
+    """A field of ``obs`` against what it was before: ``obs['hp'] < prev_obs['hp']``."""
+
+    name: str
+    op: str
+
+    @property
+    def code(self) -> str:
+        """See ``Atom``."""
+        return f"obs['{self.name}'] {self.op} prev_obs['{self.name}']"
+
+    @property
+    def words(self) -> str:
+        """See ``Atom``."""
+        return f"{self.name} {CHANGES[self.op][1]}"
+
+    @property
+    def label(self) -> str:
+        """See ``Atom``."""
+        return f"{self.name}_{CHANGES[self.op][2]}"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """See ``Atom``."""
+        return f"obs.{self.name}", f"prev_obs.{self.name}"
+
+    def holds(self, columns: Columns) -> np.ndarray:
+        """See ``Atom``."""
+        now, before = (columns[name] for name in self.columns)
+        return CHANGES[self.op][0](now, before)
+
+    @classmethod
+    def matched(cls, match: re.Match[str]) -> Change:
+        """See ``Atom``."""
+        return cls(_known("obs", match[1], "int").removeprefix("obs."), match[2])
+
+    def tuned(self, factor: float) -> Change:
+        """See ``Atom``."""
+        return self
+
+
+@dataclass(frozen=True)
+class Said:
+    """Words in the message: ``'door' in obs['message']``."""
+
+    text: str
+
+    @property
+    def code(self) -> str:
+        """See ``Atom``."""
+        return f"{self.text!r} in obs['message']"
+
+    @property
+    def words(self) -> str:
+        """See ``Atom``."""
+        return f"the message has {self.text!r}"
+
+    @property
+    def label(self) -> str:
+        """See ``Atom``."""
+        return f"says_{self.text}"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """See ``Atom``."""
+        return ("obs.message",)
+
+    def holds(self, columns: Columns) -> np.ndarray:
+        """See ``Atom``."""
+        return np.char.find(columns["obs.message"], self.text) >= 0
+
+    @classmethod
+    def matched(cls, match: re.Match[str]) -> Said:
+        """See ``Atom``."""
+        return cls(ast.literal_eval(match[1]))
+
+    def tuned(self, factor: float) -> Said:
+        """See ``Atom``."""
+        return self
+
+
+@dataclass(frozen=True)
+class Acted:
+    """The action just played: ``action == 'search'``."""
+
+    name: str
+
+    @property
+    def code(self) -> str:
+        """See ``Atom``."""
+        return f"action == {self.name!r}"
+
+    @property
+    def words(self) -> str:
+        """See ``Atom``."""
+        return f"the action is {self.name}"
+
+    @property
+    def label(self) -> str:
+        """See ``Atom``."""
+        return f"plays_{self.name}"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """See ``Atom``."""
+        return ("action",)
+
+    def holds(self, columns: Columns) -> np.ndarray:
+        """See ``Atom``."""
+        return columns["action"] == self.name
+
+    @classmethod
+    def matched(cls, match: re.Match[str]) -> Acted:
+        """See ``Atom``."""
+        return cls(ast.literal_eval(match[1]))
+
+    def tuned(self, factor: float) -> Acted:
+        """See ``Atom``."""
+        return self
+
+
+@dataclass(frozen=True)
+class Crossed:
+    """A count that this step raised has passed a multiple of N: every N-th cell, however many come at once."""
+
+    total: str
+    gain: str
+    every: int
+
+    @property
+    def code(self) -> str:
+        """See ``Atom``."""
+        return f"crossed({reading(self.total)}, {reading(self.gain)}, {self.every})"
+
+    @property
+    def words(self) -> str:
+        """See ``Atom``."""
+        return f"{_label(self.total)} passes a multiple of {self.every}"
+
+    @property
+    def label(self) -> str:
+        """See ``Atom``."""
+        return f"every_{self.every}_{_label(self.total)}"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """See ``Atom``."""
+        return self.total, self.gain
+
+    def holds(self, columns: Columns) -> np.ndarray:
+        """See ``Atom``."""
+        total, gain = columns[self.total], columns[self.gain]
+        return total // self.every > (total - gain) // self.every
+
+    @classmethod
+    def matched(cls, match: re.Match[str]) -> Crossed:
+        """See ``Atom``."""
+        if int(match[5]) < 1:
+            raise ValueError(f"multiples of {match[5]} cannot be passed")
+        return cls(_known(match[1], match[2], "int"), _known(match[3], match[4], "int"), int(match[5]))
+
+    def tuned(self, factor: float) -> Crossed:
+        """See ``Atom``."""
+        return replace(self, every=_tuned(self.every, factor, least=2))
+
+
+CROSSED = '''def crossed(total, gain, every):
+    """Whether a count that has just risen by gain has passed a multiple of every."""
+    return total // every > (total - gain) // every
+'''
+"""The helper that ``Crossed`` calls."""
+
+
+def _tuned(value: int, factor: float, least: int) -> int:
+    moved = round(value * factor)
+    if moved == value:
+        moved += 1 if factor > 1 else -1
+    return max(least, moved)
+
+
+_PATTERNS: tuple[tuple[re.Pattern[str], type[Atom]], ...] = tuple(
+    (re.compile(pattern), kind)
+    for pattern, kind in (
+        (rf"{_READING} ({'|'.join(OPERATORS)}) {_INTEGER}", Compare),
+        (_READING, Flag),
+        (rf"obs\['(\w+)'\] ({'|'.join(CHANGES)}) prev_obs\['\1'\]", Change),
+        (r"('.*'|\".*\") in obs\['message'\]", Said),
+        (r"action == ('.*'|\".*\")", Acted),
+        (rf"crossed\({_READING}, {_READING}, {_INTEGER}\)", Crossed),
+    )
+)
+"""What ``ast.unparse`` makes of each kind of atom."""
+
+
+def atom_of(node: ast.expr) -> Atom:
+    """The atom that an expression is.
+
+    Raises:
+        ValueError: it is none.
+    """
+    text = ast.unparse(node)
+    for pattern, kind in _PATTERNS:
+        match = pattern.fullmatch(text)
+        if match:
+            return kind.matched(match)
+    raise ValueError(f"'{text}' is not a condition of the grammar")
+
+
+# ---- what components are worth
+
+
+@dataclass(frozen=True)
+class Event:
+    """One to three atoms that must all hold; worth 1 where they do."""
+
+    atoms: tuple[Atom, ...]
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.atoms) <= MAX_ATOMS or len(set(self.atoms)) < len(self.atoms):
+            raise ValueError(f"an event joins 1 to {MAX_ATOMS} different conditions")
+
+    @property
+    def code(self) -> str:
+        """The condition as Python."""
+        return " and ".join(atom.code for atom in self.atoms)
+
+    @property
+    def words(self) -> str:
+        """The condition in English."""
+        return " and ".join(atom.words for atom in self.atoms)
+
+    @property
+    def label(self) -> str:
+        """Name of a component that is made of it alone."""
+        return "_".join(atom.label for atom in self.atoms)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Qualified columns that it reads."""
+        return tuple(dict.fromkeys(name for atom in self.atoms for name in atom.columns))
+
+    @property
+    def is_latched(self) -> bool:
+        """Whether it can come but a few times in an episode: once for each message."""
+        return Compare("info.message_count", "==", 1) in self.atoms
+
+    def valued(self, sign: int) -> str:
+        """The value of a component as Python."""
+        return f"{float(sign)} if {self.code} else 0.0"
+
+    def values(self, columns: Columns) -> np.ndarray:
+        """Int64 [T], 0 or 1."""
+        return np.logical_and.reduce([atom.holds(columns) for atom in self.atoms]).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number of which the sign counts: what going back and forth earns cancels out.
+
+    ``info['pet_approach']``, or ``obs['hp'] - prev_obs['hp']``, which is written ``obs.hp`` here.
+    """
+
+    column: str
+
+    @property
+    def code(self) -> str:
+        """The number as Python."""
+        return self.valued(1)
+
+    @property
+    def words(self) -> str:
+        """The number in English."""
+        return _label(self.column) if self.column.startswith("info.") else f"gain of {_label(self.column)}"
+
+    @property
+    def label(self) -> str:
+        """Name of a component that is made of it alone."""
+        return _label(self.column) if self.column.startswith("info.") else f"{_label(self.column)}_gain"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Qualified columns that it reads."""
+        return (self.column,) if self.column.startswith("info.") else (self.column, f"prev_{self.column}")
+
+    is_latched = False
+
+    def valued(self, sign: int) -> str:
+        """The value of a component as Python."""
+        now, before = reading(self.column), f"prev_{reading(self.column)}"
+        if len(self.columns) == 1:
+            return now if sign > 0 else f"-{now}"
+        return f"{now} - {before}" if sign > 0 else f"{before} - {now}"
+
+    def values(self, columns: Columns) -> np.ndarray:
+        """Int64 [T]: -1, 0 or 1."""
+        now, *before = (columns[name] for name in self.columns)
+        return np.sign(now - before[0] if before else now)
+
+
+Body = Event | Measure
+
+_VALUE = re.compile(r"(-?1\.0) if (.+) else 0\.0")
+_PLAIN = re.compile(r"(-?)info\['(\w+)'\]")
+_GAIN = re.compile(r"(prev_)?obs\['(\w+)'\] - (prev_)?obs\['\2'\]")
+
+
+def event_of(code: str) -> Event:
+    """The event whose condition this is.
+
+    Raises:
+        ValueError: it is not of the grammar.
+    """
+    node = ast.parse(code, mode="eval").body
+    parts = node.values if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.And) else [node]
+    return Event(tuple(atom_of(part) for part in parts))
+
+
+def measure_of(text: str) -> tuple[int, Measure] | None:
+    """Sign and measure that an expression, as ``ast.unparse`` writes it, is; None where it is neither form of one.
+
+    Raises:
+        ValueError: it names a field that is not there, or no number.
+    """
+    if match := _PLAIN.fullmatch(text):
+        return -1 if match[1] else 1, Measure(_known("info", match[2], "int"))
+    match = _GAIN.fullmatch(text)
+    if match is None or bool(match[1]) == bool(match[3]):
+        return None
+    return -1 if match[1] else 1, Measure(_known("obs", match[2], "int"))
+
+
+def body_of(node: ast.expr) -> tuple[int, Body]:
+    """Sign and body of a component, from the expression of its value.
+
+    Raises:
+        ValueError: it is not of the grammar.
+    """
+    text = ast.unparse(node)
+    match = _VALUE.fullmatch(text)
+    if match and isinstance(node, ast.IfExp):
+        return (1 if match[1] == "1.0" else -1), event_of(ast.unparse(node.test))
+    found = measure_of(text)
+    if found is None:
+        raise ValueError(f"'{text}' is not a value of the grammar")
+    return found

@@ -1,0 +1,185 @@
+"""Transitions that programs are tried on: of recorded episodes, shipped ones among them, and of files of JSON lines.
+
+The shipped play is under ``data``: eighteen episodes, 1717 transitions, six endings in success and five in death, of
+nine tasks of MiniHack and of whole games of NetHack, cut at 40 to 400 steps. The uniformly random policy played it, in
+games with the seeds of ``TrainingSeeds(0, 0, 4)``; ``envs.recording.make_recorded`` recorded it, and it is kept without
+screens. Of some thousand episodes those were chosen in which the most fields of the schema change (a descent, hunger,
+blindness, items put on), and successes and deaths, which are rare in random play.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from envs.features import COLUMNS, rollout_columns
+from envs.recording import EpisodeRecord
+from rewards.auto.program import Program
+
+MAX_TEXT = 4096
+"""Characters of a text in a file of transitions; the schema's are far shorter."""
+
+_INT64 = np.iinfo(np.int64)
+_DTYPES: Mapping[str, type] = {"int": np.int64, "bool": np.bool_, "str": np.str_}
+
+
+def transitions_of(episodes: Sequence[EpisodeRecord], columns: Sequence[str]) -> tuple[dict[str, np.ndarray], int]:
+    """The steps of episodes, one after the other, as columns.
+
+    Args:
+        episodes: recorded play.
+        columns: qualified names; those that follow from how the steps ended are worked out.
+
+    Returns:
+        ``{column: [N]}``, and N.
+
+    Raises:
+        ValueError: a name is unknown, or a record does not hold it.
+    """
+    found = [rollout_columns(record.as_rollout(), columns) for record in episodes]
+    none = {name: np.zeros(0, _DTYPES[COLUMNS[name].dtype]) for name in columns if not found}
+    return (
+        none or {name: np.concatenate([one[name][:, 0] for one in found]) for name in columns},
+        sum(record.num_steps for record in episodes),
+    )
+
+
+@cache
+def builtin_transitions() -> tuple[EpisodeRecord, ...]:
+    """The shipped episodes, in the order of their files' names; read once in a process."""
+    with as_file(files("rewards.auto") / "data") as folder:
+        return tuple(EpisodeRecord.load(path) for path in sorted(folder.glob("*.npz")))
+
+
+# ---- files of JSON lines
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransitionRows:
+    """The lines of a file, as far as a program reads them."""
+
+    num: int
+    """Lines."""
+    columns: Mapping[str, np.ndarray]
+    """``{column: [M]}`` of the M lines that hold all that the program needs."""
+    rows: np.ndarray
+    """int64 [M]: which lines these are, from 0 on."""
+    lacking: Mapping[int, str]
+    """Of each other line what it lacks: ``the transition has no obs['hp']``."""
+
+
+def read_transitions(path: Path, program: Program) -> TransitionRows:
+    """Transitions from a file: a line is an object with ``obs``, ``prev_obs``, ``action`` and ``info``.
+
+    Fields that the program does not read are not looked at. A whole number may be written as a float (``3.0``).
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: a line is not JSON by the letter (also: a key twice, NaN), not an object, or a field that the
+            program reads is not what the schema says; one sentence names the line and the field.
+    """
+    needed = program.needed_columns
+    values: dict[str, list[Any]] = {name: [] for name in needed}
+    rows: list[int] = []
+    lacking: dict[int, str] = {}
+    lines = path.read_bytes().split(b"\n")
+    lines = lines if lines[-1] else lines[:-1]  # the last one's end
+    for row, line in enumerate(lines):
+        place = f"{path}, line {row + 1}"
+        flat = _flat(_parsed(line, place), place)
+        missing = next((name for name in needed if name not in flat), None)
+        for name in needed:
+            if name in flat:
+                flat[name] = _CHECKS[COLUMNS[name].dtype](flat[name], f"{place}: {name}")
+        if missing is not None:
+            lacking[row] = f"the transition has no {read_as(missing)}"
+            continue
+        rows.append(row)
+        for name in needed:
+            values[name].append(flat[name])
+    columns = {name: np.array(values[name], _DTYPES[COLUMNS[name].dtype]) for name in needed}
+    return TransitionRows(num=len(lines), columns=columns, rows=np.array(rows, np.int64), lacking=lacking)
+
+
+def read_as(column: str) -> str:
+    """A column as programs write it: ``obs['hp']``, ``action``."""
+    group, _, name = column.rpartition(".")
+    return f"{group}['{name}']" if group else name
+
+
+def _parsed(line: bytes, place: str) -> dict[str, Any]:
+    try:
+        found = json.loads(line.decode(), object_pairs_hook=_once_each, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{place} is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{place} is not a JSON object")
+    return found
+
+
+def _once_each(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key '{next(n for n in names if names.count(n) > 1)}' stands twice")
+    return found
+
+
+def _no_constant(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no number")
+
+
+def _flat(line: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Qualified names to values.
+
+    Raises:
+        ValueError: a group of fields is not an object.
+    """
+    flat: dict[str, Any] = {"action": line["action"]} if "action" in line else {}
+    for group in ("obs", "prev_obs", "info"):
+        fields = line.get(group, {})
+        if not isinstance(fields, dict):
+            raise ValueError(f"{place}: {group} is not a JSON object")
+        flat |= {f"{group}.{name}": value for name, value in fields.items()}
+    return flat
+
+
+def _whole(value: Any, place: str) -> int:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{place} is {_shown(value)}, not a whole number")
+    if not _INT64.min <= value <= _INT64.max:
+        raise ValueError(f"{place} is beyond 64 bits")
+    return value
+
+
+def _truth(value: Any, place: str) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{place} is {_shown(value)}, not true or false")
+    return value
+
+
+def _text(value: Any, place: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{place} is {_shown(value)}, not a text")
+    if len(value) > MAX_TEXT:
+        raise ValueError(f"{place} has {len(value):,} characters, more than {MAX_TEXT:,}")
+    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError(f"{place} holds a character that no text has (NUL, or half of a pair)")
+    return value
+
+
+_CHECKS = {"int": _whole, "bool": _truth, "str": _text}
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."

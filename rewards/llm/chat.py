@@ -1,0 +1,81 @@
+"""Free text from a language model, chat by chat: what designers and critics need of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+from rewards.llm.errors import LLMError, LLMMissingError, LLMRefusedError
+from rewards.llm.server import Messages, Reply, Sampling, Usage
+
+PAUSES_S: tuple[float, ...] = (1.0, 5.0)
+"""Seconds before each further try of a request."""
+
+_FINAL = (LLMMissingError, LLMRefusedError)
+"""Asking once more would not help."""
+
+
+class ChatModel(Protocol):
+    """A model that answers chats: ``LLMServer``, or the replies of an earlier session (``RecordedReplies``).
+
+    All methods belong to one event loop; after ``close`` it may be used again, on another loop too.
+    """
+
+    usage: Usage
+
+    async def chat(self, messages: Messages, sampling: Sampling) -> Reply:
+        """Answer one chat.
+
+        Raises:
+            LLMError: no usable answer.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Free what it holds; harmless when done twice."""
+        ...
+
+
+async def chat_patiently(
+    model: ChatModel, messages: Messages, sampling: Sampling, pauses_s: Sequence[float] = PAUSES_S
+) -> Reply:
+    """Ask, and ask again after each pause, where another time there may be an answer.
+
+    Raises:
+        LLMError: no usable answer, the last time too.
+    """
+    for pause_s in pauses_s:
+        try:
+            return await model.chat(messages, sampling)
+        except _FINAL:
+            raise
+        except LLMError:
+            await asyncio.sleep(pause_s)
+    return await model.chat(messages, sampling)
+
+
+async def chat_all(
+    model: ChatModel,
+    chats: Sequence[tuple[Messages, Sampling]],
+    max_in_flight: int,
+    pauses_s: Sequence[float] = PAUSES_S,
+) -> list[Reply]:
+    """One reply a chat, in order, so many asked for side by side.
+
+    Raises:
+        LLMError: one of them has no usable answer; the others are given up.
+    """
+    free = asyncio.Semaphore(max_in_flight)
+
+    async def one(messages: Messages, sampling: Sampling) -> Reply:
+        async with free:
+            return await chat_patiently(model, messages, sampling, pauses_s)
+
+    tasks = [asyncio.create_task(one(*chat)) for chat in chats]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,518 @@
+"""What every engine of reward programs must do, whichever runs them."""
+
+import math
+import os
+import signal
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from envs.features import COLUMNS
+from rewards.auto.config import ContainmentConfig
+from rewards.auto.engine import (
+    EngineError,
+    Limits,
+    ProgramMemoryError,
+    ProgramTimeoutError,
+    WorkerDiedError,
+)
+from rewards.auto.engines import build_engine
+from rewards.auto.engines.cpython import CPythonEngine
+from rewards.auto.engines.encoding import encode
+from rewards.auto.engines.looping import MAX_ROWS, answer_of
+from rewards.auto.engines.monty import MontyEngine
+from rewards.auto.engines.rewriting import plan_of
+from rewards.auto.program import Program
+
+AnyEngine = MontyEngine | CPythonEngine
+KINDS: dict[str, Callable[[Limits], AnyEngine]] = {"monty": MontyEngine, "cpython": CPythonEngine}
+
+needs_linux = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks at processes in /proc")
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def engine(request: pytest.FixtureRequest) -> Iterator[AnyEngine]:
+    made = KINDS[request.param](Limits(batch_s=5.0))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def strict(request: pytest.FixtureRequest) -> Iterator[AnyEngine]:
+    made = KINDS[request.param](Limits(batch_s=0.2, memory_mb=16))
+    yield made
+    made.close()
+
+
+def program(source: str, *columns: str, open_groups: tuple[str, ...] = ()) -> Program:
+    used = tuple(name for name in COLUMNS if name in columns)
+    assert len(used) == len(columns)
+    return Program(source=source, columns=used, open_groups=frozenset(open_groups))
+
+
+def body(lines: str, *columns: str, open_groups: tuple[str, ...] = ()) -> Program:
+    """A program whose function has these lines."""
+    indented = "\n".join("    " + line for line in lines.strip().splitlines())
+    return program(f"def reward(obs, prev_obs, action, info):\n{indented}\n", *columns, open_groups=open_groups)
+
+
+def rows_of(made: Program, columns: dict[str, np.ndarray], num: int) -> Iterator[tuple]:
+    for row in range(num):
+        groups: dict[str, dict] = {"obs": {}, "prev_obs": {}, "info": {}}
+        for name in made.needed_columns:
+            if name != "action":
+                group, _, field = name.rpartition(".")
+                groups[group][field] = columns[name][row].item()
+        action = columns["action"][row].item() if "action" in columns else None
+        yield groups["obs"], groups["prev_obs"], action, groups["info"]
+
+
+def plainly(made: Program, columns: dict[str, np.ndarray], num: int) -> tuple[list, dict[int, str]]:
+    """What this very interpreter gives, row by row."""
+    names: dict = {"math": math}
+    exec(made.source, names)
+    values, failures = [], {}
+    for row, arguments in enumerate(rows_of(made, columns, num)):
+        try:
+            values.append(names["reward"](*arguments))
+        except (ArithmeticError, LookupError, ValueError, TypeError) as error:
+            values.append(None)
+            failures[row] = f"{type(error).__name__}: {error}"
+    return values, failures
+
+
+def bits(value: object) -> object:
+    return (type(value), struct.pack("d", value)) if isinstance(value, float) else (type(value), value)
+
+
+def some_columns(made: Program, num: int, seed: int = 3) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    texts = np.array(["", "the door opens", "you see a key", "it is N°5 ☃", "WHAMM!"])
+    made_of = {
+        "int": lambda: rng.integers(-3, 30, num),
+        "bool": lambda: rng.random(num) < 0.5,
+        "str": lambda: texts[rng.integers(0, len(texts), num)],
+    }
+    return {name: made_of[COLUMNS[name].dtype]() for name in made.needed_columns}
+
+
+PROGRAMS = {
+    "comparisons": body(
+        """
+r = 0.0
+if obs['hp'] < prev_obs['hp']:
+    r -= 0.1
+if 'door' in obs['message'] or action == 'kick':
+    r += 1 / 3
+return r
+""",
+        "obs.hp",
+        "prev_obs.hp",
+        "obs.message",
+        "action",
+    ),
+    "helpers and constants": program(
+        """
+LIMITS = (3, 10, 20)
+GOOD = {"the door opens": 2.0, "WHAMM!": -1}
+
+def level(value, bounds):
+    for number, bound in enumerate(bounds):
+        if value < bound:
+            return number
+    return len(bounds)
+
+def reward(obs, prev_obs, action, info):
+    return level(obs['hp'], LIMITS) * 0.1 + GOOD.get(obs['message'], 0)
+""",
+        "obs.hp",
+        "obs.message",
+    ),
+    "components": program(
+        """
+COMPONENTS = {"goal": "sparse"}
+
+def reward(obs, prev_obs, action, info):
+    return {
+        "goal": 1.0 if info['succeeded'] else -1.0 if info['died'] else 0.0,
+        "explore": info['new_tiles_seen'],
+        "flag": info['died'],
+    }
+""",
+        "info.succeeded",
+        "info.died",
+        "info.new_tiles_seen",
+    ),
+    "maths": body(
+        """
+x = obs['hp'] + 0.1
+low = x * 1e-300 * 1e-20
+return math.sqrt(x * x) + math.exp(-x / 7) + abs(x) ** 0.5 - x // 3 % 2 + round(x, 2) + math.floor(x) + low
+""",
+        "obs.hp",
+    ),
+    "large integers": body("return (obs['hp'] + 7) ** 40 * 10 ** 30 - obs['gold']", "obs.hp", "obs.gold"),
+    "not finite": body(
+        "return [math.inf, -math.inf, math.nan, -0.0, 5e-324][obs['hp'] % 5]",
+        "obs.hp",
+    ),
+    "failures": body("return 1 / obs['hp'] if obs['hp'] < 20 else {}[obs['hp']]", "obs.hp"),
+    "inner functions": body(
+        """
+def near(limit):
+    return obs['hp'] < limit
+worst = min((abs(obs['hp'] - k), k) for k in range(5))
+pick = lambda k: k + prev_obs['hp']
+return (1 if near(5) else 0) + worst[1] + pick(2) * 0.5
+""",
+        "obs.hp",
+        "prev_obs.hp",
+    ),
+    "texts": body(
+        """
+words = obs['message'].split()
+return len(words) + ('key' in words) * 0.5 + obs['message'].count('e') + len(f"{obs['message']}!")
+""",
+        "obs.message",
+    ),
+    "match": body(
+        """
+match obs['hunger']:
+    case 0 | 1:
+        return 0.0
+    case 3:
+        return -0.1
+    case _:
+        return -1.0
+""",
+        "obs.hunger",
+    ),
+    "a group handed on": program(
+        """
+def rise(now, before, field):
+    return now[field] - before[field]
+
+def reward(obs, prev_obs, action, info):
+    return sum(rise(obs, prev_obs, field) for field in ('hp', 'gold')) + 0.25 * info['died']
+""",
+        "info.died",
+        open_groups=("obs", "prev_obs"),
+    ),
+    "shadowed names": body(
+        """
+total = obs['hp']
+for info in range(3):
+    total += info
+obs = {'hp': 100}
+return total + obs['hp']
+""",
+        "obs.hp",
+    ),
+    "nothing read": body("return 0.5"),
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_values_are_those_of_a_plain_interpreter(engine: AnyEngine, name: str) -> None:
+    made = PROGRAMS[name]
+    columns = some_columns(made, 300)
+    engine.load(made)
+    answer = engine.evaluate(columns, 300)
+    values, failures = plainly(made, columns, 300)
+    kinds = {row: why.partition(":")[0] for row, why in answer.failures.items()}
+    assert kinds == {row: why.partition(":")[0] for row, why in failures.items()}
+    names = list(next((v for v in values if isinstance(v, dict)), {"reward": 0}))
+    assert list(answer.components) == names
+    for component in names:
+        expected = [None if v is None else v[component] if isinstance(v, dict) else v for v in values]
+        assert list(map(bits, answer.components[component])) == list(map(bits, expected))
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_all_numbers_and_texts_cross_the_border_unchanged(engine: AnyEngine, data: st.DataObject) -> None:
+    num = data.draw(st.integers(1, 20))
+    text = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"), max_size=20)
+    columns = {
+        "obs.turn": np.array(data.draw(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=num, max_size=num))),
+        "obs.hp": np.array(data.draw(st.lists(st.integers(-10, 300), min_size=num, max_size=num))),
+        "obs.message": np.array(data.draw(st.lists(text, min_size=num, max_size=num)), "U40"),
+        "info.died": np.array(data.draw(st.lists(st.booleans(), min_size=num, max_size=num))),
+    }
+    parts = "'t': obs['turn'], 'h': obs['hp'] / 7, 'd': info['died'], 'm': obs['message']"
+    engine.load(body(f"return {{{parts}}}", *columns))
+    came = engine.evaluate(columns, num).components
+    assert came["t"] == columns["obs.turn"].tolist()
+    assert list(map(bits, came["h"])) == [bits(v / 7) for v in columns["obs.hp"].tolist()]
+    assert list(map(bits, came["d"])) == list(map(bits, columns["info.died"].tolist()))
+    assert came["m"] == columns["obs.message"].tolist()
+
+
+@pytest.mark.parametrize("num", [255, 256, 257, 1000])
+def test_columns_with_few_and_with_many_different_values(engine: AnyEngine, num: int) -> None:
+    columns = {"obs.turn": np.arange(num) * 1000, "obs.message": np.array([f"text {n}" for n in range(num)])}
+    engine.load(body("return obs['turn'] + len(obs['message'])", *columns))
+    expected = [1000 * n + len(f"text {n}") for n in range(num)]
+    assert list(engine.evaluate(columns, num).components["reward"]) == expected
+
+
+def test_no_rows_are_no_answers(engine: AnyEngine) -> None:
+    engine.load(body("return obs['hp']", "obs.hp"))
+    answer = engine.evaluate({"obs.hp": np.zeros(0, np.int64)}, 0)
+    assert all(len(values) == 0 for values in answer.components.values())
+    assert not answer.failures
+
+
+def test_more_rows_than_one_loop_takes(engine: AnyEngine) -> None:
+    num = 2 * MAX_ROWS + 5
+    engine.load(body("return 1 / (obs['turn'] - 5000)", "obs.turn"))
+    answer = engine.evaluate({"obs.turn": np.arange(num)}, num)
+    assert dict(answer.failures) == {5000: "ZeroDivisionError: division by zero"}
+    expected = [None if n == 5000 else 1 / (n - 5000) for n in range(num)]
+    assert list(answer.components["reward"]) == expected
+
+
+def test_all_fields_of_an_open_group_are_there_and_others_are_not(engine: AnyEngine) -> None:
+    fields = [name for name in COLUMNS if name.startswith("obs.")]
+    made = body("key = ('charisma', 'no_such_field')[obs['hp'] > 1]\nreturn obs[key] + len(obs)", open_groups=("obs",))
+    columns = some_columns(made, 3)
+    columns["obs.hp"] = np.array([0, 5, 1])
+    engine.load(made)
+    answer = engine.evaluate(columns, 3)
+    assert dict(answer.failures) == {1: "KeyError: 'no_such_field'"}
+    charisma = columns["obs.charisma"]
+    assert answer.components["reward"][0] == charisma[0] + len(fields)
+    assert answer.components["reward"][2] == charisma[2] + len(fields)
+
+
+def test_components_that_rows_lack(engine: AnyEngine) -> None:
+    source = "return {'a': 1.5} if obs['hp'] == 0 else {'b': 2, 'a': -0.0} if obs['hp'] == 1 else 7.0"
+    engine.load(body(source, "obs.hp"))
+    answer = engine.evaluate({"obs.hp": np.array([0, 1, 2])}, 3)
+    assert answer.components == {"a": [1.5, -0.0, None], "b": [None, 2, None], "reward": [None, None, 7.0]}
+    assert not answer.failures
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [("[1, 2]", "list"), ("None", "None"), ("(1,)", "tuple"), ("{3: 1.0}", "dict"), ("{'a': [1]}", "list")],
+)
+def test_what_is_no_number_is_no_answer(engine: AnyEngine, value: str, why: str) -> None:
+    engine.load(body(f"return {value} if obs['hp'] else 1.0", "obs.hp"))
+    answer = engine.evaluate({"obs.hp": np.array([0, 1])}, 2)
+    assert answer.components["reward"][0] == 1.0
+    handed_on = [values[1] for values in answer.components.values() if values[1] is not None]
+    assert (1 in answer.failures and why in answer.failures[1]) or handed_on == [[1]]
+    assert 0 not in answer.failures
+
+
+def test_a_text_does_not_come_back_as_a_number(engine: AnyEngine) -> None:
+    engine.load(body("return '3.5' if obs['hp'] else 2", "obs.hp"))
+    assert list(engine.evaluate({"obs.hp": np.array([0, 1])}, 2).components["reward"]) == [2, "3.5"]
+
+
+def test_more_components_than_may_be(engine: AnyEngine) -> None:
+    engine.load(body("return {f'c{k}': 1.0 for k in range(17 * obs['hp'])} or {'a': 0.5}", "obs.hp"))
+    answer = engine.evaluate({"obs.hp": np.array([0, 1])}, 2)
+    assert "16" in answer.failures[1]
+    assert answer.components["a"][0] == 0.5
+
+
+def test_nothing_of_one_batch_is_left_for_the_next(engine: AnyEngine) -> None:
+    source = "SEEN = []\ndef reward(obs, prev_obs, action, info):\n    SEEN.append(obs['hp'])\n    return len(SEEN)\n"
+    engine.load(program(source, "obs.hp"))
+    columns = {"obs.hp": np.arange(3)}
+    first, second = (list(engine.evaluate(columns, 3).components["reward"]) for _ in range(2))
+    assert first == second == [1, 2, 3]
+
+
+def test_a_program_cannot_take_the_place_of_what_the_loop_uses(engine: AnyEngine) -> None:
+    source = """
+def zip(*of):
+    return []
+def type(of):
+    return 1
+def reward(obs, prev_obs, action, info):
+    return obs['hp'] * 2
+"""
+    engine.load(program(source, "obs.hp"))
+    answer = engine.evaluate({"obs.hp": np.array([4, 5])}, 2)
+    assert list(answer.components["reward"]) == [8, 10]
+
+
+def test_an_exception_of_one_row_is_that_row_s(engine: AnyEngine) -> None:
+    engine.load(body("if obs['hp'] == 1:\n    raise ValueError('no ' + 'x' * 1000)\nreturn obs['hp']", "obs.hp"))
+    answer = engine.evaluate({"obs.hp": np.arange(3)}, 3)
+    assert list(answer.failures) == [1]
+    assert answer.failures[1].startswith("ValueError: no xxx")
+    assert len(answer.failures[1]) == 200
+    assert [answer.components["reward"][row] for row in (0, 2)] == [0, 2]
+
+
+def test_deep_calls_end(engine: AnyEngine) -> None:
+    source = """
+def down(n):
+    return 0 if n == 0 else 1 + down(n - 1)
+def reward(obs, prev_obs, action, info):
+    return down(obs['turn'])
+"""
+    engine.load(program(source, "obs.turn"))
+    assert list(engine.evaluate({"obs.turn": np.array([40])}, 1).components["reward"]) == [40]
+    answer = engine.evaluate({"obs.turn": np.array([100_000, 40])}, 2)
+    assert answer.failures[0].startswith("RecursionError")
+    assert answer.components["reward"][1] == 40
+
+
+@pytest.mark.parametrize(
+    ("lines", "error"),
+    [
+        ("while True:\n    pass", ProgramTimeoutError),
+        (
+            "while True:\n    try:\n        while True:\n            pass\n    except Exception:\n        pass",
+            ProgramTimeoutError,
+        ),
+        ("return sum(range(10 ** 14))", ProgramTimeoutError),
+        ("x = 3\nwhile True:\n    x = x * x", ProgramTimeoutError),  # only the process's end stops this one
+        ("x = 'y'\nwhile True:\n    x = x + x", ProgramMemoryError),
+        ("return len('x' * 10 ** 9)", ProgramMemoryError),
+    ],
+)  # fmt: skip
+def test_limits_hold_and_the_next_batch_is_answered(strict: AnyEngine, lines: str, error: type[EngineError]) -> None:
+    columns = {"obs.hp": np.arange(4)}
+    strict.load(body(f"if obs['hp'] < 2:\n    return 1.0\n{lines}", "obs.hp"))
+    start = time.monotonic()
+    with pytest.raises((error, ProgramMemoryError) if "x * x" in lines else error):
+        strict.evaluate(columns, 4)
+    assert time.monotonic() - start < 5.0
+    assert list(strict.evaluate({"obs.hp": np.array([0, 1])}, 2).components["reward"]) == [1.0, 1.0]
+
+
+def test_the_module_level_is_within_the_limits(strict: AnyEngine) -> None:
+    rest = "\ndef reward(obs, prev_obs, action, info):\n    return 1.0\n"
+    with pytest.raises(ProgramTimeoutError):
+        strict.load(program("while True:\n    pass" + rest))
+    with pytest.raises(EngineError, match="ZeroDivisionError"):
+        strict.load(program("X = 1 / 0" + rest))
+    with pytest.raises(EngineError, match="no program"):
+        strict.evaluate({}, 1)
+    strict.load(program(rest))
+    assert list(strict.evaluate({}, 2).components["reward"]) == [1.0, 1.0]
+
+
+@needs_linux
+def test_a_killed_process_is_replaced(engine: AnyEngine) -> None:
+    engine.load(body("while obs['hp']:\n    pass\nreturn 2.5", "obs.hp"))
+    engine.evaluate({"obs.hp": np.array([0])}, 1)
+    process = engine.process
+    assert process is not None
+    killer = threading.Timer(0.3, os.kill, (process, signal.SIGKILL))
+    killer.start()
+    start = time.monotonic()
+    with pytest.raises(WorkerDiedError):
+        engine.evaluate({"obs.hp": np.array([1])}, 1)
+    assert time.monotonic() - start < 3.0
+    killer.join()
+    assert list(engine.evaluate({"obs.hp": np.array([0])}, 1).components["reward"]) == [2.5]
+    assert engine.process != process
+
+
+@needs_linux
+def test_a_process_that_died_between_batches_is_not_noticed(engine: AnyEngine) -> None:
+    engine.load(body("return 2.5"))
+    engine.evaluate({}, 1)
+    process = engine.process
+    assert process is not None
+    os.kill(process, signal.SIGKILL)
+    time.sleep(0.1)
+    assert list(engine.evaluate({}, 1).components["reward"]) == [2.5]
+
+
+@needs_linux
+def test_closing_ends_the_process_and_may_be_done_twice(request: pytest.FixtureRequest) -> None:
+    for kind in KINDS.values():
+        made = kind(Limits())
+        made.load(body("return 1.0"))
+        process = made.process
+        made.close()
+        made.close()
+        assert process is not None
+        assert not Path(f"/proc/{process}").exists()
+
+
+@needs_linux
+def test_processes_know_nothing_of_ours(engine: AnyEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_SECRET", "hunter2")
+    engine.close()
+    engine.load(body("return 1.0"))
+    assert b"hunter2" not in Path(f"/proc/{engine.process}/environ").read_bytes()
+    assert Path(f"/proc/{engine.process}/cwd").readlink() == Path("/")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_engine_is_built_from_its_name(kind: str) -> None:
+    made = build_engine(ContainmentConfig.model_validate({"engine": kind}))
+    assert made.name.startswith(kind)
+    made.close()
+
+
+@pytest.mark.parametrize("came", [
+    None, (), ([1.0], None, None), ([1.0], None, None, {}), (None, ["a"], [[1.0]], {}), (None, [1], [[1.0, 2.0]], {}),
+    (None, ["a", "a"], [[1.0, 2.0]] * 2, {}), ([1.0, 2.0], None, None, {5: "x"}), ([1.0, 2.0], None, None, {0: 1}),
+])  # fmt: skip
+def test_an_answer_of_another_form_is_refused(came: object) -> None:
+    with pytest.raises(EngineError, match="what came back"):
+        answer_of(came, 2)
+
+
+def test_encoding_is_short_where_it_can_be() -> None:
+    assert encode(np.array([0, 255])).codes == b"\0\xff"
+    assert encode(np.array([0, 255])).table is None
+    below = encode(np.array([-2, 3]))
+    assert (below.codes, below.table) == (b"\0\5", list(range(-2, 4)))
+    far = encode(np.array([10**9, 5, 10**9]))
+    assert (far.codes, far.table) == (b"\0\1\0", [10**9, 5])
+    many = np.arange(300) * 7
+    assert encode(many).codes == many.tolist()
+
+
+@pytest.mark.parametrize(
+    ("lines", "dictionaries"),
+    [
+        ("return obs['hp'] - prev_obs['hp']", []),
+        ("return obs['hp'] + len(obs)", ["obs"]),
+        ("obs['hp'] = 3\nreturn obs['hp']", ["obs"]),
+        ("return [obs for obs in (1, 2)][0] + prev_obs['hp']", ["obs"]),
+        ("return (lambda obs: obs['hp'])({'hp': 1})", ["obs"]),
+        ("return obs['hp'] + obs['nonsense']", ["obs"]),
+        ("match 3:\n    case obs:\n        return obs", ["obs"]),
+        ("def f():\n    global prev_obs\nreturn obs['hp']", ["prev_obs"]),
+    ],
+)
+def test_only_groups_of_which_nothing_but_constant_fields_is_read_become_arguments(
+    lines: str, dictionaries: list[str]
+) -> None:
+    plan = plan_of(body(lines, "obs.hp", "prev_obs.hp"))
+    groups = [column.split(".")[0] for p in plan.parameters if p.is_group for column in p.columns[:1]]
+    assert groups == dictionaries
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def reward(obs, prev_obs, action, info):\n    return obs['hp'] and reward({'hp': 0}, {}, '', {})\n",
+        "def reward(obs, prev_obs, action, info=3):\n    return obs['hp']\n",
+        "def reward(obs, prev_obs, action, info):\n    return obs['hp']\nalias = reward\n",
+        "def reward(obs, *more):\n    return obs['hp']\n",
+    ],
+)
+def test_an_unusual_function_stays_as_it_is(source: str) -> None:
+    plan = plan_of(program(source, "obs.hp"))
+    assert plan.source == source
+    assert [p.is_group for p in plan.parameters] == [True, True, False, True]

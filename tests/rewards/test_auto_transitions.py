@@ -1,0 +1,176 @@
+"""Transitions: of recorded episodes, the shipped ones, and files of JSON lines."""
+
+import json
+import math
+from importlib.resources import as_file, files
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from envs.features import COLUMNS
+from rewards.auto.program import Program
+from rewards.auto.transitions import builtin_transitions, read_as, read_transitions, transitions_of
+
+PROGRAM = Program(source="", columns=("obs.hp", "prev_obs.message", "action", "info.succeeded"))
+WHOLE = {"obs": {"hp": 3}, "prev_obs": {"message": "Hello"}, "action": "north", "info": {"succeeded": False}}
+
+
+def read(tmp_path, *lines, program=PROGRAM):
+    path = tmp_path / "transitions.jsonl"
+    texts = (line if isinstance(line, str) else json.dumps(line) for line in lines)
+    path.write_bytes("".join(text + "\n" for text in texts).encode("utf-8", "surrogatepass"))
+    return read_transitions(path, program)
+
+
+def changed(group, **values):
+    return WHOLE | {group: WHOLE[group] | values}
+
+
+# ---- recorded play
+
+
+def test_shipped_play_is_varied_and_small():
+    episodes = builtin_transitions()
+    endings = [record.ending for record in episodes]
+    assert sum(record.num_steps for record in episodes) == 1717
+    assert len({record.task for record in episodes}) == 11
+    assert (endings.count("success"), endings.count("death"), endings.count("out of time")) == (6, 5, 7)
+    assert all(record.screen is None for record in episodes)
+    assert any(record.task.startswith("NetHack") for record in episodes)
+    with as_file(files("rewards.auto") / "data") as folder:
+        assert sum(path.stat().st_size for path in folder.iterdir()) < 150_000
+
+
+def test_every_column_of_the_schema_is_there_for_shipped_play():
+    columns, num = transitions_of(builtin_transitions(), tuple(COLUMNS))
+    assert set(columns) == set(COLUMNS) and all(column.shape == (num,) for column in columns.values())
+    kinds = {"int": "i", "bool": "b", "str": "U"}
+    assert all(column.dtype.kind == kinds[COLUMNS[name].dtype] for name, column in columns.items())
+    assert columns["info.succeeded"].sum() == 6 and columns["info.died"].sum() == 5
+    assert columns["info.timed_out"].sum() == 7
+    starts = np.cumsum([0, *(record.num_steps for record in builtin_transitions())])[:-1]
+    assert (columns["info.step_in_episode"] == 0).nonzero()[0].tolist() == starts.tolist()
+    inner = np.setdiff1d(np.arange(num), starts)
+    assert (columns["prev_obs.turn"][inner] == columns["obs.turn"][inner - 1]).all()
+
+
+def test_no_episodes_and_unknown_columns():
+    columns, num = transitions_of([], ("obs.hp", "obs.message", "obs.confused"))
+    assert num == 0 and [column.dtype.kind for column in columns.values()] == ["i", "U", "b"]
+    assert transitions_of(builtin_transitions(), ()) == ({}, 1717)
+    with pytest.raises(ValueError, match=r"unknown schema field 'obs\.hitpoints'"):
+        transitions_of(builtin_transitions(), ("obs.hitpoints",))
+
+
+# ---- files
+
+
+def test_lines_become_columns(tmp_path):
+    found = read(tmp_path, WHOLE, changed("obs", hp=4.0), changed("prev_obs", message="naïve ☃"))
+    assert found.num == 3 and found.rows.tolist() == [0, 1, 2] and found.lacking == {}
+    assert found.columns["obs.hp"].tolist() == [3, 4, 3] and found.columns["obs.hp"].dtype == np.int64
+    assert found.columns["prev_obs.message"].tolist() == ["Hello", "Hello", "naïve ☃"]
+    assert found.columns["info.succeeded"].dtype == np.bool_
+    assert found.columns["action"].tolist() == ["north"] * 3
+
+
+def test_a_line_that_lacks_something_is_said_to(tmp_path):
+    lines = (
+        changed("obs", hp=4),
+        {**WHOLE, "obs": {}},
+        {name: value for name, value in WHOLE.items() if name != "action"},
+        {},
+        {**WHOLE, "other": 1, "info": {"succeeded": True, "unheard_of": [1], "died": "unread"}},
+    )
+    found = read(tmp_path, *lines)
+    assert found.rows.tolist() == [0, 4] and found.columns["info.succeeded"].tolist() == [False, True]
+    assert found.lacking == {
+        1: "the transition has no obs['hp']",
+        2: "the transition has no action",
+        3: "the transition has no obs['hp']",
+    }
+
+
+def test_a_program_that_takes_a_group_whole_needs_all_of_it(tmp_path):
+    open_program = Program(source="", columns=(), open_groups=frozenset({"info"}))
+    assert len(read(tmp_path, WHOLE, program=open_program).lacking) == 1
+    nothing = read(tmp_path, WHOLE, {}, program=Program(source="", columns=()))
+    assert nothing.columns == {} and nothing.rows.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("", "is not JSON"),
+        ('{"obs": ', "is not JSON"),
+        ("[1]", "is not a JSON object"),
+        ("{} {}", "is not JSON"),
+        ('{"obs": {}, "obs": {}}', "the key 'obs' stands twice"),
+        ('{"obs": {"hp": 1, "hp": 2}}', "the key 'hp' stands twice"),
+        ('{"obs": {"hp": NaN}}', "NaN is no number"),
+        ('{"obs": {"other": -Infinity}}', "-Infinity is no number"),
+        ('{"obs": {"hp": ' + "9" * 5000 + "}}", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ({**WHOLE, "obs": [3]}, "obs is not a JSON object"),
+        ({**WHOLE, "info": None}, "info is not a JSON object"),
+        (changed("obs", hp=2**63), r"obs\.hp is beyond 64 bits"),
+        (changed("obs", hp=-(2**63) - 1), r"obs\.hp is beyond 64 bits"),
+        (changed("obs", hp=1e30), r"obs\.hp is beyond 64 bits"),
+        ('{"obs": {"hp": 1e400}}', r"obs\.hp is Infinity, not a whole number"),
+        (changed("obs", hp=3.5), r"obs\.hp is 3\.5, not a whole number"),
+        (changed("obs", hp="3"), r'obs\.hp is "3", not a whole number'),
+        (changed("obs", hp=True), r"obs\.hp is true, not a whole number"),
+        (changed("obs", hp=None), r"obs\.hp is null, not a whole number"),
+        (changed("info", succeeded=1), r"info\.succeeded is 1, not true or false"),
+        (changed("prev_obs", message=1), r"prev_obs\.message is 1, not a text"),
+        (changed("prev_obs", message="a\0"), "holds a character that no text has"),
+        (changed("prev_obs", message="\ud800"), "holds a character that no text has"),
+        (changed("prev_obs", message="a" * 5000), "has 5,000 characters"),
+        ({**WHOLE, "action": 3}, r"action is 3, not a text"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path, line, said):
+    with pytest.raises(ValueError, match=rf"transitions\.jsonl, line 2.*{said}"):
+        read(tmp_path, WHOLE, line, WHOLE)
+
+
+def test_what_is_not_text_and_ends_without_a_newline(tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(b'{"obs": "\xff"}\n')
+    with pytest.raises(ValueError, match="line 1 is not JSON"):
+        read_transitions(path, PROGRAM)
+    path.write_text(json.dumps(WHOLE) + "\n" + json.dumps(WHOLE))
+    assert read_transitions(path, PROGRAM).num == 2
+    path.write_text("")
+    assert read_transitions(path, PROGRAM).num == 0
+    with pytest.raises(OSError):
+        read_transitions(tmp_path / "nowhere", PROGRAM)
+
+
+@given(st.integers(-(2**63), 2**63 - 1), st.text(max_size=30), st.booleans())
+def test_values_come_through_unchanged(tmp_path_factory, number, text, truth):
+    text = text.replace("\0", "")
+    line = changed("obs", hp=number) | {"prev_obs": {"message": text}, "info": {"succeeded": truth}}
+    found = read(tmp_path_factory.getbasetemp(), line)
+    assert [found.columns[name][0] for name in PROGRAM.columns] == [number, text, "north", truth]
+
+
+def test_recorded_play_written_as_lines_reads_the_same(tmp_path):
+    columns, num = transitions_of(builtin_transitions(), tuple(COLUMNS))
+    lines = []
+    for row in range(0, num, 20):
+        line = {"obs": {}, "prev_obs": {}, "info": {}}
+        for name, column in columns.items():
+            group, _, field = name.rpartition(".")
+            (line[group] if group else line)[field] = column[row].item()
+        lines.append(line)
+    everything = Program(source="", columns=tuple(COLUMNS))
+    found = read(tmp_path, *lines, program=everything)
+    assert found.lacking == {} and found.num == math.ceil(num / 20)
+    assert all((found.columns[name] == column[::20]).all() for name, column in columns.items())
+
+
+def test_columns_are_named_as_programs_write_them():
+    assert [read_as(name) for name in ("obs.hp", "action")] == ["obs['hp']", "action"]
