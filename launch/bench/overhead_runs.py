@@ -25,6 +25,7 @@ from launch.label_feed import LabelFeed, ThreadFeed
 from launch.learning import Learning, Lessons
 from launch.metrics import MetricsWriter
 from launch.placement import SplitPlacement
+from launch.programs import RunPrograms
 from launch.progress import Silent
 from launch.run_folder import RunFolder
 from launch.train import resolved_config
@@ -37,6 +38,7 @@ from launch.wiring import (
     build_model,
 )
 from launch.workers import LocalPool
+from rewards.auto.admission import admit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,8 @@ class Variant:
     """Everything is accounted for, and written every ``logging.interval_s``."""
     changes: dict[str, Any] = field(default_factory=dict)
     """Fields of ``TrainConfig`` by dotted path."""
+    program: str | None = None
+    """Source of a reward program."""
 
 
 PHASES = ("games", "inference", "captions", "record", "labels", "reward_model", "score", "segments", "learn")
@@ -84,7 +88,9 @@ class OverheadRun:
         with ExitStack() as stack:
             self.worker = worker = _worker(config, captions=variant.captions)
             stack.callback(worker.close)
-            learning = build_learning(config, worker.games.spec)
+            programs = RunPrograms(chain=() if variant.program is None else (admit(variant.program),))
+            learning = build_learning(config, worker.games.spec, programs=programs)
+            stack.callback(learning.close)
             feed = None
             if variant.labels:
                 feed = ThreadFeed(*build_labeller(config, str(folder / "labels.sqlite")))
@@ -118,6 +124,16 @@ class OverheadRun:
     def close(self) -> None:
         """End what was started."""
         self._stack.close()
+
+
+def with_program(config: TrainConfig, source: str | None) -> TrainConfig:
+    """The configuration with games that record what a program reads; as it is without one."""
+    if source is None:
+        return config
+    program = admit(source)
+    env = config.env.model_copy(update={"features": program.needed_columns})
+    reward = config.reward.model_copy(update={"program": program.sha})
+    return config.model_copy(update={"env": env, "reward": reward})
 
 
 def take_turns(

@@ -3,7 +3,8 @@
 Every variant is the run that ``yendor train`` makes, with one process that does everything. Plain PPO names no
 messages; the others name, count and label them (by a client that answers at once and costs nothing, so that only
 our own work is measured), let the caption model learn, pay captions, and learn a second value head. HERON has games
-compute the columns of the schema that it reads, cuts play into segments, and lets its model learn from them.
+compute the columns of the schema that it reads, cuts play into segments, and lets its model learn from them. A reward
+program has games compute what it reads, too, and is run in full containment.
 
 All variants play the same games with the same actions: the learning rate is next to nothing. They take turns
 update by update, in an order drawn anew each time.
@@ -29,6 +30,18 @@ PLAIN = "plain PPO"
 ONI = ("retrieval", "classification", "ranking")
 HERON = "heron"
 BOTH = "heron, classification"
+PROGRAM = "program"
+PROGRAM_SOURCE = """
+COMPONENTS = {"goal": "sparse", "explore": "dense", "news": "dense"}
+
+def reward(obs, prev_obs, action, info):
+    return {
+        "goal": 1.0 if info["succeeded"] else -1.0 if info["died"] else 0.0,
+        "explore": 1.0 if info["new_tiles_seen"] > 0 else 0.0,
+        "news": 1.0 if info["message_count"] == 1 else 0.0,
+    }
+"""
+"""A reward program of an ordinary size: three components, as `yendor design` writes them."""
 
 
 LEARNED = ("labels", "reward_model", "score", "segments")
@@ -36,7 +49,7 @@ LEARNED = ("labels", "reward_model", "score", "segments")
 
 
 class RewardsBench(TurnsBench):
-    """What ONI's rewards and HERON's add to the time of training."""
+    """What ONI's rewards, HERON's and those of a program add to the time of training."""
 
     task: str = "MiniHack-KeyRoom-S5-v0"
     """A task id."""
@@ -57,6 +70,7 @@ def variants() -> dict[str, Variant]:
     found[HERON] = Variant(captions=True, metrics=True, changes=preferring)
     both = found["classification"]
     found[BOTH] = replace(both, changes=both.changes | preferring)
+    found[PROGRAM] = Variant(captions=True, metrics=True, changes={}, program=PROGRAM_SOURCE)
     return found
 
 
@@ -66,10 +80,10 @@ def measure(flags: RewardsBench) -> tuple[str, dict[str, Any]]:
     Raises:
         UserError: the flags do not fit together.
     """
-    from launch.bench.overhead_runs import take_turns
+    from launch.bench.overhead_runs import take_turns, with_program
 
     found = variants()
-    configs = {name: flags.train_config(variant.changes) for name, variant in found.items()}
+    configs = {name: with_program(flags.train_config(one.changes), one.program) for name, one in found.items()}
     spent = take_turns(found, configs, updates=flags.updates, threads=flags.threads, seed=flags.seed)
     plain = spent[PLAIN]
     summary = {

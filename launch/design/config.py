@@ -77,8 +77,8 @@ class DesignConfig(Config):
             raise ValueError("a search asks a server that runs already: yendor serve-llm MODEL, then llm.base_url")
         if (self.designer == "llm" or self.opinion) and not (self.llm.is_named or self.replies is not None):
             raise ValueError("designer=llm and opinion need a language model: give llm.base_url, or replies")
-        if self.replies is not None and self.llm.model is None:
-            raise ValueError("replies are kept under the name of the model that gave them: give llm.model")
+        if self.replies is not None and self.llm.is_named:
+            raise ValueError("replies take the place of a server: give replies or llm.base_url, not both")
         if len(set(self.report.seeds)) < len(self.report.seeds):
             raise ValueError("report.seeds names a seed twice")
         if self.seed in self.report.seeds:

@@ -26,6 +26,7 @@ from rewards.auto.critic import Critic
 from rewards.auto.proposal import Designer
 
 if TYPE_CHECKING:
+    from rewards.auto.opinion import Opinion
     from rewards.llm.chat import ChatModel
 
 REPLIES_FILE = "replies.jsonl"
@@ -37,6 +38,8 @@ SUMMARY_FILE = "design.json"
 def begin(config: DesignConfig, train: TrainConfig, out: Path | None) -> int:
     """Search from the start."""
     line = isolation(config.reward.containment, "reward.containment")
+    if config.replies is not None:
+        chat_model(config, config.runs)  # where it cannot be used, that is said before a folder exists
     both = {"design": config.model_dump(mode="json"), "train": train.model_dump(mode="json")}
     folder = RunFolder.create(config.runs, config.name, json.dumps(both), prefix=f"design-{config.preset}")
     return _search(config, train, folder, line, out)
@@ -69,13 +72,15 @@ def _search(config: DesignConfig, train: TrainConfig, folder: RunFolder, reached
         folder.event("started", command=command, versions=installed_versions(), isolation=reached)
         say(f"{folder.path}: a search for a reward program on {train.env.task}")
         say(reached)
+        opinion = build_opinion(config, folder.path)
         parts = SearchParts(
             config=config,
             train=train,
             goal=goal_of(config.preset),
             folder=folder.path,
             designer=build_designer(config, folder.path),
-            critic=build_critic(config, folder.path),
+            critic=Critic(config.reward.containment, config.reward.composition, opinion),
+            opinion=opinion,
             say=say,
         )
         with ray_session(config.ray_address, config.parallel), _as_run_error():
@@ -141,16 +146,16 @@ def chat_model(config: DesignConfig, folder: Path) -> tuple[ChatModel, str]:
     A search that goes on, or one with ``replies``, asks for nothing that was answered before.
 
     Raises:
-        UserError: the model has no name, or the file of replies cannot be used.
+        UserError: the server cannot be asked for its only model, or the file of replies cannot be used.
     """
     from launch.llm_check import answering_model
-    from rewards.llm.recorded import RecordedReplies
+    from rewards.llm.recorded import RecordedReplies, recorded_model
     from rewards.llm.server import LLMServer
 
     try:
         if config.replies is not None:
-            assert config.llm.model is not None, "checked by DesignConfig"
-            return RecordedReplies(config.replies, config.llm.model), config.llm.model
+            name = recorded_model(config.replies)
+            return RecordedReplies(config.replies, name), name
         llm = config.llm.model_copy(update={"model": answering_model(config.llm)})
         assert llm.model is not None
         return RecordedReplies(folder / REPLIES_FILE, llm.model, LLMServer(llm)), llm.model
@@ -158,16 +163,15 @@ def chat_model(config: DesignConfig, folder: Path) -> tuple[ChatModel, str]:
         raise UserError(f"replies: {error}") from None
 
 
-def build_critic(config: DesignConfig, folder: Path) -> Critic:
-    """Executed tests, and the language model's opinion where it is asked for.
+def build_opinion(config: DesignConfig, folder: Path) -> Opinion | None:
+    """The language model as critic; None where it is not asked for.
 
     Raises:
         UserError: see ``chat_model``.
     """
-    opinion = None
-    if config.opinion:
-        from rewards.auto.opinion import LLMOpinion
+    if not config.opinion:
+        return None
+    from rewards.auto.opinion import LLMOpinion
 
-        model, _ = chat_model(config, folder)
-        opinion = LLMOpinion(model, goal_of(config.preset), config.reward.composition)
-    return Critic(config.reward.containment, config.reward.composition, opinion)
+    model, _ = chat_model(config, folder)
+    return LLMOpinion(model, goal_of(config.preset), config.reward.composition)

@@ -40,6 +40,7 @@ from rewards.auto.admission import admit
 from rewards.auto.analyzer import analyse
 from rewards.auto.archive import Archive, ArchiveEntry
 from rewards.auto.critic import Critic
+from rewards.auto.opinion import Opinion
 from rewards.auto.program import SHORT_SHA, sha_of
 from rewards.auto.proposal import Brief, Designer, Proposal, Tried
 from rewards.auto.scoring import score_episodes
@@ -70,6 +71,8 @@ class SearchParts:
     folder: Path
     designer: Designer
     critic: Critic
+    opinion: Opinion | None
+    """The critic's, whose costs count."""
     say: Say
 
 
@@ -93,10 +96,15 @@ class Search:
                 self._report(chosen)
                 self._keep_report(chosen)
         finally:
-            costs = self.parts.designer.costs.as_json() | {"seconds": time.monotonic() - self._began_s}
+            costs = self._costs() | {"seconds": time.monotonic() - self._began_s}
             self.journal.add("costs", str(len(self.journal.of_kind("costs"))), costs)
             self.journal.close()
         return summary(self.config, self.parts.train, self.journal)
+
+    def _costs(self) -> dict[str, float]:
+        """Of the language model in this sitting, as designer and as critic."""
+        sides = [side.costs.as_json() for side in (self.parts.designer, self.parts.opinion) if side is not None]
+        return {name: sum(side[name] for side in sides) for name in sides[0]}
 
     def _record_play(self) -> None:
         def play() -> list[str]:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+_MAX_REASON = 60
+"""Characters of why a program was rejected, in the table."""
+
+
 def share_of(figures: Mapping[str, Any]) -> dict[str, Any]:
     """Share of successes in one policy's episodes, with Wilson's interval."""
     return {
@@ -109,7 +113,7 @@ def show(found: Mapping[str, Any], console: Console) -> None:
         table.add_column(name, no_wrap=name == "program")
     for row in found["programs"]:
         share = row["selection"]
-        fate = "chosen" if row["sha"] == found["chosen"] else "trained" if share else row["reason"] or "not trained"
+        fate = "chosen" if row["sha"] == found["chosen"] else "trained" if share else _cut(row["reason"]) or "not tried"
         table.add_row(
             str(row["round"]),
             (row["sha"] or "-")[:SHORT_SHA],
@@ -130,6 +134,11 @@ def show(found: Mapping[str, Any], console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _cut(reason: str) -> str:
+    """The whole of it is in the archive."""
+    return reason if len(reason) <= _MAX_REASON else reason[: _MAX_REASON - 3] + "..."
 
 
 def _show_report(found: Mapping[str, Any], console: Console) -> None:

@@ -2,7 +2,7 @@ r"""Admits source code as a reward program, or refuses it with place, reason and
 
 The text is looked at first, for hostile input can end CPython's parser and the process with it. Then a process that
 is thrown away parses it and holds every part of the syntax tree against lists of what is allowed
-(``rewards.auto.syntax_check``). This keeps mistakes and known escapes out; it is not what contains a program that
+(``rewards.auto.syntax``). This keeps mistakes and known escapes out; it is not what contains a program that
 runs (``rewards.auto.contained``).
 
 Example:
@@ -26,7 +26,7 @@ from rewards.auto.program import MAX_COMPONENTS, Program, ProgramRejectedError, 
 from rewards.auto.rejections import REJECTIONS
 
 Check = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-"""Request to answer, both as ``rewards.auto.syntax_check`` describes them."""
+"""Request to answer, both as ``rewards.auto.syntax.answering`` describes them."""
 
 MAX_BYTES = 16 * 1024
 MAX_LINES = 600
@@ -41,7 +41,7 @@ CHECK_S = 10.0
 """Seconds that the checking process may take; it needs 0.03."""
 
 # As a module, whose compiled form is kept; behind the standard library on the path, so that nothing here shadows it.
-_RUN_CHECK = "import sys; sys.path.append(sys.argv[1]); import syntax_check; syntax_check.main()"
+_RUN_CHECK = "import sys; sys.path.append(sys.argv[1]); from syntax import child; child.main()"
 _GROUPS = ("obs", "prev_obs", "info")
 _FIELDS = {group: [name.partition(".")[2] for name in COLUMNS if name.startswith(f"{group}.")] for group in _GROUPS}
 _COOKIE = re.compile(r"^[ \t]*#.*?coding[:=][ \t]*([-\w.]+)")
@@ -60,7 +60,7 @@ def admit(source: str | bytes, check: Check | None = None) -> Program:
 
     Args:
         source: of any length and kind.
-        check: what parses it and judges the tree; none = ``check_apart``. ``syntax_check.answered`` does so in this
+        check: what parses it and judges the tree; none = ``check_apart``. ``syntax.answering.answered`` does so in this
             process, at a tenth of the time: only for code that is not from outside, such as a grammar's.
 
     Raises:
@@ -227,7 +227,7 @@ _TEXT_CHECKS: tuple[Callable[[str], None], ...] = (
 
 
 def check_apart(request: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What ``syntax_check`` answers, in a process that is thrown away.
+    """What ``rewards.auto.syntax`` answers, in a process that is thrown away.
 
     Raises:
         ProgramRejectedError: the process died, or took too long.

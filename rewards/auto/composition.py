@@ -1,8 +1,9 @@
 """How the values of a program's components become one reward.
 
 As in Auto MC-Reward (Li et al. 2023, arXiv 2312.09238) the program says signs, and the scale is ours: 1 for sparse
-components, 0.1 for dense ones. Unlike there each component has a sign of its own, so that small terms neither mask nor
-cancel large ones, and what dense components come to in an episode is bounded, so that no farming outweighs success.
+components, a small one for dense ones. Unlike there each component has a sign of its own, so that small terms neither
+mask nor cancel large ones, and what dense components come to in an episode is bounded, so that no farming outweighs
+success.
 """
 
 from __future__ import annotations

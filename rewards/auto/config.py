@@ -21,8 +21,9 @@ class CompositionConfig(Config):
     """signs: of each component's value only the sign counts, as in the paper. clipped: the value, held to -1..1."""
     sparse_weight: Annotated[float, Field(ge=0.0)] = 1.0
     """Of each sparse component."""
-    dense_weight: Annotated[float, Field(ge=0.0)] = 0.1
-    """Of each dense component."""
+    dense_weight: Annotated[float, Field(ge=0.0)] = 0.01
+    """Of each dense component. The paper's is 0.1, without a bound on what an episode pays; within a budget of 0.9 that
+    is used up after nine steps, and whoever explores is paid for no more of them."""
     dense: Literal["fading", "budget", "potential"] = "fading"
     """fading and budget: what dense components have paid in an episode stays within dense_budget, up and down; with
     budget a step pays in full until that is reached and nothing beyond it, with fading ever less. potential: their
@@ -59,6 +60,9 @@ class AutoConfig(PartConfig):
     """Factor of the part, where a program is chosen (reward.program)."""
     stream: Literal["extrinsic", "intrinsic"] = "intrinsic"
     """The stream, and so the value head, that it feeds."""
+    normalise: Literal["none", "std", "return"] = "return"
+    """Divide by a running standard deviation: of values (std), or of their discounted sums (return). With return, dense
+    components are heard while nothing else pays, and the goal outweighs them once it does."""
     composition: CompositionConfig = CompositionConfig()
     containment: ContainmentConfig = ContainmentConfig()
     fallback: tuple[str, ...] | None = None

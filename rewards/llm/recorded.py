@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ _SHORT = 12
 
 class _Line(BaseModel):
     key: str
+    model: str
     text: str
     is_cut: bool
     prompt_tokens: int | None = None
@@ -122,13 +124,30 @@ def _drop_torn_end(path: Path) -> None:
 def _read(path: Path) -> dict[str, Reply]:
     """``{key: reply}``; of a key that comes twice, the first."""
     replies: dict[str, Reply] = {}
+    for line in _lines(path):
+        replies.setdefault(line.key, line.reply)
+    return replies
+
+
+def _lines(path: Path) -> Iterator[_Line]:
     # Not splitlines: it would also break at characters that JSON allows within a text.
     for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
         if not line.strip():
             continue
         try:
-            found = _Line.model_validate_json(line)
+            yield _Line.model_validate_json(line)
         except ValidationError:
             raise ValueError(f"{path}, line {number}: not a recorded reply") from None
-        replies.setdefault(found.key, found.reply)
-    return replies
+
+
+def recorded_model(path: Path) -> str:
+    """The model whose replies a file holds.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it holds something else, no reply, or those of several models.
+    """
+    models = sorted({line.model for line in _lines(path)})
+    if len(models) != 1:
+        raise ValueError(f"{path} holds replies of {', '.join(models) or 'no model'}; expected those of one")
+    return models[0]

@@ -14,6 +14,7 @@ from launch.design.journal import JOURNAL_FILE, Journal
 from launch.design.run import SUMMARY_FILE
 from launch.design.summary import pooled
 from rewards.auto.archive import Archive
+from tests.rewards.fake_llm_server import FakeLLM, FakeLLMServer, Raw
 
 STEPS = 2 * 16 * 128
 """Two updates of a trial's sixteen games."""
@@ -82,6 +83,83 @@ def test_a_search_that_is_killed_goes_on_where_it_was(tmp_path, lines):
     assert kinds.count("proposed") == 2 and kinds.count("chosen") == 1
 
 
+# ---- with a language model
+
+_PROSE = "I would pay for the goal, and a little for looking around. May I?"
+_USES_OS = "```python\nimport os\ndef reward(obs, prev_obs, action, info):\n    return 1.0\n```"
+_FARMS = """```python
+COMPONENTS = {"walk": "sparse"}
+def reward(obs, prev_obs, action, info):
+    return {"walk": 1.0 if obs["x"] != prev_obs["x"] else 0.0}
+```"""
+_SOUND = """Thoughts: reach the stairs, and look around on the way.
+
+```python
+COMPONENTS = {"goal": "sparse", "explore": "dense"}
+
+
+def reward(obs, prev_obs, action, info):
+    return {"goal": 1.0 if info["succeeded"] else 0.0, "explore": 1.0 if info["visits_here"] == 1 else 0.0}
+```
+It cannot be farmed."""
+
+
+class _Author:
+    """A language model that knows a few replies: by what it is asked about, and how often it was asked."""
+
+    def __init__(self):
+        self.llm = FakeLLM(fault=self.answer)
+        self.asked = []
+
+    def answer(self, path, body):
+        if not path.endswith("/chat/completions"):
+            return None
+        asked = body["messages"][-1]["content"]
+        self.asked.append(body["messages"])
+        said = {"role": "assistant", "content": self.said(asked, body)}
+        usage = {"prompt_tokens": 1000, "completion_tokens": 100}
+        return Raw(200, {"choices": [{"index": 0, "message": said, "finish_reason": "stop"}], "usage": usage})
+
+    def said(self, asked, body):
+        if "Answer with JSON alone" in asked:
+            return 'Fine. {"verdict": "accept", "reasons": ["goal first"]}'
+        if len(body["messages"]) > 1:  # the reply before was of no use
+            return _SOUND.replace("visits_here", "message_count") if "refused" in asked else _SOUND
+        return (_PROSE, _USES_OS, _FARMS)[(len(self.asked) - 1) % 3]
+
+
+def test_a_language_model_writes_the_programs_and_a_recording_repeats_the_search(tmp_path, capsys):
+    author = _Author()
+    size = ["--rounds", "1", "--candidates", "3", "--opinion", "--designing.max-in-flight", "1"]
+    with FakeLLMServer(author.llm) as server:
+        assert main(["design", "room", *_flags(tmp_path, *size, "--llm.base-url", server.url)]) == 0
+    found = _found(tmp_path)
+    by_fate = {row["reason"].partition(":")[0]: row for row in found["programs"]}
+    assert {row["by"] for row in found["programs"]} == {"llm tiny"}
+    assert any("cycle" in reason for reason in by_fate), "what can be farmed is rejected by an executed test"
+    tried = [row for row in found["programs"] if row["selection"]]
+    assert tried and max(row["attempts"] for row in found["programs"]) >= 2
+    asked = len(author.asked)
+    assert found["costs"]["requests"] == asked and found["costs"]["prompt_tokens"] == 1000 * asked
+    entry = Archive(tmp_path / "archive").get(found["chosen"])
+    assert "succeeded" in entry.prompt and "look around" in entry.thoughts
+    assert entry.verdict.findings[-1].test == "opinion" and entry.verdict.findings[-1].outcome == "pass"
+
+    replies = ["--replies", str(tmp_path / "search" / "replies.jsonl")]
+    again = [*_flags(tmp_path / "again", *size, *replies)]
+    assert main(["design", "room", *again]) == 0
+    repeated = json.loads((tmp_path / "again" / "search" / SUMMARY_FILE).read_text())
+    assert [row["sha"] for row in repeated["programs"]] == [row["sha"] for row in found["programs"]]
+    assert repeated["chosen"] == found["chosen"]
+
+
+def test_a_server_that_does_not_answer_ends_the_search_in_one_sentence(tmp_path, capsys):
+    flags = _flags(tmp_path, "--llm.base-url", "http://127.0.0.1:9/v1", "--llm.model", "tiny", "--rounds", "1")
+    assert main(["design", "room", *flags]) == 1
+    told = capsys.readouterr().err
+    assert "no reward programs for round 1" in told and "Traceback" not in told
+
+
 def test_a_journal_repeats_nothing_and_drops_a_torn_line(tmp_path):
     journal = Journal(tmp_path)
     assert journal.once("tried", "a", lambda: 1) == 1
@@ -112,7 +190,8 @@ def test_pooled_figures():
         (["room", "--designer", "llm"], "need a language model"),
         (["room", "--designer", "oracle"], "designer"),
         (["room", "--report.seeds", "1"], "the seed that programs are chosen with"),
-        (["room", "--replies", "x.jsonl"], "give llm.model"),
+        (["room", "--replies", "x.jsonl", "--llm.base-url", "http://h/v1"], "not both"),
+        (["room", "--replies", "{here}"], "replies:"),
         (["room", "--llm.serve", "x"], "yendor serve-llm"),
         (["room", "--candidates", "0"], "candidates"),
         (["room", "--", "--reward.program", "beef"], "leave it out"),

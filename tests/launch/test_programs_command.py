@@ -29,7 +29,7 @@ def reward(obs, prev_obs, action, info):
     }
 """
 LOOPING = "def reward(obs, prev_obs, action, info):\n    while obs['hp'] == 13:\n        pass\n    return obs['hp']\n"
-BUDGET = ("--composition.dense", "budget")
+BUDGET = ("--composition.dense", "budget", "--composition.dense-weight", "0.1")
 FAST = ("--batch-s", "0.3")
 PLAIN = "def reward(obs, prev_obs, action, info):\n    return 10 / obs['hp']\n"
 CONSTANT = "def reward(obs, prev_obs, action, info):\n    return 1\n"
@@ -398,7 +398,7 @@ def test_score_for_people_shows_screens_of_steps_that_pay(tmp_path, capsys):
     assert "step 2 pays" not in out
     assert "step 2 pays 0\n" in said(capsys, "score", program, *BUDGET, "--episodes", episode, "--screens")
     assert "@.|" not in said(capsys, "score", program, *BUDGET, "--episodes", episode, "--table-only")
-    clipped = said(capsys, "score", program, *BUDGET, "--episodes", episode, "--composition.dense-weight", "0.25")
+    clipped = said(capsys, "score", program, *BUDGET[:2], "--episodes", episode, "--composition.dense-weight", "0.25")
     assert "3 (0.25)" in clipped
 
 

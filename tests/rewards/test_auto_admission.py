@@ -7,7 +7,7 @@ from rewards.auto import admission
 from rewards.auto.admission import admit, admit_file, check_apart
 from rewards.auto.program import ProgramRejectedError
 from rewards.auto.rejections import REJECTIONS, describe_rejections
-from rewards.auto.syntax_check import answered
+from rewards.auto.syntax.answering import answered
 from tests.rewards.auto_corpus import CASES, HEAD
 
 NUMBER = HEAD + "    return 1.0\n"
@@ -218,7 +218,7 @@ def test_a_parser_that_dies_or_hangs_is_a_rejection(monkeypatch, script, reason)
 def test_the_process_has_no_environment_and_bounded_memory(monkeypatch):
     monkeypatch.setenv("API_KEY", "secret")
     probe = (
-        "import sys; sys.path.append(sys.argv[1]); import os, json, resource, syntax_check as s; s.limit();"
+        "import sys; sys.path.append(sys.argv[1]); import os, json, resource; from syntax import child; child.limit();"
         "print(json.dumps({'columns': [], 'components': {}, 'open_groups': ["
         "str('API_KEY' in os.environ), str(resource.getrlimit(resource.RLIMIT_AS)[0]),"
         "str(resource.getrlimit(resource.RLIMIT_CPU)[0])]}))"
@@ -229,12 +229,12 @@ def test_the_process_has_no_environment_and_bounded_memory(monkeypatch):
 
 def test_the_check_imports_nothing_but_the_standard_library(monkeypatch):
     probe = (
-        "import sys; sys.path.append(sys.argv[1]); import json, syntax_check;"
+        "import sys; sys.path.append(sys.argv[1]); import json, syntax.child;"
         "names = {name.partition('.')[0] for name in sys.modules} - sys.stdlib_module_names;"
         "print(json.dumps({'columns': [], 'components': {}, 'open_groups': sorted(names)}))"
     )
     monkeypatch.setattr(admission, "_RUN_CHECK", probe)
-    assert admit(NUMBER).open_groups == {"__main__", "syntax_check"}
+    assert admit(NUMBER).open_groups == {"__main__", "syntax"}
 
 
 def test_every_code_is_described():

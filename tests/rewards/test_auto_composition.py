@@ -9,6 +9,12 @@ from hypothesis.extra.numpy import arrays
 from rewards.auto.composition import Composer, Steps
 from rewards.auto.config import CompositionConfig
 
+
+def _as_in_the_paper(**changes):
+    """Its weights, within a budget."""
+    return CompositionConfig(**{"dense": "budget", "dense_weight": 0.1, **changes})
+
+
 KINDS = {"goal": "sparse", "walk": "dense", "look": "dense"}
 
 
@@ -26,7 +32,7 @@ def _run(values, steps=None, config=None, gamma=1.0, state=None, kinds=None):
     """Composes lists of T numbers of one game, or arrays [T, B]."""
     values = {name: np.atleast_2d(np.array(value, float).T).T for name, value in values.items()}
     shape = next(iter(values.values())).shape
-    composer = Composer(config or CompositionConfig(), tuple(KINDS), gamma=gamma)
+    composer = Composer(config or _as_in_the_paper(), tuple(KINDS), gamma=gamma)
     composed, after = composer.compose(
         values, kinds or KINDS, steps or _steps(*shape), state or composer.initial_state(shape[1])
     )
@@ -59,12 +65,12 @@ def test_components_have_signs_of_their_own_and_add_up():
 
 
 def test_clipped_values_keep_their_size_up_to_one():
-    config = CompositionConfig(dense="budget", values="clipped")
+    config = _as_in_the_paper(values="clipped")
     assert _total({"goal": [0.25, -3], "walk": [0.5, 7]}, config=config) == pytest.approx([0.3, -0.9])
 
 
 def test_the_budget_bounds_what_an_episode_comes_to_and_a_new_episode_has_a_new_one():
-    config = CompositionConfig(dense="budget", dense_budget=0.25)
+    config = _as_in_the_paper(dense_budget=0.25)
     paid = _total({"walk": [1, 1, 1, 1, -1, 1, 1, 1]}, _steps(8, terminated=[(5, 0)]), config)
     #                 paid so far: .1 .2 .25 .25 .15 .25 | .1 .2
     assert paid == pytest.approx([0.1, 0.1, 0.05, 0, -0.1, 0.1, 0.1, 0.1])
@@ -74,27 +80,27 @@ def test_the_budget_bounds_what_an_episode_comes_to_and_a_new_episode_has_a_new_
 
 def test_what_fades_into_the_budget_never_stands_still():
     """By hand: sums 0.1, 0.2, ... pay 0.9 * S / (0.9 + S)."""
-    paid = _total({"walk": [1, 1, 1, -1]}, config=CompositionConfig(dense="fading", dense_budget=0.9))
+    paid = _total({"walk": [1, 1, 1, -1]}, config=_as_in_the_paper(dense="fading", dense_budget=0.9))
     sums = [0.09, 0.9 * 0.2 / 1.1, 0.9 * 0.3 / 1.2, 0.9 * 0.2 / 1.1]
     assert np.cumsum(paid) == pytest.approx(sums)
-    long = np.array(_total({"walk": [1] * 500}, config=CompositionConfig(dense="fading", dense_budget=0.9)))
+    long = np.array(_total({"walk": [1] * 500}, config=_as_in_the_paper(dense="fading", dense_budget=0.9)))
     assert (long > 0).all() and 0.85 < long.sum() < 0.9
 
 
 def test_components_that_cancel_out_fade_alike_and_pay_nothing_in_all():
-    composed, _ = _run({"walk": [1, 1], "look": [0, -1]}, config=CompositionConfig(dense="fading", dense_budget=0.9))
+    composed, _ = _run({"walk": [1, 1], "look": [0, -1]}, config=_as_in_the_paper(dense="fading", dense_budget=0.9))
     assert composed.components["walk"][1, 0] == pytest.approx(0.1 * 0.9**2)
     assert composed.components["look"][1, 0] == pytest.approx(-0.1 * 0.9**2)
     assert composed.total[1, 0] == pytest.approx(0)
 
 
 def test_the_budget_leaves_sparse_components_alone():
-    config = CompositionConfig(dense="budget", dense_budget=0.1)
+    config = _as_in_the_paper(dense_budget=0.1)
     assert _total({"goal": [1, 1, 1], "walk": [1, 1, 1]}, config=config) == pytest.approx([1.1, 1, 1])
 
 
 def test_components_are_cut_in_proportion():
-    config = CompositionConfig(dense="budget", dense_budget=0.1, values="clipped")
+    config = _as_in_the_paper(dense_budget=0.1, values="clipped")
     composed, _ = _run({"walk": [1], "look": [0.5], "goal": [0]}, config=config)
     assert composed.components["walk"][0, 0] == pytest.approx(0.1 * 2 / 3)
     assert composed.components["look"][0, 0] == pytest.approx(0.1 / 3)
@@ -102,7 +108,7 @@ def test_components_are_cut_in_proportion():
 
 def test_invalid_steps_pay_nothing_and_are_as_if_they_had_not_been():
     for dense in ("budget", "fading", "potential"):
-        config = CompositionConfig(dense=dense, dense_budget=0.15)
+        config = _as_in_the_paper(dense=dense, dense_budget=0.15)
         values, invalid = [1, 1, 0, -1, 1, 1], [(1, 0), (3, 0)]
         paid = _total({"goal": values, "walk": values}, _steps(6, invalid=invalid), config)
         kept = [0, 2, 4, 5]
@@ -113,7 +119,7 @@ def test_invalid_steps_pay_nothing_and_are_as_if_they_had_not_been():
 
 
 def test_a_potential_pays_differences_and_is_zero_at_the_end():
-    config = CompositionConfig(dense="potential", values="clipped")
+    config = _as_in_the_paper(dense="potential", values="clipped")
     phi = {"walk": [0.2, 0.6, 0.6, 0.1, 0.8]}
     assert _total(phi, config=config) == pytest.approx([0.02, 0.04, 0, -0.05, 0.07])
     assert _total(phi, _steps(5, terminated=[(3, 0)]), config) == pytest.approx([0.02, 0.04, 0, -0.06, 0.08])
@@ -122,7 +128,7 @@ def test_a_potential_pays_differences_and_is_zero_at_the_end():
 
 
 def test_a_discounted_potential_telescopes_in_discounted_sums():
-    gamma, config = 0.9, CompositionConfig(dense="potential", values="clipped")
+    gamma, config = 0.9, _as_in_the_paper(dense="potential", values="clipped")
     paid = _total({"walk": [0.5, -0.5, 1]}, config=config, gamma=gamma)
     assert paid == pytest.approx([0.045, -0.045 - 0.05, 0.09 + 0.05])
     assert np.dot(paid, gamma ** np.arange(3)) == pytest.approx(gamma**3 * 0.1)
@@ -130,7 +136,7 @@ def test_a_discounted_potential_telescopes_in_discounted_sums():
 
 def test_another_program_gets_no_second_budget_and_no_old_potential():
     for dense, expected in (("budget", [0.0, -0.1]), ("potential", [0.1, -0.2])):
-        composer = Composer(CompositionConfig(dense=dense, dense_budget=0.1), ("walk",))
+        composer = Composer(_as_in_the_paper(dense=dense, dense_budget=0.1), ("walk",))
         one, two = {"walk": np.ones((1, 2))}, {"look": np.array([[1.0, 1], [-1, -1]])}
         _, state = composer.compose(one, {}, _steps(1, 2), composer.initial_state(2))
         after = composer.after_switch(state, np.array([True, False]))
@@ -140,7 +146,7 @@ def test_another_program_gets_no_second_budget_and_no_old_potential():
 
 
 def test_memory_is_not_written_to():
-    state = Composer(CompositionConfig(), tuple(KINDS)).initial_state(1)
+    state = Composer(_as_in_the_paper(), tuple(KINDS)).initial_state(1)
     _, after = _run({"walk": [1, 1]}, state=state)
     assert not state["dense"].any() and after["dense"].sum() == pytest.approx(0.2)
 
@@ -193,7 +199,7 @@ def test_going_round_gains_no_more_than_the_budget_however_often(cycle, config, 
 
 def test_back_and_forth_pays_nothing_and_leaves_the_signal_alive():
     values = np.tile([1.0, -1.0], 500)
-    config = CompositionConfig(dense="budget")
+    config = _as_in_the_paper()
     paid = np.array(_total({"walk": [*values, *[1] * 50, -1, 1]}, config=config))
     assert paid[:1000].sum() == pytest.approx(0) and paid.sum() == pytest.approx(0.9)
     assert paid[-2:].tolist() == pytest.approx([-0.1, 0.1])
@@ -202,7 +208,7 @@ def test_back_and_forth_pays_nothing_and_leaves_the_signal_alive():
 @settings(deadline=None, max_examples=60)
 @given(values=_EPISODES, gamma=st.floats(0.5, 1))
 def test_an_episode_that_terminates_has_no_potential_left(values, gamma):
-    config = CompositionConfig(dense="potential", values="clipped")
+    config = _as_in_the_paper(dense="potential", values="clipped")
     T = values.shape[1]
     steps = _steps(T, 2, terminated=[(T - 1, 0), (T - 1, 1)])
     paid = _run({"walk": values[0], "look": values[1]}, steps, config, gamma)[0].total
@@ -212,7 +218,7 @@ def test_an_episode_that_terminates_has_no_potential_left(values, gamma):
 @settings(deadline=None, max_examples=30)
 @given(values=_EPISODES, dense=st.sampled_from(["budget", "fading", "potential"]), data=st.data())
 def test_cut_into_rollouts_it_pays_the_same(values, dense, data):
-    config = CompositionConfig(dense=dense, dense_budget=0.3)
+    config = _as_in_the_paper(dense=dense, dense_budget=0.3)
     T = values.shape[1]
     masks = [data.draw(arrays(bool, (T, 2))) for _ in range(3)]
     cut = data.draw(st.integers(0, T))

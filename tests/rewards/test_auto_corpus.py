@@ -9,7 +9,7 @@ from envs.features import COLUMNS
 from rewards.auto.admission import admit
 from rewards.auto.program import ProgramRejectedError
 from rewards.auto.rejections import REJECTIONS
-from rewards.auto.syntax_check import answered
+from rewards.auto.syntax.answering import answered
 from tests.rewards.auto_corpus import CASES, cases
 
 REJECTED = cases("reject")

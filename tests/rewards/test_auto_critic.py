@@ -50,7 +50,7 @@ def coded(body, **components):
 def critic(judged, *scripts, opinion=None, **changes):
     made = Made(*scripts)
     containment = ContainmentConfig(**changes.pop("containment", {}))
-    composition = CompositionConfig(**changes)
+    composition = CompositionConfig(**{"dense": "budget", "dense_weight": 0.1, **changes})
     return Critic(containment, composition, opinion, make=made, check=lambda source: judged), made
 
 
@@ -302,7 +302,7 @@ def test_pay_by_hand():
     judged = coded(f"{{'goal': {GOAL}, 'alive': 1}}", goal="sparse", alive="dense")
     runner = Made()(judged)
     short, long, dead = episode("success", 2), episode("out of time", 12), episode("death", 1)
-    pay = pay_of(runner, judged, [short, long, dead], CompositionConfig(), 0.5)
+    pay = pay_of(runner, judged, [short, long, dead], CompositionConfig(dense="budget", dense_weight=0.1), 0.5)
     assert pay[0].reward.tolist() == pytest.approx([0.1, 1.1])
     assert pay[1].reward.tolist() == pytest.approx([0.1] * 9 + [0.0] * 3)
     assert pay[2].reward.tolist() == pytest.approx([-0.9])

@@ -82,7 +82,7 @@ def plainly(made: Program, columns: dict[str, np.ndarray], num: int) -> tuple[li
     for row, arguments in enumerate(rows_of(made, columns, num)):
         try:
             values.append(names["reward"](*arguments))
-        except (ArithmeticError, LookupError, ValueError, TypeError) as error:
+        except (ArithmeticError, AssertionError, LookupError, NameError, ValueError, TypeError) as error:
             values.append(None)
             failures[row] = f"{type(error).__name__}: {error}"
     return values, failures
@@ -354,6 +354,94 @@ def test_an_exception_of_one_row_is_that_row_s(engine: AnyEngine) -> None:
     assert answer.failures[1].startswith("ValueError: no xxx")
     assert len(answer.failures[1]) == 200
     assert [answer.components["reward"][row] for row in (0, 2)] == [0, 2]
+
+
+MATHS = dict.fromkeys(
+    ("asinh", "atan", "cbrt", "ceil", "cos", "cosh", "degrees", "erf", "erfc", "exp", "exp2", "expm1", "fabs", "floor",
+     "gamma", "lgamma", "log", "log10", "log1p", "log2", "radians", "sin", "sinh", "sqrt", "tan", "tanh", "trunc",
+     "ulp"), 0.3
+) | {"acosh": 1.2, "acos": -0.9, "asin": -0.9, "atanh": -0.9}  # fmt: skip
+"""Functions of one number, and what from on they are tried."""
+
+LAZY = {
+    "import": ("import math", "return math.sqrt(obs['hp'])"),
+    "annotations": (
+        "LIMIT: int | None = 3\ndef low(x: float | None, of: dict[str, int] | tuple[int, ...]) -> 'float': return x",
+        "y: list[int] = [1]\nreturn low(obs['hp'], {}) + len(y)",
+    ),
+    "named characters": ("def f(o): return '\\N{BULLET}' in o['message']", "return f(obs)"),
+    "huge integers": ("", "return (10 ** 9000 + obs['hp']) // (10 ** 4000 + 7) % 1000 + 10 ** 9000 % (10 ** 4000 + 3)"),
+    "long digits": ("", "return len(str(10 ** 4000)) + int('9' * 4000) % 7 + obs['hp']"),
+    "too long digits": ("", "return len(str(10 ** 5000)) + obs['hp']"),
+    "formats": (
+        "",
+        "return len(f\"{obs['hp'] / 7:12.3e}|{obs['hp']:08d}|{3:n}|{0.5:%}|{'a'!r:>9}\" + '%5.2f %r' % (1.5, 'a'))",
+    ),
+    "percent": ("", "return float('%.3g' % (obs['hp'] / 7)) + float(str(obs['hp'] / 7))"),
+    "texts": (
+        "",
+        "x = obs['message']\nreturn len(x.casefold().title()) + len(x.upper().split())",
+    ),
+    "sorting": ("", "return sorted([('b', 2), ('a', obs['hp'])], key=lambda p: (-p[1], p[0]), reverse=True)[0][1]"),
+    "errors": ("", "return 1 / 0 if obs['hp'] < 5 else {}['a'] if obs['hp'] < 9 else int('x')"),
+    "more errors": ("", "return math.sqrt(-1) if obs['hp'] < 9 else [1, 2][obs['hp']]"),
+    "assertions": ("", "assert obs['hp'] > 5, f\"{obs['hp']}\"\nreturn 1"),
+    "unpacking": ("", "a, b = range(obs['hp'])\nreturn a - b"),
+    "patterns": (
+        "",
+        "match [obs['hp'], {'a': 1}]:\n    case [int(x), {'a': y, **rest}]:\n        return x + y + len(rest)",
+    ),
+    "escapes": ("", "return len('\\d\\é') + (obs['hp'] is 5) + ~True"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::SyntaxWarning")  # of the odd text
+@pytest.mark.parametrize("name", LAZY)
+def test_nothing_that_python_loads_late_is_missing(engine: AnyEngine, name: str) -> None:
+    before, lines = LAZY[name]
+    function = "\n".join("    " + line for line in lines.splitlines())
+    source = f"{before}\ndef reward(obs, prev_obs, action, info):\n{function}\n"
+    made = program(source, "obs.hp", "obs.message")
+    columns = some_columns(made, 40)
+    engine.load(made)
+    answer = engine.evaluate(columns, 40)
+    values, failures = plainly(made, columns, 40)
+    kinds = {row: why.partition(":")[0] for row, why in answer.failures.items()}
+    assert kinds == {row: why.partition(":")[0] for row, why in failures.items()}
+    given = answer.components.get("reward", [None] * 40)
+    assert list(map(bits, given)) == list(map(bits, values))
+
+
+ONE = sorted(MATHS)
+ROUGH = {"atanh", "cbrt", "erf", "erfc", "gamma", "lgamma"}
+"""Monty's own: they differ from Python's in the last bits."""
+
+
+@pytest.mark.parametrize("names", [ONE[start : start + 16] for start in range(0, len(ONE), 16)])
+def test_mathematical_functions_are_python_s(engine: AnyEngine, names: list[str]) -> None:
+    parts = ", ".join(f"'{name}': math.{name}(obs['hp'] / 7 + {MATHS[name]})" for name in names)
+    made = body(f"return {{{parts}}}", "obs.hp")
+    columns = {"obs.hp": np.arange(7)}
+    engine.load(made)
+    answer = engine.evaluate(columns, 7)
+    assert not answer.failures
+    values, _ = plainly(made, columns, 7)
+    for name in names:
+        expected = [value[name] for value in values]
+        if engine.name.startswith("monty") and name in ROUGH:
+            np.testing.assert_allclose(answer.components[name], expected, rtol=1e-13)
+        else:
+            assert list(map(bits, answer.components[name])) == list(map(bits, expected))
+
+
+def test_other_processes_say_the_same_of_what_hangs_on_hashes(engine: AnyEngine) -> None:
+    made = body("return [*{'a', 'b', 'c', 'd', 'e', 'f', 'g'}].index('c')")
+    said = set()
+    for _ in range(4):
+        engine.close()
+        engine.load(made)
+        said.add(engine.evaluate({}, 1).components["reward"][0])
+    assert len(said) == 1
 
 
 def test_deep_calls_end(engine: AnyEngine) -> None:

@@ -146,11 +146,11 @@ def test_programs_are_read_back_as_they_were(seed):
 
 def test_every_program_is_admitted():
     admission = pytest.importorskip("rewards.auto.admission")
-    syntax_check = pytest.importorskip("rewards.auto.syntax_check")
+    answering = pytest.importorskip("rewards.auto.syntax.answering")
     programs = some_programs(7, 80)
     assert len({program.source for program in programs}) > 200
     for program in programs:
-        admitted = admission.admit(program.source, syntax_check.answered)
+        admitted = admission.admit(program.source, answering.answered)
         assert tuple(admitted.components) == ("goal", *program.names)
         assert not admitted.open_groups
         columns = {column for component in program.components for column in component.body.columns}
@@ -160,12 +160,12 @@ def test_every_program_is_admitted():
 
 def test_every_component_of_every_family_is_admitted():
     admission = pytest.importorskip("rewards.auto.admission")
-    syntax_check = pytest.importorskip("rewards.auto.syntax_check")
+    answering = pytest.importorskip("rewards.auto.syntax.answering")
     everything = [one for family in VOCABULARY.families.values() for one in family]
     assert {one.body.label for one in everything}
     for component in everything:
         program = GrammarProgram((component,))
-        admission.admit(program.source, syntax_check.answered)
+        admission.admit(program.source, answering.answered)
         assert parse_program(program.source) == program
 
 

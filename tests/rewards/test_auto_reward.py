@@ -71,7 +71,7 @@ class Bench:
 
     def __init__(self, *chain, scripts=None, failure_window=100, max_failure_share=0.3, **config):
         self.config = AutoConfig(
-            composition=CompositionConfig(dense_budget=0.25, **config),
+            composition=CompositionConfig(**{"dense": "budget", "dense_weight": 0.1, "dense_budget": 0.25, **config}),
             containment=ContainmentConfig(failure_window=failure_window, max_failure_share=max_failure_share),
         )
         self.engines = {p.sha: fake.FakeEngine((scripts or {}).get(p.sha)) for p in chain}
@@ -246,7 +246,10 @@ def test_what_engines_say_cannot_play_tricks_on_a_terminal():
 
 
 def test_values_too_large_for_a_part_are_shown_at_its_limit():
-    config = AutoConfig(containment=ContainmentConfig(max_value=1e300))
+    config = AutoConfig(
+        containment=ContainmentConfig(max_value=1e300),
+        composition=CompositionConfig(dense="budget", dense_weight=0.1),
+    )
     huge = fake.program("def reward(obs, prev_obs, action, info):\n    return 1e200\n")
     reward = ProgramReward([huge], config, lambda p: ContainedProgram(p, config.containment, fake.FakeEngine()))
     parts, _ = reward.score(_rollout(T=1, ends=()), reward.initial_state(3))

@@ -11,6 +11,7 @@ import json
 import math
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -28,7 +29,7 @@ from rewards.auto.engine import (
     ProgramTimeoutError,
     WorkerDiedError,
 )
-from rewards.auto.engines.jail import Jail, Target, find_jail
+from rewards.auto.engines.jail import ENVIRONMENT, Jail, Target, find_jail
 from rewards.auto.engines.looping import CALL, PRELUDE, Loop, answer_of, join, loops_of
 from rewards.auto.engines.pipe import Pipe, PipeClosedError, PipeFloodError, PipeTimeoutError
 from rewards.auto.engines.rewriting import Plan, plan_of
@@ -38,7 +39,12 @@ GRACE_S = 0.2
 """How long after the limit of time the process is killed."""
 
 _WORKER = str(Path(__file__).with_name("cpython_worker.py"))
-_IMPORTS = ("array", "builtins", "encodings.utf_8", "json", "math", "signal", "sys", "types", "typing")
+_IMPORTS = (
+    "array", "builtins", "encodings.utf_8", "json", "math", "signal", "sys", "types", "typing", "unicodedata",
+    *(["_pylong"] if sys.version_info >= (3, 12) else []),
+)  # fmt: skip
+"""What the worker needs, and what the interpreter imports in the middle of an operation: no file can be read then."""
+
 _INPUTS_MB = 32
 """Memory for what the loop holds beside the program's own values."""
 _LONGEST_ANSWER = 64 << 20
@@ -168,7 +174,7 @@ class CPythonEngine:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,
-                    env={},
+                    env=ENVIRONMENT,
                     cwd="/",
                 )
             except OSError as error:

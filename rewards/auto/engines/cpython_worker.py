@@ -18,7 +18,7 @@ import math
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from types import CodeType
+from types import CodeType, ModuleType
 from typing import Any, BinaryIO
 
 _ALLOWED = (
@@ -30,6 +30,10 @@ _ALLOWED = (
     "StopIteration", "TypeError", "UnboundLocalError", "ValueError", "ZeroDivisionError",
 )  # fmt: skip
 """Builtins that a program is given."""
+
+_IMPORTABLE = ("math", "typing", "_pylong")
+"""What a program may import, and what the interpreter itself imports where a program adds types up or divides huge
+integers; all of it is loaded when the program begins."""
 
 _PRINTS = ("print",)
 """Builtins that do nothing."""
@@ -74,7 +78,8 @@ def inputs_of(named: Sequence[tuple[str, str, int]], body: memoryview) -> dict[s
 
 def run(header: dict[str, Any], body: memoryview, compiled: Callable[[str], CodeType]) -> Any:
     """Run a program's module level, and the loop where there is one; what the loop gave."""
-    own: dict[str, Any] = {"__builtins__": _some(_ALLOWED) | dict.fromkeys(_PRINTS, _nothing), "math": math}
+    given = _some(_ALLOWED) | dict.fromkeys(_PRINTS, _nothing) | {"__import__": _loaded}
+    own: dict[str, Any] = {"__builtins__": given, "math": math}
     exec(compiled(header["source"]), own)
     if not header["loop"]:
         return None
@@ -85,6 +90,12 @@ def run(header: dict[str, Any], body: memoryview, compiled: Callable[[str], Code
 
 def _some(names: Sequence[str]) -> dict[str, Any]:
     return {name: getattr(builtins, name) for name in names}
+
+
+def _loaded(name: str, *_: object) -> ModuleType:
+    if name not in _IMPORTABLE or name not in sys.modules:
+        raise ImportError(f"{name} is not available")
+    return sys.modules[name]
 
 
 def _nothing(*_: object, **__: object) -> None:

@@ -25,6 +25,9 @@ NOBODY = 65534
 SYSTEM_LIBRARIES = ("/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib32", "/usr/lib64", "/etc/ld.so.cache")
 """What an executable must read to be linked."""
 
+ENVIRONMENT = {"PYTHONHASHSEED": "0"}
+"""All variables that a locked process gets: with them sets of texts have the same order in every process."""
+
 _SCRIPT = Path(__file__).with_name("jail_exec.py")
 _LINKERS = ("/lib*/ld-*.so*", "/lib/*/ld-*.so*")
 _PROBE_S = 20.0
@@ -75,7 +78,7 @@ class Jail:
     """Its path, where it is used."""
 
     def command(self, *, report: bool = False) -> list[str]:
-        """What to start; the target's arguments follow. It may only be started by this process."""
+        """What to start, with ``ENVIRONMENT``; the target's arguments follow. Only this process may start it."""
         config: dict[str, Any] = {
             "parent": 0 if self.bubblewrap else os.getpid(),
             "user": NOBODY,
@@ -90,7 +93,8 @@ class Jail:
             config["read"] = [*SYSTEM_LIBRARIES, *self.target.read]
             config["execute"] = [self.target.path, *_linkers()]
         outer = [self.bubblewrap, *_BUBBLEWRAP] if self.bubblewrap else []
-        inner = [sys.executable, "-I", "-S", "-B", str(_SCRIPT), json.dumps(config), self.target.path]
+        isolated = ("-s", "-P") if self.target.is_script else ("-I",)  # with -I the seed would be ignored
+        inner = [sys.executable, *isolated, "-S", "-B", str(_SCRIPT), json.dumps(config), self.target.path]
         return [*outer, *inner]
 
 
@@ -127,7 +131,7 @@ def _probe(way: Jail) -> tuple[Mapping[str, str] | None, str]:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=_PROBE_S,
-            env={},
+            env=ENVIRONMENT,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -1,0 +1,90 @@
+"""Answers a request about a reward program with its verdict.
+
+A request is ``{"source": str, "fields": {"obs": [name, ...], "prev_obs": ..., "info": ...}, "max_components": int}``,
+an answer ``{"columns": [...], "open_groups": [...], "components": {...}}``, or ``{"rejection": {"code": ..., "reason":
+..., "line": ..., "column": ..., "hint": ..., "unknown": [group, name] or null}}``.
+"""
+
+from __future__ import annotations
+
+import ast
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from .allow_list import CHECKS
+from .declarations import ModuleLevel
+from .fields import Fields
+from .refusal import Refusal
+from .scopes import Scopes
+from .tree import check_depth
+from .walk import Walk
+
+
+def without_math(tree: ast.Module) -> ast.Module:
+    """The module without ``import math`` at its top level: math is there anyway."""
+
+    def is_math(node: ast.stmt) -> bool:
+        names = [(alias.name, alias.asname) for alias in node.names] if isinstance(node, ast.Import) else []
+        return names == [("math", None)]
+
+    return ast.Module([node for node in tree.body if not is_math(node)], [])
+
+
+def parsed(source: str) -> ast.Module:
+    """The syntax tree, all of which is on the lists.
+
+    Raises:
+        Refusal: it is not Python, too deep for the parser, or not on the lists.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(source)
+            check_depth(tree)
+            Walk(tree, CHECKS).all(without_math(tree).body)
+            compile(tree, "reward", "exec", dont_inherit=True)  # finds 'break' outside loops; runs nothing
+    except SyntaxError as error:
+        place = ast.Constant(0, lineno=error.lineno or 1, col_offset=max((error.offset or 1) - 1, 0))
+        raise Refusal("E05", str(error.msg)[:200], place) from error
+    except (RecursionError, MemoryError) as error:
+        raise Refusal("E04", "the code is nested too deeply for the parser") from error
+    except ValueError as error:
+        raise Refusal("E05", str(error)[:200]) from error
+    return without_math(tree)
+
+
+def verdict(request: Mapping[str, Any]) -> dict[str, Any]:
+    """What a program uses.
+
+    Raises:
+        Refusal: it is none.
+    """
+    tree = parsed(request["source"])
+    scopes = Scopes(tree)
+    module = ModuleLevel(tree, request["max_components"])
+    scopes.check_names()
+    scopes.check_collections(module.collections)
+    fields = Fields(scopes, module.functions["reward"])
+    return {
+        "columns": sorted(set(fields.columns(request["fields"]))),
+        "open_groups": sorted(fields.open_groups()),
+        "components": module.components,
+    }
+
+
+def answered(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The verdict, or the rejection."""
+    try:
+        return verdict(request)
+    except Refusal as refusal:
+        column = getattr(refusal.node, "col_offset", None)
+        rejection = {
+            "code": refusal.code,
+            "reason": refusal.reason,
+            "line": getattr(refusal.node, "lineno", None),
+            "column": None if column is None else column + 1,
+            "hint": refusal.hint,
+            "unknown": refusal.unknown,
+        }
+        return {"rejection": rejection}
