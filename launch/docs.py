@@ -10,20 +10,29 @@ from pathlib import Path
 from envs.conformance import EXCEPTIONS, UNBUILDABLE
 from envs.features import describe_schema
 from launch.metrics import glossary_markdown
+from rewards.auto.rejections import describe_rejections
 
-BEGIN, END = "<!-- glossary: written by launch.docs -->", "<!-- end of glossary -->"
+GLOSSARY, CODES = "glossary", "codes"
+"""Names of written parts within a page of a person's: between ``<!-- NAME: written by launch.docs -->`` and an end."""
 
 
 def pages(root: Path) -> dict[Path, str]:
-    """``{file: its text}`` of every written page; the README's own text is kept around its glossary."""
-    readme = (root / "README.md").read_text()
-    before, _, rest = readme.partition(BEGIN)
-    _, _, after = rest.partition(END)
+    """``{file: its text}`` of every page that is written, as a whole or in a part."""
+    programs = root / "docs" / "reward-programs.md"
     return {
-        root / "README.md": f"{before}{BEGIN}\n\n{glossary_markdown()}\n{END}{after}",
+        root / "README.md": _with_part(root / "README.md", GLOSSARY, glossary_markdown()),
+        programs: _with_part(programs, CODES, describe_rejections()),
         root / "docs" / "schema.md": f"# What rewards may see\n\n{describe_schema().strip()}\n",
         root / "docs" / "games.md": _games(),
     }
+
+
+def _with_part(page: Path, name: str, text: str) -> str:
+    """A page with one part written anew."""
+    begin, end = f"<!-- {name}: written by launch.docs -->", f"<!-- end of {name} -->"
+    before, _, rest = page.read_text().partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n\n{text}\n{end}{after}"
 
 
 def _games() -> str:

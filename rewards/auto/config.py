@@ -56,7 +56,7 @@ class ContainmentConfig(Config):
 class AutoConfig(PartConfig):
     """A reward program's part of the reward."""
 
-    weight: Annotated[float, Field(ge=0.0)] = 1.0
+    weight: Annotated[float, Field(ge=0.0)] = 0.3
     """Factor of the part, where a program is chosen (reward.program)."""
     stream: Literal["extrinsic", "intrinsic"] = "intrinsic"
     """The stream, and so the value head, that it feeds."""
