@@ -38,7 +38,16 @@ class ControlJob:
     flags: tuple[str, ...] = ()
 
 
-AnyJob = Job | ControlJob
+@dataclass(frozen=True, kw_only=True)
+class DesignJob:
+    """One search for a reward program, ``yendor design``; it uses as many cores as it has trials side by side."""
+
+    name: str
+    preset: str
+    flags: tuple[str, ...] = ()
+
+
+AnyJob = Job | ControlJob | DesignJob
 
 
 def _seeds(
@@ -160,6 +169,13 @@ _RANKED = {
     "weighted_sum": ("--reward.heron.kind", "weighted_sum", "--reward.heron.beta", "0.3"),
 }
 
+_SEARCH = ("--rounds", "3", "--candidates", "4", "--trial-steps", "200000", "--report.steps", "500000")
+_DESIGNERS = {
+    "grammar": ("--designer", "grammar"),
+    # The same budget; training without a program is in the search above.
+    "random": ("--designer", "random", "--report.no-sparse"),
+}
+
 STUDIES: dict[str, tuple[AnyJob, ...]] = {
     # Does plain PPO learn what it should?
     "soundness": (
@@ -209,6 +225,12 @@ STUDIES: dict[str, tuple[AnyJob, ...]] = {
     "heron_control": _control(_CONTROL_RUNS),
     # The same, with a factor in another unit (times 1000), and with one that contradicts a more important one.
     "heron_robust": _control(_ROBUST_RUNS),
+    # Does a search find a reward program, and does looking at play help it? Each takes two cores: --parallel 1.
+    "design": tuple(
+        DesignJob(name=f"{preset}_{designer}", preset=preset, flags=(*_SEARCH, *flags))
+        for designer, flags in _DESIGNERS.items()
+        for preset in ("locked_door", "corridor")
+    ),
     # Does it hurt where PPO alone is enough?
     "dense": tuple(_seeds("keyroom_oni", 500_000)),
     # The same, longer: goes on from the runs of "dense" and "soundness".

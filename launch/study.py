@@ -4,7 +4,7 @@
     <runs>/<job>/             its run folder, as ``yendor train`` leaves it
 
 A job whose JSON exists is done. A job whose run folder exists goes on from its newest checkpoint. Jobs of ``yendor
-control``, which take minutes, have no run folder and begin anew.
+control``, which take minutes, have no run folder and begin anew; searches go on from their journals.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from launch.durable import write_atomic
 from launch.metrics import read_metrics
 from launch.rewards.stored import REPORT_FILE
 from launch.run_folder import installed_versions
-from launch.studies import AnyJob, ControlJob, Job
+from launch.studies import AnyJob, ControlJob, DesignJob, Job
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _CURVE = (
@@ -170,7 +170,23 @@ def run_control_job(job: ControlJob, out: Path, runs: Path, parallel: int = 1) -
     _checked(main(["control", job.env, *job.flags, "--seed", str(job.seed), "--json", str(out / f"{job.name}.json")]))
 
 
-RUNNERS: Mapping[type[Any], Callable[[Any, Path, Path, int], None]] = {Job: run_job, ControlJob: run_control_job}
+def run_design_job(job: DesignJob, out: Path, runs: Path, parallel: int = 1) -> None:
+    """Search, or go on with a search that was cut; it writes the job's JSON itself; see ``run_job``."""
+    from launch.cli import main
+
+    folder, written = runs / job.name, ["--json", str(out / f"{job.name}.json")]
+    if folder.exists():
+        _checked(main(["design", "--resume", str(folder), *written]))
+        return
+    places = ["--runs", str(runs), "--name", job.name, "--reward.archive", str(runs / "programs")]
+    _checked(main(["design", job.preset, *job.flags, *places, *written]))
+
+
+RUNNERS: Mapping[type[Any], Callable[[Any, Path, Path, int], None]] = {
+    Job: run_job,
+    ControlJob: run_control_job,
+    DesignJob: run_design_job,
+}
 """``{class of jobs: what runs one}``."""
 
 

@@ -224,6 +224,30 @@ def trees_table(runs: Runs) -> str:
     return "\n".join(lines)
 
 
+def designs_table(folder: Path) -> str:
+    """What searches for reward programs came to: the chosen program on fresh seeds, beside no program."""
+    lines = [
+        "| search | trials | its own steps | success on seeds A | reward | steps of each | success (each seed) "
+        "| 95 % interval | true return |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for path in sorted((folder / "design").glob("*.json")):
+        found = json.loads(path.read_text())
+        chosen = found["selection"]
+        selected = "-" if chosen is None else f"{chosen['success']:.3f} (n = {chosen['n']})"
+        head = f"| {path.stem} | {found['trials']} | {found['search_steps']:,} | {selected} |"
+        for label, kind in (("chosen program", "report"), ("no program", "sparse")):
+            one = found[kind]
+            if one is not None:
+                each = ", ".join(f"{share:.3f}" for share in one["each"])
+                interval = f"{one['low']:.3f} to {one['high']:.3f}" if len(one["each"]) > 1 else "one seed"
+                lines.append(
+                    f"{head} {label} | {max(one['steps']):,} | **{one['success']:.3f}** ({each}) | {interval} "
+                    f"| {one['env_return']:.3f} |"
+                )
+    return "\n".join(lines)
+
+
 def captions_table(runs: Runs, names: Sequence[str], num: int = 5) -> str:
     """The best paid captions of each variant, summed over its seeds."""
     lines = ["| runs | caption | label | times | paid |", "|---|---|---|---|---|"]

@@ -68,6 +68,7 @@ def _figures(flags: FiguresFlags) -> int:
         FIGURES,
         captions_table,
         coverage_table,
+        designs_table,
         differences,
         draw,
         load,
@@ -83,6 +84,7 @@ def _figures(flags: FiguresFlags) -> int:
     print(f"\n{table(runs)}\n\n{differences(runs)}")
     print(f"\n{coverage_table(flags.results)}")
     print(f"\n{trees_table(runs)}")
+    print(f"\n{designs_table(flags.results)}")
     for study in CONTROL_STUDIES:
         print(f"\n{control_table(flags.results / study)}")
     print(f"\n{captions_table(runs, [name for name in runs if name.endswith(_PAID_CAPTIONS)])}")

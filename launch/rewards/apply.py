@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from launch.rewards.programs import ArchiveFlags, admitted, rejection_json, reje
 from launch.rewards.salvage import salvaged
 from launch.rewards.stored import take_switch
 from rewards.auto.config import ContainmentConfig
-from rewards.auto.contained import Values
+from rewards.auto.contained import ContainedProgram, Values
 from rewards.auto.program import Program, ProgramRejectedError
-from rewards.auto.transitions import TransitionRows, read_transitions
+from rewards.auto.transitions import Transitions, read_as, read_transitions
 
 _RETRIES = 20
 """Batch limits that may be spent on batches that fail, and on parts of them."""
@@ -45,7 +45,7 @@ def run(argv: Sequence[str]) -> int:
     lines = _read(flags.transitions, program)
     containment = Containment.of(flags)
     containment.tell()
-    answers = list(_answers(lines, _evaluated(program, lines, containment)))
+    answers = _answers(lines, containment)
     if as_json:
         sys.stdout.write("".join(json.dumps(answer, allow_nan=False) + "\n" for answer in answers))
     else:
@@ -63,7 +63,7 @@ def _refused(name: str, error: ProgramRejectedError, *, as_json: bool) -> int:
     return 2
 
 
-def _read(path: Path, program: Program) -> TransitionRows:
+def _read(path: Path, program: Program) -> Transitions:
     try:
         return read_transitions(path, program)
     except OSError as error:
@@ -72,22 +72,31 @@ def _read(path: Path, program: Program) -> TransitionRows:
         raise UserError(str(error)) from None
 
 
-def _evaluated(program: Program, lines: TransitionRows, containment: Containment) -> Values:
-    contained = containment.contained(program)
-    try:
-        retry_s = _RETRIES * containment.config.batch_s
-        return salvaged(contained, lines.columns, len(lines.rows), retry_s=retry_s)
-    finally:
-        contained.close()
-
-
-def _answers(lines: TransitionRows, values: Values) -> Iterator[dict[str, Any]]:
+def _answers(lines: Transitions, containment: Containment) -> list[dict[str, Any]]:
     """One object for each line, in order."""
-    place = {row: at for at, row in enumerate(lines.rows.tolist())}
-    for line in range(lines.num):
-        why = lines.lacking[line] if line in lines.lacking else values.why.get(place[line], "")
-        parts = {} if why else {name: float(value[place[line]]) for name, value in values.components.items()}
-        yield {"value": sum(parts.values(), 0.0), "parts": parts, "valid": not why, "why": why}
+    config = containment.config
+    answers: list[dict[str, Any]] = [{}] * lines.num
+    retry_s = _RETRIES * config.batch_s / max(1, len(lines.parts))
+    with containment.engine() as engine:
+        for part in lines.parts:
+            contained = ContainedProgram(part.program, config, engine)
+            values = salvaged(contained, part.columns, len(part.rows), retry_s=retry_s)
+            for at, line in enumerate(part.rows.tolist()):
+                answers[line] = _answer(values, at, part.lacks)
+    return answers
+
+
+def _answer(values: Values, at: int, lacks: Sequence[str]) -> dict[str, Any]:
+    """Of one row; for a line that lacks an action there is none, as no program is run without one."""
+    why = next((f"the transition has no {name}" for name in lacks if name == "action"), values.why.get(at, ""))
+    why = next((f"the transition has no {read_as(name)}" for name in lacks if why == _of_missing(name)), why)
+    parts = {} if why else {name: float(value[at]) for name, value in values.components.items()}
+    return {"value": sum(parts.values(), 0.0), "parts": parts, "valid": not why, "why": why}
+
+
+def _of_missing(column: str) -> str:
+    """What a program fails with that reads this column where it is not."""
+    return f"KeyError: {column.rpartition('.')[2]!r}"
 
 
 def _print(answers: Sequence[dict[str, Any]]) -> None:

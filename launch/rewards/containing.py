@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,6 +14,7 @@ import numpy as np
 from launch.errors import UserError
 from rewards.auto.config import ContainmentConfig
 from rewards.auto.contained import ContainedProgram, Values
+from rewards.auto.engine import Engine
 from rewards.auto.program import Program
 
 
@@ -44,6 +46,17 @@ class Containment:
     def contained(self, program: Program) -> ContainedProgram:
         """A program in a process of its own, which starts when it is needed; to be closed."""
         return ContainedProgram(program, self.config)
+
+    @contextmanager
+    def engine(self) -> Iterator[Engine]:
+        """A process that takes one program after the other, and ends with the block."""
+        from rewards.auto.engines import build_engine
+
+        engine = build_engine(self.config)
+        try:
+            yield engine
+        finally:
+            engine.close()
 
     def tell(self) -> None:
         """Say on standard error what programs run in."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -63,49 +63,62 @@ def builtin_transitions() -> tuple[EpisodeRecord, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class TransitionRows:
-    """The lines of a file, as far as a program reads them."""
+    """Lines of a file that hold the same fields, of those that a program may read."""
+
+    program: Program
+    """The program, which is given these fields and no others: it fails where it reads what the lines lack."""
+    columns: Mapping[str, np.ndarray]
+    """``{column: [M]}`` of what the lines hold."""
+    rows: np.ndarray
+    """int64 [M]: which lines these are, from 0 on."""
+    lacks: Sequence[str]
+    """Columns that the program may read and the lines do not hold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transitions:
+    """The lines of a file, as far as a program may read them."""
 
     num: int
     """Lines."""
-    columns: Mapping[str, np.ndarray]
-    """``{column: [M]}`` of the M lines that hold all that the program needs."""
-    rows: np.ndarray
-    """int64 [M]: which lines these are, from 0 on."""
-    lacking: Mapping[int, str]
-    """Of each other line what it lacks: ``the transition has no obs['hp']``."""
+    parts: Sequence[TransitionRows]
+    """Together all the lines, in the order of the first of each."""
 
 
-def read_transitions(path: Path, program: Program) -> TransitionRows:
+def read_transitions(path: Path, program: Program) -> Transitions:
     """Transitions from a file: a line is an object with ``obs``, ``prev_obs``, ``action`` and ``info``.
 
-    Fields that the program does not read are not looked at. A whole number may be written as a float (``3.0``).
+    Fields that the program does not read are not looked at. A whole number may be written as a float (``3.0``). A line
+    need not hold all that the program may read: ``obs.get('gold', 0)`` is then 0.
 
     Raises:
         OSError: the file cannot be read.
         ValueError: a line is not JSON by the letter (also: a key twice, NaN), not an object, or a field that the
             program reads is not what the schema says; one sentence names the line and the field.
     """
-    needed = program.needed_columns
-    values: dict[str, list[Any]] = {name: [] for name in needed}
-    rows: list[int] = []
-    lacking: dict[int, str] = {}
     lines = path.read_bytes().split(b"\n")
     lines = lines if lines[-1] else lines[:-1]  # the last one's end
+    rows_of: dict[tuple[str, ...], list[int]] = {}
+    values: dict[str, dict[int, Any]] = {name: {} for name in program.needed_columns}
     for row, line in enumerate(lines):
         place = f"{path}, line {row + 1}"
         flat = _flat(_parsed(line, place), place)
-        missing = next((name for name in needed if name not in flat), None)
-        for name in needed:
-            if name in flat:
-                flat[name] = _CHECKS[COLUMNS[name].dtype](flat[name], f"{place}: {name}")
-        if missing is not None:
-            lacking[row] = f"the transition has no {read_as(missing)}"
-            continue
-        rows.append(row)
-        for name in needed:
-            values[name].append(flat[name])
-    columns = {name: np.array(values[name], _DTYPES[COLUMNS[name].dtype]) for name in needed}
-    return TransitionRows(num=len(lines), columns=columns, rows=np.array(rows, np.int64), lacking=lacking)
+        held = tuple(name for name in values if name in flat)
+        for name in held:
+            values[name][row] = _CHECKS[COLUMNS[name].dtype](flat[name], f"{place}: {name}")
+        rows_of.setdefault(held, []).append(row)
+    return Transitions(num=len(lines), parts=[_part(program, *same, values) for same in rows_of.items()])
+
+
+def _part(
+    program: Program, held: tuple[str, ...], rows: Sequence[int], values: Mapping[str, Mapping[int, Any]]
+) -> TransitionRows:
+    return TransitionRows(
+        program=replace(program, columns=held, open_groups=frozenset()),
+        columns={name: np.array([values[name][row] for row in rows], _DTYPES[COLUMNS[name].dtype]) for name in held},
+        rows=np.array(rows, np.int64),
+        lacks=[name for name in values if name not in held],
+    )
 
 
 def read_as(column: str) -> str:

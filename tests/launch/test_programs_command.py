@@ -447,6 +447,29 @@ def test_run_answers_each_line(tmp_path, capsys, engine):
     assert found[2]["why"] == "the transition has no obs['hp']"
 
 
+FIELDS_BY_NAME = """KEYS = ("hp", "gold")
+
+
+def reward(obs, prev_obs, action, info):
+    gained = sum(obs[key] - prev_obs[key] for key in KEYS if key in obs)
+    return gained + (0.5 if info.get("steps_since_new_tile", 0) > 3 else 0.0)
+"""
+
+
+def test_run_needs_only_the_fields_that_are_read(tmp_path, capsys):
+    full = {"obs": {"hp": 5, "gold": 7}, "prev_obs": {"hp": 3, "gold": 1}, "action": "north"}
+    info = {"steps_since_new_tile": 9}
+    few = {"obs": {"hp": 5}, "prev_obs": {"hp": 3}, "info": info}
+    lacking = {"obs": {"hp": 5, "gold": 7}, "prev_obs": {"hp": 3}, "info": info}
+    lines = transitions(tmp_path, full, few, lacking, full | {"info": info})
+    found = lines_of(capsys, "run", file_of(tmp_path, FIELDS_BY_NAME), "--transitions", lines)
+    assert [row["value"] for row in found] == [8.0, 2.5, 0.0, 8.5]
+    assert [row["why"] for row in found] == ["", "", "the transition has no prev_obs['gold']", ""]
+    by_action = file_of(tmp_path, "def reward(obs, prev_obs, action, info):\n    return 1 if action else 0\n")
+    found = lines_of(capsys, "run", by_action, "--transitions", transitions(tmp_path, full, few))
+    assert [row["why"] for row in found] == ["", "the transition has no action"]
+
+
 def test_run_adds_components_up(archive, tmp_path, capsys):
     info = {"succeeded": True, "died": False, "new_tiles_seen": 4}
     lines = transitions(tmp_path, {"info": info}, {"info": info | {"succeeded": False}})

@@ -7,7 +7,17 @@ import pytest
 
 from launch.studies import STUDIES, Job
 from launch.study import Study
-from launch.study_figures import FIGURES, area_under_curve, differences, draw, load, success_on_grid, table, trees_table
+from launch.study_figures import (
+    FIGURES,
+    area_under_curve,
+    designs_table,
+    differences,
+    draw,
+    load,
+    success_on_grid,
+    table,
+    trees_table,
+)
 
 TINY = (
     "--rollout.games-per-worker",
@@ -98,3 +108,22 @@ def test_the_table_of_trees_pools_the_seeds():
     shown = trees_table(runs)
     assert "| x_heron | success | 4 | 20 | **0.750** (0.750, -) |" in shown
     assert "| y_heron | success | 0 | 10 | never decided |" in shown and "plain" not in shown
+
+
+def test_the_table_of_searches_shows_what_they_cost_and_came_to(tmp_path):
+    (tmp_path / "design").mkdir()
+    runs = {"success": 0.5, "each": [0.4, 0.6], "low": -0.8, "high": 1.8, "env_return": 0.45, "steps": [1000, 1000]}
+    found = {
+        "trials": 7,
+        "search_steps": 7000,
+        "selection": {"success": 0.75, "n": 20},
+        "report": runs,
+        "sparse": runs | {"success": 0.0, "each": [0.0]},
+    }
+    (tmp_path / "design" / "corridor_grammar.json").write_text(json.dumps(found))
+    rows = designs_table(tmp_path).splitlines()[2:]
+    assert rows == [
+        "| corridor_grammar | 7 | 7,000 | 0.750 (n = 20) | chosen program | 1,000 | **0.500** (0.400, 0.600) "
+        "| -0.800 to 1.800 | 0.450 |",
+        "| corridor_grammar | 7 | 7,000 | 0.750 (n = 20) | no program | 1,000 | **0.000** (0.000) | one seed | 0.450 |",
+    ]

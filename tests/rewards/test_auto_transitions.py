@@ -68,35 +68,39 @@ def test_no_episodes_and_unknown_columns():
 
 
 def test_lines_become_columns(tmp_path):
-    found = read(tmp_path, WHOLE, changed("obs", hp=4.0), changed("prev_obs", message="naïve ☃"))
-    assert found.num == 3 and found.rows.tolist() == [0, 1, 2] and found.lacking == {}
+    (found,) = read(tmp_path, WHOLE, changed("obs", hp=4.0), changed("prev_obs", message="naïve ☃")).parts
+    assert found.rows.tolist() == [0, 1, 2] and found.lacks == []
+    assert found.program.sha == PROGRAM.sha and found.program.needed_columns == PROGRAM.needed_columns
     assert found.columns["obs.hp"].tolist() == [3, 4, 3] and found.columns["obs.hp"].dtype == np.int64
     assert found.columns["prev_obs.message"].tolist() == ["Hello", "Hello", "naïve ☃"]
     assert found.columns["info.succeeded"].dtype == np.bool_
     assert found.columns["action"].tolist() == ["north"] * 3
 
 
-def test_a_line_that_lacks_something_is_said_to(tmp_path):
+def test_lines_that_hold_the_same_stand_together(tmp_path):
     lines = (
         changed("obs", hp=4),
         {**WHOLE, "obs": {}},
         {name: value for name, value in WHOLE.items() if name != "action"},
         {},
         {**WHOLE, "other": 1, "info": {"succeeded": True, "unheard_of": [1], "died": "unread"}},
+        {**WHOLE, "obs": {"gold": 5}},
     )
     found = read(tmp_path, *lines)
-    assert found.rows.tolist() == [0, 4] and found.columns["info.succeeded"].tolist() == [False, True]
-    assert found.lacking == {
-        1: "the transition has no obs['hp']",
-        2: "the transition has no action",
-        3: "the transition has no obs['hp']",
-    }
+    assert found.num == 6
+    assert [part.rows.tolist() for part in found.parts] == [[0, 4], [1, 5], [2], [3]]
+    assert [part.lacks for part in found.parts] == [[], ["obs.hp"], ["action"], list(PROGRAM.needed_columns)]
+    assert found.parts[0].columns["info.succeeded"].tolist() == [False, True]
+    for part in found.parts:
+        assert part.program.needed_columns == tuple(part.columns) == part.program.columns
+        assert part.program.sha == PROGRAM.sha
 
 
-def test_a_program_that_takes_a_group_whole_needs_all_of_it(tmp_path):
+def test_a_program_that_takes_a_group_whole_gets_what_there_is_of_it(tmp_path):
     open_program = Program(source="", columns=(), open_groups=frozenset({"info"}))
-    assert len(read(tmp_path, WHOLE, program=open_program).lacking) == 1
-    nothing = read(tmp_path, WHOLE, {}, program=Program(source="", columns=()))
+    (part,) = read(tmp_path, WHOLE, program=open_program).parts
+    assert part.program.needed_columns == ("info.succeeded",) and "info.died" in part.lacks
+    (nothing,) = read(tmp_path, WHOLE, {}, program=Program(source="", columns=())).parts
     assert nothing.columns == {} and nothing.rows.tolist() == [0, 1]
 
 
@@ -153,7 +157,7 @@ def test_what_is_not_text_and_ends_without_a_newline(tmp_path):
 def test_values_come_through_unchanged(tmp_path_factory, number, text, truth):
     text = text.replace("\0", "")
     line = changed("obs", hp=number) | {"prev_obs": {"message": text}, "info": {"succeeded": truth}}
-    found = read(tmp_path_factory.getbasetemp(), line)
+    (found,) = read(tmp_path_factory.getbasetemp(), line).parts
     assert [found.columns[name][0] for name in PROGRAM.columns] == [number, text, "north", truth]
 
 
@@ -167,8 +171,8 @@ def test_recorded_play_written_as_lines_reads_the_same(tmp_path):
             (line[group] if group else line)[field] = column[row].item()
         lines.append(line)
     everything = Program(source="", columns=tuple(COLUMNS))
-    found = read(tmp_path, *lines, program=everything)
-    assert found.lacking == {} and found.num == math.ceil(num / 20)
+    (found,) = read(tmp_path, *lines, program=everything).parts
+    assert found.lacks == [] and len(found.rows) == math.ceil(num / 20)
     assert all((found.columns[name] == column[::20]).all() for name, column in columns.items())
 
 
