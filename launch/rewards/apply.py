@@ -65,18 +65,21 @@ def _refused(name: str, error: ProgramRejectedError, *, as_json: bool) -> int:
 
 def _read(path: Path, program: Program) -> Transitions:
     try:
-        return read_transitions(path, program)
+        lines = read_transitions(path, program)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {(error.strerror or 'it failed').lower()}") from None
     except ValueError as error:
         raise UserError(str(error)) from None
+    if not lines.num:
+        raise UserError(f"{path} holds no transitions")
+    return lines
 
 
 def _answers(lines: Transitions, containment: Containment) -> list[dict[str, Any]]:
     """One object for each line, in order."""
     config = containment.config
     answers: list[dict[str, Any]] = [{}] * lines.num
-    retry_s = _RETRIES * config.batch_s / max(1, len(lines.parts))
+    retry_s = _RETRIES * config.batch_s / len(lines.parts)
     with containment.engine() as engine:
         for part in lines.parts:
             contained = ContainedProgram(part.program, config, engine)

@@ -15,9 +15,17 @@ from typing import TYPE_CHECKING, Any
 from launch.arguments import parse
 from launch.errors import UserError
 from launch.rewards.containing import Containment, WarmWorkers
-from launch.rewards.programs import ArchiveFlags, admitted, read_record, rejection_json, rejection_text, shown
+from launch.rewards.programs import (
+    ArchiveFlags,
+    admitted,
+    find,
+    is_path,
+    read_record,
+    rejection_json,
+    rejection_text,
+    shown,
+)
 from launch.rewards.stored import take_switch
-from rewards.auto.archive import is_file_name
 from rewards.auto.config import CompositionConfig, ContainmentConfig
 from rewards.auto.program import SHORT_SHA, Program, ProgramRejectedError, Rejection
 from rewards.auto.verdict import Finding, Verdict
@@ -83,7 +91,7 @@ def run(argv: Sequence[str]) -> int:
     as_json, rest = take_switch(argv, "--json")
     names = list(takewhile(lambda word: not word.startswith("-"), rest))
     flags = parse(CheckFlags(), rest[len(names) :], "yendor rewards check FILE ...")
-    _check_readable(names)
+    _check_readable(names, flags.archive)
     played = [read_record(path) for path in flags.episodes]
     containment = Containment.of(flags)
     containment.tell()
@@ -95,11 +103,13 @@ def run(argv: Sequence[str]) -> int:
     return 0 if all_accepted else 2
 
 
-def _check_readable(names: Sequence[str]) -> None:
+def _check_readable(names: Sequence[str], folder: Path) -> None:
     for name in names:
+        if not is_path(name):
+            find(name, folder)
+            continue
         try:
-            if is_file_name(name):
-                Path(name).open("rb").close()
+            Path(name).open("rb").close()
         except OSError as error:
             raise UserError(f"{name} cannot be read: {(error.strerror or 'it failed').lower()}") from None
 

@@ -65,6 +65,11 @@ def find(name: str, folder: Path) -> Named:
         raise UserError(str(error)) from None
 
 
+def is_path(name: str) -> bool:
+    """Whether it names a file rather than a SHA, be the file there or not."""
+    return "/" in name or is_file_name(name)
+
+
 def admitted(name: str, folder: Path) -> Program:
     """A program that may be run.
 
@@ -74,7 +79,7 @@ def admitted(name: str, folder: Path) -> Program:
     """
     from rewards.auto.admission import admit, admit_file
 
-    if not is_file_name(name):
+    if not is_path(name):
         return admit(find(name, folder).source)
     try:
         return admit_file(Path(name))

@@ -305,7 +305,10 @@ def resolve(text: str, archive: Archive) -> str:
 
 def is_file_name(text: str) -> bool:
     """Whether a program is named by a file."""
-    return text.endswith(".py") or Path(text).is_file()
+    try:
+        return text.endswith(".py") or Path(text).exists()
+    except OSError:  # no file can have a name like this
+        return False
 
 
 def source_of(path: Path) -> str:

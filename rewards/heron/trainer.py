@@ -300,12 +300,18 @@ class HeronTrainer:
         """Rewards [K, M] less what will be taken off them when they are paid.
 
         Where whole episodes are compared, nothing is: their lengths differ, and what a step more is worth is learned.
+
+        It is the published mean in value, and this batch's in gradient: a constant is always taken off again, so
+        nothing must be gained by adding one. Where play ends early, longer segments would want one more with every
+        version, without end.
         """
         if self._config.segment_steps is None:
             return rewards
+        mean = rewards.mean(1, keepdim=True)
         if self._scorer is None:
-            return rewards - rewards.mean(1, keepdim=True)
-        return rewards - torch.from_numpy(self._scorer.output_mean[:, None].astype(np.float32))
+            return rewards - mean
+        published = torch.from_numpy(self._scorer.output_mean[:, None].astype(np.float32))
+        return rewards - published - (mean - mean.detach())
 
     def _published(self) -> Scorer:
         """The next version, with outputs standardised over the newest steps: what is played now."""

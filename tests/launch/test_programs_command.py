@@ -492,7 +492,7 @@ def test_run_lets_one_bad_line_fail_alone(tmp_path, capsys):
 
 def test_run_with_nothing_to_run_on(tmp_path, capsys):
     program = file_of(tmp_path, PLAIN)
-    assert lines_of(capsys, "run", program, "--transitions", transitions(tmp_path)) == []
+    assert "holds no transitions" in refused(capsys, "run", program, "--transitions", transitions(tmp_path))
     assert lines_of(capsys, "run", program, "--transitions", transitions(tmp_path, {}))[0]["valid"] is False
 
 
@@ -500,6 +500,12 @@ def test_run_refuses_bad_input(tmp_path, capsys):
     program = file_of(tmp_path, PLAIN)
     assert "needs --transitions FILE" in refused(capsys, "run", program)
     assert "cannot be read: no such file" in refused(capsys, "run", program, "--transitions", tmp_path / "no")
+    assert "cannot be read: is a directory" in refused(capsys, "run", program, "--transitions", tmp_path)
+    for command in ("run", "check"):
+        more = ("--transitions", transitions(tmp_path, {})) if command == "run" else ()
+        assert "cannot be read: is a directory" in refused(capsys, command, tmp_path, *more)
+        assert "cannot be read: no such file" in refused(capsys, command, tmp_path / "no", *more)
+        assert "is no SHA" in refused(capsys, command, "x" * 5000, *more)
     lines = transitions(tmp_path, {"obs": {"hp": 5}}, {"obs": {"hp": "5"}})
     assert "line 2: obs.hp is" in refused(capsys, "run", program, "--transitions", lines, "--json")
     found = lines_of(capsys, "run", file_of(tmp_path, REFUSED), "--transitions", lines, code=2)

@@ -488,3 +488,41 @@ def test_without_held_out_segments_there_is_no_accuracy():
     trainer.add(segments)
     assert trainer.update().version == 1
     assert "accuracy" not in trainer.metrics() and trainer.report().levels[0].accuracy is None
+
+
+def ending_early(number, rng, shares, first_episode):
+    """Play in which episodes end: success after 2 to 5 steps, death after 1 to 3, and 16 steps of neither.
+
+    Args:
+        shares: of the three.
+    """
+    kinds = rng.choice(3, number, p=shares)
+    lengths = np.choose(kinds, [rng.integers(2, 6, number), rng.integers(1, 4, number), np.full(number, 16)])
+    inputs = rng.normal(size=(int(lengths.sum()), 4)).astype(np.float32)
+    last = np.cumsum(lengths) - 1
+    inputs[:, :2] = 0
+    inputs[last[kinds == 0], 0] = inputs[last[kinds == 1], 1] = 1
+    return Segments(
+        inputs=inputs,
+        lengths=lengths,
+        factors=np.stack([kinds == 0, -1.0 * (kinds == 1)], axis=1),
+        episode_id=first_episode + np.arange(number),
+        first_step=np.zeros(number, np.int64),
+        ended=kinds < 2,
+        task=np.zeros(number, np.int64),
+        caption_id=np.zeros(len(inputs), np.int64),
+    )
+
+
+def test_segments_of_many_lengths_do_not_chase_the_constant_that_is_taken_off_again():
+    """A solved task leaves short successes and a few of the rest: longer is not to be worth ever more."""
+    table = table_of(("success", "alive"), (1, 1), (0.0, 0.0))
+    model = SMALL.model_copy(update={"learning_rate": 1e-2, "publish_updates": 4})
+    trainer, rng = trainer_of(model, table), np.random.default_rng(0)
+    for update in range(60):
+        shares = [0.3, 0.2, 0.5] if update < 10 else [0.96, 0.02, 0.02]
+        trainer.add(ending_early(128, rng, shares, update * 128))
+        trainer.update()
+    figures = trainer.metrics()
+    assert figures["accuracy/success"] > 0.95 and figures["accuracy/alive"] > 0.9
+    assert figures["loss"] < 3

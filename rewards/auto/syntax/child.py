@@ -8,7 +8,6 @@ import sys
 from .answering import answered
 
 MEMORY_BYTES = 512 << 20
-
 CPU_S = 5
 
 

@@ -11,9 +11,7 @@ from .tree import is_text
 from .walk import Checks, Walk
 
 SPEC = re.compile(r"(?:[ -~]?[<>=^])?[-+ ]?#?0?(\d{0,4})[,_]?(?:\.(\d{1,4}))?[bcdeEfFgGnosxX%]?", re.ASCII)
-
 PERCENT = re.compile(r"%(?:%|[-+ #0]*(\d{0,4})(?:\.(\d{1,4}))?[sdifgGeExXr])", re.ASCII)
-
 WIDE_PERCENT = re.compile(r"%(?:\([^)]*\))?[-+ #0]*(?:\*|\d{3}|\d*\.\*|\d*\.\d{3})", re.ASCII)
 
 

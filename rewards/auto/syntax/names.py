@@ -8,19 +8,12 @@ MAX_DEPTH = 100
 """Levels of the syntax tree; an ``elif`` is one too."""
 
 MAX_INTEGER = 10**18
-
 MAX_TEXT = 2000
-
 MAX_NAME = 60
-
 MAX_WIDTH = 100
-
 MAX_COMPONENT_NAME = 40
-
 PARAMETERS = ("obs", "prev_obs", "action", "info")
-
 GROUPS = ("obs", "prev_obs", "info")
-
 KINDS = ("sparse", "dense")
 
 
@@ -30,7 +23,6 @@ def words(text: str) -> frozenset[str]:
 
 
 TYPES = words("bool dict float frozenset int list set str tuple")
-
 FUNCTIONS = TYPES | words(
     "abs all any divmod enumerate filter isinstance len map max min pow range reversed round sorted sum zip"
 )
@@ -57,7 +49,6 @@ MATH = words(
 )
 
 KEYWORDS = words("abs_tol base default key maxsplit ndigits number rel_tol reverse sep start steps strict")
-
 READING = words("get items keys values copy index count union intersection difference issubset issuperset isdisjoint")
 """Methods that leave a constant as it is."""
 
@@ -69,7 +60,6 @@ READERS = words("all any dict enumerate filter frozenset len list map max min re
 
 # What nobody may bind anew: also what is not available, so that a name never means it by accident.
 RESERVED = frozenset(dir(builtins)) | FUNCTIONS | EXCEPTIONS | {"math", "COMPONENTS"}
-
 HELP = {
     "print": "programs write nothing; return components instead",
     "open": "programs read no files",
