@@ -20,6 +20,8 @@ class Actions:
     """Where the modules are."""
     modules: Mapping[str, tuple[str, str]]
     """``{action: (its module, what must come first; empty = nothing)}``."""
+    switches: tuple[str, ...] = ()
+    """Flags without a value of all actions: they may stand before what must come first."""
 
     def run(self, argv: Sequence[str]) -> int:
         """Dispatch to an action; the exit code is its.
@@ -34,6 +36,7 @@ class Actions:
         if action not in self.modules:
             raise unknown_name(f"{self.command} action", action, self.modules)
         module, needed = self.modules[action]
+        rest.sort(key=lambda word: word in self.switches)  # the others stay in their order
         if rest and rest[0] in ("-h", "--help"):
             sys.stdout.write(self.usage)
             return 0

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from launch.config import TrainConfig
 from launch.errors import UserError
 from launch.run_folder import read_events
 from rewards.auto.admission import admit
 from rewards.auto.archive import Archive, ArchiveEntry, is_file_name, source_of
-from rewards.auto.audit import AuditLog, BrokenLogError
+from rewards.auto.audit import AuditLog, BrokenLogError, read
 from rewards.auto.config import ContainmentConfig
 from rewards.auto.program import Program, ProgramRejectedError, sha_of
 from rewards.auto.reward import ProgramReward, Quarantined
@@ -50,8 +51,7 @@ def settled(config: TrainConfig) -> tuple[TrainConfig, tuple[ArchiveEntry, ...]]
     archive = Archive(reward.auto.archive)
     chosen = _entry(archive, reward.program, "reward.program")
     if reward.auto.fallback is None:
-        known = chosen.sha in archive.shas()  # a file's need not be
-        others = archive.accepted_ancestors(chosen.sha) if known else []
+        others = _ancestors(archive, chosen)
     else:
         others = [_entry(archive, text, "reward.auto.fallback") for text in reward.auto.fallback]
     entries = tuple({entry.sha: entry for entry in (chosen, *others)}.values())
@@ -60,6 +60,25 @@ def settled(config: TrainConfig) -> tuple[TrainConfig, tuple[ArchiveEntry, ...]]
     env = config.env.model_copy(update={"features": tuple(dict.fromkeys((*config.env.features, *columns)))})
     reward = reward.model_copy(update={"program": chosen.sha, "auto": auto})
     return config.model_copy(update={"env": env, "reward": reward}), entries
+
+
+def _ancestors(archive: Archive, chosen: ArchiveEntry) -> list[ArchiveEntry]:
+    """Accepted ancestors that can be used; nobody asked for these, so one that cannot is no reason to refuse a run."""
+    if chosen.sha not in archive.shas():  # a file's need not be there
+        return []
+    try:
+        found = archive.accepted_ancestors(chosen.sha)
+    except ValueError:
+        return []
+    return [entry for entry in found if entry.task == chosen.task and _is_admitted(entry)]
+
+
+def _is_admitted(entry: ArchiveEntry) -> bool:
+    try:
+        admit(entry.source)
+    except ProgramRejectedError:
+        return False
+    return True
 
 
 def _entry(archive: Archive, text: str, field: str) -> ArchiveEntry:
@@ -104,7 +123,7 @@ def isolation(containment: ContainmentConfig, field: str) -> str:
 
     try:
         return isolation_line(containment)
-    except IsolationError as error:
+    except (IsolationError, ImportError) as error:
         raise UserError(f"{field}: {error}") from None
 
 
@@ -127,18 +146,6 @@ def chain(config: TrainConfig, run: Path) -> tuple[Program, ...]:
     assert reward.program is not None and reward.auto.fallback is not None, "programs are settled before a run starts"
     archive = Archive(run / PROGRAMS_FOLDER)
     return tuple(_admitted(_entry(archive, sha, "reward.program")) for sha in (reward.program, *reward.auto.fallback))
-
-
-def open_audit(run: Path) -> AuditLog:
-    """The audit log of a run's programs.
-
-    Raises:
-        UserError: it was touched.
-    """
-    try:
-        return AuditLog(run / PROGRAMS_FOLDER / AUDIT_FILE)
-    except BrokenLogError as error:
-        raise UserError(f"the audit log of the run's reward programs does not hold: {error}") from None
 
 
 def logged_quarantines(run: Path) -> list[Quarantine]:
@@ -182,13 +189,58 @@ def programs_of(config: TrainConfig, run: Path) -> RunPrograms:
     return RunPrograms(chain=programs, logged=tuple(logged_quarantines(run)) if programs else ())
 
 
+class RunAudit:
+    """The audit log of a run's programs; trouble with it in the middle of a run is told, and the run goes on.
+
+    Args:
+        run: the run's folder.
+        run_id: names the run in the log.
+        told: takes what went wrong, in one sentence.
+    """
+
+    def __init__(self, run: Path, run_id: str, told: Callable[[str], None]) -> None:
+        self._path, self._run_id, self._told = run / PROGRAMS_FOLDER / AUDIT_FILE, run_id, told
+
+    def begin(self, programs: RunPrograms, isolation: str) -> None:
+        """Say what is used from now on, after what the events know of and a crash kept from the log.
+
+        Raises:
+            UserError: the log was touched.
+        """
+        try:
+            log = AuditLog(self._path)
+        except BrokenLogError as error:
+            raise UserError(f"the audit log of the run's reward programs does not hold: {error}") from None
+        if log.torn is not None:
+            self._told(f"the last line of the audit log was cut off by a crash: {log.torn.why}; it is sealed now")
+        lines = read(self._path) if self._path.exists() else []
+        written = {line["program"] for line in lines if line["kind"] == "quarantined"}
+        for one in programs.logged:
+            if one.what.sha not in written:
+                self.quarantined(one, None)
+        bad = {one.what.sha for one in programs.logged}
+        usable = [program.sha for program in programs.chain if program.sha not in bad]
+        self._append("activated", program=usable[0] if usable else None, fallbacks=usable[1:], isolation=isolation)
+
+    def quarantined(self, one: Quarantine, step: int | None) -> None:
+        """A program was taken out of use at this step; None = before the last stop."""
+        what = asdict(one.what)
+        self._append("quarantined", program=what.pop("sha"), step=step, scorer=one.scorer, **what)
+
+    def _append(self, kind: str, **fields: Any) -> None:
+        try:
+            AuditLog(self._path).append(kind, run=self._run_id, **fields)
+        except (BrokenLogError, OSError) as error:
+            self._told(f"the audit log of reward programs misses a line ({kind}): {error}")
+
+
 class Quarantines:
     """The driver's side: logs what those who score took out of use, and tells the others.
 
     Args:
         logged: what the run's events say already; it is repeated, and not logged again.
         log: takes an event.
-        audit: takes the same for the audit log.
+        audit: the run's.
         note: tells people.
     """
 
@@ -196,7 +248,7 @@ class Quarantines:
         self,
         logged: Sequence[Quarantine],
         log: Callable[..., None],
-        audit: Callable[..., None],
+        audit: RunAudit,
         note: Callable[[str], None],
     ) -> None:
         self._log, self._audit, self._note = log, audit, note
@@ -210,8 +262,7 @@ class Quarantines:
             if one not in self.logged:
                 self.logged.append(one)
                 self._log(QUARANTINED, step=step, scorer=one.scorer, **asdict(one.what))
-                told = {name: value for name, value in asdict(one.what).items() if name != "sha"}
-                self._audit("quarantined", program=one.what.sha, step=step, scorer=one.scorer, **told)
+                self._audit.quarantined(one, step)
                 after = f"goes on with {one.what.fallback[:12]}" if one.what.fallback else "has no reward program left"
                 self._note(f"reward program {one.what.sha[:12]} is quarantined: {one.what.why}; the run {after}")
 

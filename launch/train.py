@@ -47,7 +47,7 @@ from launch.language_model import language_model
 from launch.metrics import MetricsWriter
 from launch.peers import SymmetricPlacement
 from launch.placement import Placement, SplitPlacement
-from launch.programs import RunPrograms, check_isolation, open_audit, programs_of
+from launch.programs import RunAudit, RunPrograms, check_isolation, programs_of
 from launch.progress import Progress
 from launch.ray_session import ray_session
 from launch.run_folder import RunFolder
@@ -153,12 +153,8 @@ def _tell_isolation(config: TrainConfig, folder: RunFolder, programs: RunProgram
     line = check_isolation(config)
     if line is None:
         return
-    chain = [program.sha for program in programs.chain]
-    folder.event("programs", programs=chain, isolation=line)
-    audit = open_audit(folder.path)
-    if audit.torn is not None:
-        progress.note(f"the last line of the audit log was cut off by a crash: {audit.torn.why}; it will be sealed")
-    audit.append("activated", run=folder.run_id, program=chain[0], fallbacks=chain[1:], isolation=line)
+    folder.event("programs", programs=[program.sha for program in programs.chain], isolation=line)
+    RunAudit(folder.path, folder.run_id, progress.note).begin(programs, line)
     progress.note(line)
 
 

@@ -12,7 +12,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -29,7 +28,7 @@ from launch.ledger import CaptionLedger, RecentSums
 from launch.metrics import MetricsWriter, WindowedEpisodes
 from launch.placement import Placement
 from launch.profile import Profile
-from launch.programs import Quarantine, Quarantines, open_audit
+from launch.programs import Quarantine, Quarantines, RunAudit
 from launch.progress import Progress
 from launch.rewards.stored import REPORT_FILE
 from launch.run_folder import RunFolder, installed_versions
@@ -93,7 +92,8 @@ class TrainingRun:
         self.annotation = None if feed is None else self._annotation(feed)
         self.heron = build_heron_trainer(config)
         self.judging = None if play_feed is None else self._judging(play_feed)
-        self.quarantines = Quarantines(quarantines, folder.event, self._audit, progress.note)
+        audit = RunAudit(folder.path, folder.run_id, progress.note)
+        self.quarantines = Quarantines(quarantines, folder.event, audit, progress.note)
         self._dead_factors: set[str] = set()
         """Factors of which the log says that they are constant."""
         self.episodes = WindowedEpisodes()
@@ -104,9 +104,6 @@ class TrainingRun:
         self._started_s = self._line_s = self._saved_s = time.monotonic()
         self._line_steps = self._line_updates = self._line_labels = self._saved_updates = 0
         self._last: dict[str, float] = {}
-
-    def _audit(self, kind: str, **fields: Any) -> None:
-        open_audit(self.folder.path).append(kind, run=self.folder.run_id, **fields)
 
     def _annotation(self, feed: LabelFeed) -> Annotation:
         return Annotation(

@@ -29,6 +29,9 @@ def run(argv: Sequence[str]) -> int:
     path = Path(argv[0])
     flags = parse(ReportFlags(), argv[1:], f"yendor report {path}")
     out = flags.out or path / "report.html"
-    build_report(path, out)
+    try:
+        build_report(path, out)
+    except ValueError as error:  # one of the run's files is damaged, or was edited
+        raise UserError(str(error)) from None
     print(f"report written to {out}")
     return 0

@@ -44,6 +44,7 @@ _ACTIONS = Actions(
     command="rewards",
     usage=_USAGE,
     package="launch.rewards",
+    switches=("--json",),
     modules={
         "factors": ("listing", ""),
         "show": ("source", f"a run folder, or {_PROGRAM}"),

@@ -132,6 +132,8 @@ def _page(run_dir: Path) -> dict[str, Any]:
 def _reward_curves(lines: Rows) -> list[_Curve]:
     names = dict.fromkeys(name for line in lines for name in line)
     parts = [n.removeprefix("rewards/").removesuffix("/mean") for n in names if _is_part_mean(n)]
+    # What no component goes into is no curve.
+    parts = [p for p in parts if not p.startswith("program/other") or any(r.get(f"rewards/{p}/mean") for r in lines)]
     curves = []
     for part in parts:
         curves.append(_Curve(title=f"{part} per step", unit="mean reward", metrics={part: f"rewards/{part}/mean"}))

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from launch.programs import PROGRAMS_FOLDER, QUARANTINED
 from launch.report.tables import Rows
 from rewards.auto.archive import Archive, ArchiveEntry
 from rewards.auto.program import SHORT_SHA
-
-_FOLDER = "programs"
 
 
 def section(run: Path, config: Mapping[str, Any], events: Rows) -> dict[str, Any] | None:
@@ -25,11 +24,11 @@ def section(run: Path, config: Mapping[str, Any], events: Rows) -> dict[str, Any
         ValueError: a program's file is damaged, or was edited; the text names it.
     """
     chosen = config.get("reward.program")
-    if chosen is None:
+    if chosen is None or not config.get("reward.auto.weight"):
         return None
-    archive = Archive(run / _FOLDER)
+    archive = Archive(run / PROGRAMS_FOLDER)
     fallbacks = config.get("reward.auto.fallback") or ()
-    quarantined = [event for event in events if event["kind"] == "program_quarantined"]
+    quarantined = [event for event in events if event["kind"] == QUARANTINED]
     began = [event for event in events if event["kind"] == "programs"]
     return {
         "programs": [_program(archive.get(sha), place) for place, sha in enumerate((chosen, *fallbacks))],
@@ -40,7 +39,7 @@ def section(run: Path, config: Mapping[str, Any], events: Rows) -> dict[str, Any
 
 def _program(entry: ArchiveEntry, place: int) -> dict[str, Any]:
     judged = "" if entry.verdict is None else "accepted" if entry.verdict.accepted else "rejected"
-    selection = entry.fitness.get("selection")
+    selection = entry.fitness.get("selection")  # where a search tried it
     return {
         "sha": entry.sha[:SHORT_SHA],
         "role": "chosen" if place == 0 else f"fallback {place}",

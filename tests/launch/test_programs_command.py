@@ -11,9 +11,10 @@ from envs.data import EndStatus, EpisodeSeeds
 from envs.recording import EpisodeRecord
 from launch.cli import main
 from launch.rewards.programs import rejection_text, shown
-from launch.rewards.salvage import BATCH, salvaged
+from launch.rewards.salvage import salvaged
 from launch.rewards.source import curves_of, sparkline
 from rewards.auto.archive import Archive, ArchiveEntry
+from rewards.auto.batches import BATCH
 from rewards.auto.contained import NonDeterministicError, Values
 from rewards.auto.engine import ProgramTimeoutError
 from rewards.auto.program import Rejection, sha_of
@@ -246,7 +247,7 @@ def test_one_bad_row_does_not_fail_the_others():
     expected = np.arange(2500) * 2.0
     expected[1700] = 0.0
     assert (values.components["reward"] == expected).all()
-    assert runner.now == 11.0  # a batch of each size from 1024 to 1
+    assert runner.now == 12.0  # a batch of each size from 2048 to 1
     assert len(Clocked(np.zeros(2500)).salvage().why) == 0
 
 
@@ -521,3 +522,11 @@ def test_help_and_checks_import_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_json_may_stand_before_the_files(tmp_path, capsys):
+    (tmp_path / "bad.py").write_text("import os\n")
+    assert main(["rewards", "check", "--json", str(tmp_path / "bad.py")]) == 2
+    assert json.loads(capsys.readouterr().out)["code"] == "E15"
+    assert main(["rewards", "check", "--json"]) == 2
+    assert "needs" in capsys.readouterr().err
