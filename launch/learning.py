@@ -227,6 +227,7 @@ class Learning:
             "memories": {str(worker): memory for worker, memory in self._memories.items()},
             "uncut": {str(worker): steps for worker, steps in self._uncut.items()},
             "sums": self._sums.state_dict(),
+            "program": None if self.program is None else self.program.own_state(),
         }
 
     def load_own_state(self, state: Mapping[str, Any]) -> None:
@@ -234,6 +235,8 @@ class Learning:
         self._memories = {int(worker): memory for worker, memory in state["memories"].items()}
         self._uncut = {int(worker): steps for worker, steps in state["uncut"].items()}
         self._sums.load_state_dict(state["sums"])
+        if self.program is not None:
+            self.program.load_own_state(state["program"])
 
 
 def _part(name: str, outputs: Sequence[RewardOutput]) -> tuple[float, int, int]:

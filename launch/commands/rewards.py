@@ -26,11 +26,13 @@ Reward programs, which are never imported but run in containment:
        yendor rewards list [--archive DIR] [--json]
        yendor rewards show PROGRAM [--archive DIR] [--prompt] [--json]
        yendor rewards diff PROGRAM PROGRAM [--archive DIR]
+       yendor rewards audit RUN [--json]
 
 check says whether files are reward programs that may be trained with, after tests on shipped play, and why not; codes
 explains a refusal; score shows what a program pays for recorded episodes, step by step; run prints what it answers for
 transitions of one's own, JSON lines with obs, prev_obs, action and info; list prints the programs of an archive, each
-under the one that it was made from; show prints one with all that is known of it; diff what changed between two.
+under the one that it was made from; show prints one with all that is known of it; diff what changed between two; audit
+prints what a run did with its programs, and exits with 1 where the log of it was touched.
 
 RUN is a run folder; EPISODE is a record that 'yendor eval ... --record' has written (.npz); PROGRAM is a source file
 (.py), or the SHA of a program in the archive (--archive, runs/programs by default), of which four digits may do.
@@ -55,6 +57,7 @@ _ACTIONS = Actions(
         "run": ("apply", _PROGRAM),
         "list": ("lineage", ""),
         "diff": ("diff", "two programs"),
+        "audit": ("audit", "a run folder"),
     },
 )
 

@@ -12,13 +12,15 @@ from launch.arguments import parse
 from launch.errors import UserError
 from launch.rewards import words
 from launch.rewards.containing import Containment
-from launch.rewards.programs import ArchiveFlags, admitted, rejection_json, rejection_text, shown
+from launch.rewards.finding import ArchiveFlags, admitted
+from launch.rewards.refusals import rejection_json, rejection_text
 from launch.rewards.salvage import salvaged
 from launch.rewards.stored import take_switch
+from launch.rewards.terminal import shown
 from rewards.auto.config import ContainmentConfig
 from rewards.auto.contained import ContainedProgram, Values
-from rewards.auto.program import Program, ProgramRejectedError
-from rewards.auto.transitions import Transitions, read_as, read_transitions
+from rewards.auto.program import Program, ProgramRejectedError, read_as
+from rewards.auto.transitions import Transitions, read_transitions
 
 _RETRIES = 20
 """Batch limits that may be spent on batches that fail, and on parts of them."""

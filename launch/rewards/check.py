@@ -15,17 +15,10 @@ from typing import TYPE_CHECKING, Any
 from launch.arguments import parse
 from launch.errors import UserError
 from launch.rewards.containing import Containment, WarmWorkers
-from launch.rewards.programs import (
-    ArchiveFlags,
-    admitted,
-    find,
-    is_path,
-    read_record,
-    rejection_json,
-    rejection_text,
-    shown,
-)
+from launch.rewards.finding import ArchiveFlags, admitted, find, is_path, read_record
+from launch.rewards.refusals import rejection_json, rejection_text
 from launch.rewards.stored import take_switch
+from launch.rewards.terminal import shown
 from rewards.auto.config import CompositionConfig, ContainmentConfig
 from rewards.auto.program import SHORT_SHA, Program, ProgramRejectedError, Rejection
 from rewards.auto.verdict import Finding, Verdict

@@ -15,6 +15,7 @@ from envs.data import Config
 from launch.arguments import parse
 from launch.errors import UserError
 from launch.rewards import words
+from launch.rewards.finding import read_record
 from launch.rewards.stored import heron_config, read_report, take_switch
 from rewards.heron.config import DEFAULT_RANKING, TreeConfig
 from rewards.heron.factors import FactorTable, parse_ranking
@@ -67,7 +68,7 @@ def run(argv: Sequence[str]) -> int:
     as_json, rest = take_switch(argv[2:], "--json")
     flags = parse(CompareFlags(), rest, f"yendor rewards compare {paths[0]} {paths[1]}")
     judge = of_flags(flags)
-    records = [_record(path) for path in paths]
+    records = [read_record(path) for path in paths]
     if records[0].task != records[1].task:
         raise UserError(
             f"only episodes of one task compare: {paths[0]} is of {records[0].task}, {paths[1]} of {records[1].task}"
@@ -126,17 +127,6 @@ def _of_run(path: Path) -> Judge:
     if config.segment_steps is not None:
         note = f"The run's margins are of segments of {config.segment_steps} steps; these are whole episodes."
     return Judge(table, PreferenceTree(levels, config.comparison.mode), note)
-
-
-def _record(path: Path) -> EpisodeRecord:
-    from envs.recording import EpisodeRecord
-
-    try:
-        return EpisodeRecord.load(path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {(error.strerror or 'it failed').lower()}") from None
-    except ValueError as error:
-        raise UserError(str(error)) from None
 
 
 def _values(judge: Judge, record: EpisodeRecord, path: Path) -> np.ndarray:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
@@ -64,42 +62,39 @@ class Containment:
 
 
 class WarmWorkers:
-    """Two processes that take programs in turn, for starting one takes longer than trying a program.
+    """A process for each hash seed that is asked for, kept: starting one takes longer than trying a program.
 
-    A process forgets a program when it loads the next (``Engine.load``). Of a program that is tried several times each
-    trial is in the other process, so that what depends on the process shows.
+    A process forgets a program when it loads the next (``Engine.load``).
     """
 
     def __init__(self, containment: Containment) -> None:
+        self._config = containment.config
+        self._engines: dict[int, Engine] = {}
+
+    def hired(self, program: Program, hash_seed: int) -> _Hired:
+        """The program in the process with this hash seed, for one at a time."""
         from rewards.auto.engines import build_engine
 
-        self._config = containment.config
-        self._idle = deque(build_engine(self._config) for _ in range(2))
-
-    def hired(self, program: Program) -> _Hired:
-        """The program in the process that has been idle for longest; to be closed."""
-        engine = self._idle.popleft()
-        return _Hired(
-            ContainedProgram(program, self._config, engine, distinct=False), partial(self._idle.append, engine)
-        )
+        if hash_seed not in self._engines:
+            self._engines[hash_seed] = build_engine(self._config, hash_seed=hash_seed)
+        return _Hired(ContainedProgram(program, self._config, self._engines[hash_seed], distinct=False))
 
     def __enter__(self) -> WarmWorkers:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for engine in self._idle:
+        for engine in self._engines.values():
             engine.close()
 
 
 @dataclass(frozen=True)
 class _Hired:
-    """A contained program that gives its process back."""
+    """A contained program whose process goes on when it is closed."""
 
     program: ContainedProgram
-    give_back: Callable[[], None]
 
     def evaluate(self, columns: Mapping[str, np.ndarray], num: int) -> Values:
         return self.program.evaluate(columns, num)
 
     def close(self) -> None:
-        self.give_back()
+        pass

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from launch.arguments import parse
 from launch.errors import UserError
-from launch.rewards.programs import ArchiveFlags, Named, find, judged, shown, success
+from launch.rewards.finding import ArchiveFlags, Named, find
+from launch.rewards.terminal import judged, shown, success
 
 _STYLES = {"---": "bold", "+++": "bold", "@@": "cyan", "-": "red", "+": "green"}
 """By how a line begins; the first that fits."""

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from launch.arguments import parse
 from launch.errors import UserError
-from launch.rewards.programs import ArchiveFlags, judged, shown, success
+from launch.rewards.finding import ArchiveFlags
 from launch.rewards.stored import take_switch
+from launch.rewards.terminal import judged, shown, success
 from rewards.auto.archive import Archive, ArchiveEntry, Branch, forest
 from rewards.auto.program import SHORT_SHA
 

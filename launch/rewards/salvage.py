@@ -6,30 +6,15 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
+from rewards.auto.batches import Runner, batches, part_of
 from rewards.auto.contained import NonDeterministicError, Values
 from rewards.auto.engine import EngineError
 
-BATCH = 1024
-"""Rows of a first try."""
-
 _ALIKE = 3
 """Failures of batches of one size after which no others of that size are tried."""
-
-
-class Runner(Protocol):
-    """What runs a program: ``ContainedProgram``."""
-
-    def evaluate(self, columns: Mapping[str, np.ndarray], num: int) -> Values:
-        """Run it on N rows.
-
-        Raises:
-            EngineError: no answer for the whole.
-        """
-        ...
 
 
 @dataclass
@@ -74,8 +59,8 @@ def salvaged(
         retry_s: seconds for batches that fail, and for the parts of them; what is left then has no answer.
         clock: seconds, never going back.
     """
-    found, failures, cap = _Found(num), Counter[int](), BATCH
-    left = deque((range(start, min(start + BATCH, num)), False) for start in range(0, num, BATCH))
+    found, failures, cap = _Found(num), Counter[int](), num
+    left = deque((rows, False) for rows in batches(num))
     why, spent = "", 0.0
     while left:
         rows, is_retry = left.popleft()
@@ -86,7 +71,7 @@ def salvaged(
         else:
             began = clock()
             try:
-                found.take(rows, runner.evaluate(_part(columns, rows), len(rows)))
+                found.take(rows, runner.evaluate(part_of(columns, rows), len(rows)))
             except NonDeterministicError as error:
                 found.refuse(range(num), _reason(error))
                 break
@@ -105,10 +90,6 @@ def _halves(rows: range) -> list[range]:
     """Two halves; none of a single row."""
     middle = rows.start + len(rows) // 2
     return [range(rows.start, middle), range(middle, rows.stop)] if len(rows) > 1 else []
-
-
-def _part(columns: Mapping[str, np.ndarray], rows: range) -> dict[str, np.ndarray]:
-    return {name: column[rows.start : rows.stop] for name, column in columns.items()}
 
 
 def _reason(error: EngineError) -> str:

@@ -16,8 +16,10 @@ from launch.arguments import parse
 from launch.errors import RunError, UserError
 from launch.rewards import words
 from launch.rewards.containing import Containment
-from launch.rewards.programs import ArchiveFlags, admitted, read_record, rejection_json, rejection_text, shown
+from launch.rewards.finding import ArchiveFlags, admitted, read_record
+from launch.rewards.refusals import rejection_json, rejection_text
 from launch.rewards.stored import take_switch
+from launch.rewards.terminal import shown
 from rewards.auto.composition import Composed, Composer, Steps
 from rewards.auto.config import CompositionConfig, ContainmentConfig
 from rewards.auto.contained import Values
@@ -98,9 +100,10 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _scored(program: Program, records: Sequence[tuple[Path, EpisodeRecord]], flags: ScoreFlags) -> list[Scored]:
-    from rewards.auto.episode_pay import run_in_batches
+    from rewards.auto.batches import run_in_batches
 
     containment = Containment.of(flags)
+    containment.tell()
     contained = containment.contained(program)
     found = []
     try:

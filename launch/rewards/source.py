@@ -13,8 +13,9 @@ import numpy as np
 
 from launch.arguments import parse
 from launch.rewards import words
-from launch.rewards.programs import ArchiveFlags, Named, find, judged, shown, success
+from launch.rewards.finding import ArchiveFlags, Named, find
 from launch.rewards.stored import take_switch
+from launch.rewards.terminal import judged, shown, success
 from rewards.auto.archive import ArchiveEntry, is_file_name
 from rewards.auto.program import SHORT_SHA, sha_of
 
@@ -129,11 +130,11 @@ def _fitness(entry: ArchiveEntry) -> Text:
 
 
 def curves_of(entry: ArchiveEntry) -> dict[str, Sequence[float | None]]:
-    """Of each component its curve over training: the entry's own, or the analyzer's sums over an episode, or means."""
+    """Of each component its curve over training: the analyzer's sums over an episode, or means."""
     components = entry.analysis.get("components", {})
     analysed = {name: report.get("curves", {}) for name, report in components.items()}
     found = {name: curves.get("episode_sum") or curves.get("mean") for name, curves in analysed.items()}
-    return {name: curve for name, curve in found.items() if curve} | dict(entry.curves)
+    return {name: curve for name, curve in found.items() if curve}
 
 
 def _curves(curves: Mapping[str, Sequence[float | None]]) -> Table:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.features import COLUMNS, nearest_names
-from rewards.auto.program import MAX_COMPONENTS, Program, ProgramRejectedError, Rejection
+from rewards.auto.program import MAX_COMPONENTS, Program, ProgramRejectedError, Rejection, read_as
 from rewards.auto.rejections import REJECTIONS
 
 Check = Callable[[Mapping[str, Any]], Mapping[str, Any]]
@@ -121,17 +121,12 @@ def _rejection(
 
 def _where_instead(group: str, name: str) -> str:
     """Where else a field of this name is, or which ones look like it."""
-    elsewhere = [_as_read(f"{other}.{name}") for other in _GROUPS if f"{other}.{name}" in COLUMNS]
+    elsewhere = [read_as(f"{other}.{name}") for other in _GROUPS if f"{other}.{name}" in COLUMNS]
     if name == "action":
         elsewhere = ["action, the parameter"]
     if elsewhere:
         return f"it is {' and '.join(elsewhere)}"
-    return "nearest: " + ", ".join(_as_read(column) for column in nearest_names(f"{group}.{name}"))
-
-
-def _as_read(column: str) -> str:
-    group, _, field = column.rpartition(".")
-    return f"{group}[{field!r}]" if group else field
+    return "nearest: " + ", ".join(read_as(column) for column in nearest_names(f"{group}.{name}"))
 
 
 def _decoded(source: str | bytes) -> str:

@@ -22,7 +22,9 @@ import numpy as np
 
 from envs.episode_memory import FAR
 from envs.recording import EpisodeRecord
-from rewards.auto.play_statistics import MIN_OF_EACH, Play, auc
+from rewards.auto.auc import share_in_order
+from rewards.auto.composition import OTHER
+from rewards.auto.play_statistics import MIN_OF_EACH, Play
 from rewards.auto.program import NUMBER_COMPONENT, Program
 from rewards.auto.terms import Said
 
@@ -138,8 +140,8 @@ def analyse(
         values: ``{component: float64 [T]}`` of each episode, nan where the program had no answer; None where it was
             not run on them.
         curves: rows of training metrics in order of time: ``step``, and of components
-            ``rewards/program/NAME/mean``, ``.../episode_sum`` and ``rewards/program/NAME/raw/mean``; None, or left
-            out, where there was no value.
+            ``rewards/program/NAME/mean`` and ``.../episode_sum``, and the same of ``rewards/program/NAME/raw``; None,
+            or left out, where there was no value.
 
     Raises:
         ValueError: there are values of more or fewer episodes, or of other lengths.
@@ -324,7 +326,7 @@ class _Seen:
             measures[f"steps with '{text}' in the message"] = self.play.per_episode(
                 self.play.holds(Said(text)).astype(np.int64)
             )
-        leads = {name: abs(auc(of_all[won], of_all[self.failed]) - 0.5) for name, of_all in measures.items()}
+        leads = {name: abs(share_in_order(of_all[won], of_all[self.failed]) - 0.5) for name, of_all in measures.items()}
         telling = sorted((name for name in leads if leads[name] >= TELLING_AUC), key=lambda name: -leads[name])
         told = []
         for name in telling[: 2 * _MAX_WORDS]:
@@ -358,24 +360,37 @@ def _component_reports(
 ) -> dict[str, ComponentReport]:
     if program is None:
         return {}
-    steps_of = {name: _of_episodes(name, values) for name in program.components or (NUMBER_COMPONENT,)}
+    steps_of = {name: _of_episodes(name, values) for name in _names(program, values)}
     weight = {name: _weight(steps) for name, steps in steps_of.items() if program.kind_of(name) == "dense"}
     total = sum(weight.values())
     reports = {}
     for name, steps in steps_of.items():
         kind = program.kind_of(name)
         told = _of_values(steps) if steps else {}
-        fired, checkpoints = told.get("fired_share"), _checkpoints(name, curves)
-        trained = any(checkpoints.get("raw/mean", ()))  # it fired in training, if not in what was recorded
+        fired = told.get("fired_share")
         reports[name] = ComponentReport(
             kind=kind,
             **told,
-            curves=checkpoints,
-            never_fired=fired == 0 and not trained,
+            curves=_checkpoints(name, curves),
+            never_fired=fired == 0 and not _fired_in_training(name, program, curves),
             saturates=kind == "dense" and fired is not None and fired >= SATURATED_SHARE,
             dominates=len(weight) > 1 and total > 0 and weight.get(name, 0.0) >= DOMINANT_SHARE * total,
         )
     return reports
+
+
+def _names(program: Program, values: Sequence[Mapping[str, np.ndarray]] | None) -> list[str]:
+    """What the program declares, and what it returned."""
+    returned = [NUMBER_COMPONENT] if values is None and not program.components else []
+    returned += [name for of_one in values or () for name in of_one]
+    return list(dict.fromkeys([*program.components, *returned]))
+
+
+def _fired_in_training(name: str, program: Program, curves: Sequence[Mapping[str, float | None]]) -> bool:
+    """Whether any row of training shows it; undeclared components are one there, of which any may have fired."""
+    label = name if name in (program.components or (NUMBER_COMPONENT,)) else OTHER
+    keys = [f"rewards/program/{label}/{what}" for what in ("mean", "episode_sum", "raw/mean", "raw/episode_sum")]
+    return any(row.get(key) for row in curves for key in keys)  # +1 and -1 may cancel in one of them
 
 
 def _of_episodes(name: str, values: Sequence[Mapping[str, np.ndarray]] | None) -> list[np.ndarray]:

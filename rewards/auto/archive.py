@@ -66,8 +66,6 @@ class ArchiveEntry:
     episodes, "low": ..., "high": ...}`` with its interval. ``steps`` of training; ``seeds`` that were trained."""
     analysis: Mapping[str, Any] = field(default_factory=dict)
     """The analyzer's figures and text about its training."""
-    curves: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
-    """Of each component its mean at checkpoints of training."""
     search: str = ""
     """Name of the design run that it belongs to."""
 
@@ -118,7 +116,7 @@ class Archive:
         return self._read(entry.sha)
 
     def update(self, sha: str, **changes: Any) -> ArchiveEntry:
-        """Replace what is known of a program: ``update(sha, fitness=..., curves=...)``.
+        """Replace what is known of a program: ``update(sha, fitness=..., analysis=...)``.
 
         Raises:
             ValueError: there is no such program, it is damaged, or its SHA or source are to change.
@@ -212,14 +210,6 @@ class Archive:
             raise ValueError(complaints[0])
         return entries
 
-    def lineage(self) -> tuple[Branch, ...]:
-        """The programs as a forest: each hangs from the first of its parents that is here, or stands by itself.
-
-        Raises:
-            ValueError: one is damaged; names its file.
-        """
-        return forest(self.entries())
-
     def accepted_ancestors(self, sha: str) -> list[ArchiveEntry]:
         """Those that a program descends from and that the critic has accepted, the nearest first: its fallbacks.
 
@@ -292,15 +282,6 @@ def _upwards(sha: str, parent_of: Mapping[str, str]) -> list[str]:
     while path[-1] in parent_of:
         path.append(parent_of[path[-1]])
     return path
-
-
-def resolve(text: str, archive: Archive) -> str:
-    """The source of a program that is named by its SHA, the first digits of it, or a ``.py`` file.
-
-    Raises:
-        ValueError: there is none, or it cannot be read; one sentence.
-    """
-    return source_of(Path(text)) if is_file_name(text) else archive.get(text).source
 
 
 def is_file_name(text: str) -> bool:

@@ -59,13 +59,23 @@ def auc_of(success: np.ndarray, failure: np.ndarray, z: float = Z_95) -> Auc:
         ValueError: one of the two is empty.
     """
     m, n = len(success), len(failure)
+    value = share_in_order(success, failure)
+    return Auc(value, *interval(value, m, n, z), successes=m, failures=n)
+
+
+def share_in_order(success: np.ndarray, failure: np.ndarray) -> float:
+    """Share of all pairs of a success [m] and a failure [n] in which the success is worth more; ties count half.
+
+    Raises:
+        ValueError: one of the two is empty.
+    """
+    m, n = len(success), len(failure)
     if not m or not n:
         raise ValueError(f"nothing to compare: {m} successes and {n} failures")
     ordered = np.sort(failure)
     below = np.searchsorted(ordered, success, side="left")
     not_above = np.searchsorted(ordered, success, side="right")
-    value = float((below + not_above).sum() / (2 * m * n))
-    return Auc(value, *interval(value, m, n, z), successes=m, failures=n)
+    return float((below + not_above).sum() / (2 * m * n))
 
 
 def interval(value: float, m: int, n: int, z: float = Z_95) -> tuple[float, float]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from envs.data import Config
 from rewards.parts import PartConfig
 
 EngineName = Literal["monty", "cpython"]
-IsolationLevel = Literal["none", "process", "kernel", "full"]
+IsolationLevel = Literal["process", "kernel", "full"]
 
 
 class CompositionConfig(Config):
@@ -30,7 +30,16 @@ class CompositionConfig(Config):
     weighted sum is a potential, and each step pays by how much it rose (Ng et al. 1999)."""
     dense_budget: PositiveFloat = 0.9
     """Most that dense components may come to in an episode, either way; below sparse_weight, so that no farming
-    outweighs success."""
+    outweighs success. Where sparse_weight is 0, it is what it is."""
+
+    @model_validator(mode="after")
+    def _success_outweighs_farming(self) -> Self:
+        if 0 < self.sparse_weight <= self.dense_budget:
+            raise ValueError(
+                f"dense_budget {self.dense_budget:g} is not below sparse_weight {self.sparse_weight:g}: "
+                "farming would be worth as much as success"
+            )
+        return self
 
 
 class ContainmentConfig(Config):
@@ -39,8 +48,8 @@ class ContainmentConfig(Config):
     engine: EngineName = "monty"
     """monty: an interpreter that knows no Python objects; cpython: Python itself behind kernel filters."""
     min_isolation: IsolationLevel = "process"
-    """Refuse to run programs with less between them and the machine: none, a process of their own, that process
-    under the kernel's filters (seccomp, Landlock, limits), or all that and another user."""
+    """Refuse to run programs with less between them and the machine: a process of their own, that process under the
+    kernel's filters (seccomp, Landlock, limits), or all that and another user or bubblewrap."""
     batch_s: PositiveFloat = 1.0
     """Seconds that a batch may take."""
     memory_mb: Annotated[int, Field(ge=8)] = 64

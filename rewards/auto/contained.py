@@ -124,11 +124,6 @@ class ContainedProgram:
         self.engine.close()
 
 
-def total(values: Values) -> np.ndarray:
-    """float64 [N]: the sum of the components as the program gave them; 0 where it has no answer."""
-    return sum(values.components.values(), np.zeros(len(values.valid)))
-
-
 def _built(config: ContainmentConfig) -> Engine:
     from rewards.auto.engines import build_engine  # here, so that checks need no engine installed
 

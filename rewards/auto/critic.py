@@ -7,6 +7,7 @@ only about programs that no test refuses, since tests are sure and cost no token
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -15,12 +16,13 @@ from envs.features import COLUMNS
 from envs.recording import EpisodeRecord
 from rewards.auto.admission import admit
 from rewards.auto.auc import auc_of
+from rewards.auto.batches import Runner
 from rewards.auto.config import CompositionConfig, ContainmentConfig
 from rewards.auto.contained import ContainedProgram
 from rewards.auto.cycles import NUM_STEPS, can_tell, most_farmed
 from rewards.auto.dry_run import MIN_TRANSITIONS, crashed, dry_run, findings_of, sample_of
-from rewards.auto.engine import EngineError
-from rewards.auto.episode_pay import Pay, Runner, pay_of
+from rewards.auto.engine import HASH_SEED, EngineError
+from rewards.auto.episode_pay import Pay, pay_of
 from rewards.auto.opinion import Opinion
 from rewards.auto.program import Program, ProgramRejectedError
 from rewards.auto.transitions import builtin_transitions
@@ -43,7 +45,7 @@ class Critic:
         composition: how their components are composed.
         opinion: asked about programs that no test refuses; None = nobody.
         gamma: discount of the returns that are compared.
-        make: a program in a worker of its own that is just started; None = in containment.
+        make: a program in a worker of its own that is just started, with this hash seed; None = in containment.
         check: admits source code or raises ``ProgramRejectedError``.
     """
 
@@ -54,7 +56,7 @@ class Critic:
         opinion: Opinion | None = None,
         *,
         gamma: float = 0.99,
-        make: Callable[[Program], Runner] | None = None,
+        make: Callable[[Program, int], Runner] | None = None,
         check: Callable[[str], Program] = admit,
     ) -> None:
         self._containment, self._composition = containment, composition
@@ -102,17 +104,20 @@ class Critic:
             reason = f"only {num} recorded transitions hold what it reads; {MIN_TRANSITIONS} are needed"
             yield Finding(test="dry_run", outcome="undetermined", reason=reason)
             return
-        yield from findings_of(dry_run(lambda: self._make(program), columns, num), program, self._containment)
-        runner = self._make(program)
+        yield from findings_of(dry_run(partial(self._make, program), columns, num), program, self._containment)
+        runner = self._make(program, HASH_SEED)
         try:
             yield self._cycle(runner, program, played)
             yield self._auc(runner, program, own)
         finally:
             runner.close()
 
-    def _contained(self, program: Program) -> Runner:
+    def _contained(self, program: Program, hash_seed: int) -> Runner:
+        from rewards.auto.engines import build_engine  # here, so that checks need no engine installed
+
         # Every row is sent: rows that are alike are also to be answered alike.
-        return ContainedProgram(program, self._containment, distinct=False)
+        engine = build_engine(self._containment, hash_seed=hash_seed)
+        return ContainedProgram(program, self._containment, engine, distinct=False)
 
     def _cycle(self, runner: Runner, program: Program, episodes: Sequence[EpisodeRecord]) -> Finding:
         telling = [episode for episode in episodes if can_tell(episode, program)][-MAX_EPISODES:]

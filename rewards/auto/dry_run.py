@@ -10,20 +10,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from envs.recording import EpisodeRecord
+from rewards.auto.batches import BATCH, Runner, run_in_batches
 from rewards.auto.config import ContainmentConfig
 from rewards.auto.contained import Values
-from rewards.auto.engine import EngineError
-from rewards.auto.episode_pay import Runner, run_in_batches
+from rewards.auto.engine import HASH_SEED, EngineError
 from rewards.auto.program import Program
 from rewards.auto.transitions import transitions_of
 from rewards.auto.verdict import Finding
 
 MIN_TRANSITIONS = 256
 MAX_TRANSITIONS = 4096
-TYPICAL_BATCH = 2048
-"""Transitions that a rollout brings at a time."""
 
 _ORDER_SEED = 1
+_OTHER_HASH_SEED = HASH_SEED + 1
 _TEST_OF: Mapping[str, str] = {"nondeterministic": "deterministic", "timeout": "time"}
 """Which test an engine's error is about, by its code."""
 _SUCCEEDED, _DIED = "info.succeeded", "info.died"
@@ -39,7 +38,7 @@ class DryRun:
     shuffled: Values
     """By the same worker, in another order, put back into the first."""
     fresh: Values
-    """By another worker."""
+    """By another worker, with another hash seed: sets may have another order there."""
     seconds: float
     """Of the fastest run."""
 
@@ -63,11 +62,11 @@ def sample_of(episodes: Sequence[EpisodeRecord], program: Program) -> tuple[dict
     return {name: column[rows] for name, column in columns.items()}, len(rows)
 
 
-def dry_run(make: Callable[[], Runner], columns: Mapping[str, np.ndarray], num: int) -> DryRun:
+def dry_run(make: Callable[[int], Runner], columns: Mapping[str, np.ndarray], num: int) -> DryRun:
     """Run a program three times, in two workers of its own.
 
     Args:
-        make: a program in a worker of its own that was just started.
+        make: a program in a worker of its own that was just started, with this hash seed.
         columns: as of ``sample_of``.
         num: N.
 
@@ -76,14 +75,14 @@ def dry_run(make: Callable[[], Runner], columns: Mapping[str, np.ndarray], num: 
     """
     order = np.random.default_rng(_ORDER_SEED).permutation(num)
     back = np.argsort(order)
-    runner = make()
+    runner = make(HASH_SEED)
     try:
         first, first_s = _timed(runner, columns, num)
         moved = {name: column[order] for name, column in columns.items()}
         shuffled, shuffled_s = _timed(runner, moved, num)
     finally:
         runner.close()
-    other = make()
+    other = make(_OTHER_HASH_SEED)
     try:
         fresh, fresh_s = _timed(other, columns, num)
     finally:
@@ -161,8 +160,8 @@ def _differing(first: Values, second: Values) -> np.ndarray:
 def _in_time(run: DryRun, config: ContainmentConfig) -> Finding:
     each = run.seconds / run.num
     figures = {"microseconds_per_transition": 1e6 * each}
-    needed = f"{1e6 * each:.1f} us a transition, {TYPICAL_BATCH * each:.3f} s for {TYPICAL_BATCH}"
-    if each * TYPICAL_BATCH > config.batch_s:
+    needed = f"{1e6 * each:.1f} us a transition, {BATCH * each:.3f} s for {BATCH}"
+    if each * BATCH > config.batch_s:
         reason = f"too slow: {needed}, and a batch may take {config.batch_s:g} s"
         return Finding(test="time", outcome="fail", reason=reason, figures=figures)
     return Finding(test="time", outcome="pass", reason=f"{needed} of {config.batch_s:g} s", figures=figures)

@@ -13,6 +13,9 @@ import numpy as np
 
 from rewards.auto.program import Program
 
+HASH_SEED = 0
+"""Of the order of sets of texts, where an engine knows such seeds: the same in every process of a training run."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:

@@ -2,40 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from envs.recording import EpisodeRecord
+from rewards.auto.batches import Runner, run_in_batches
 from rewards.auto.composition import Composer, Steps
 from rewards.auto.config import CompositionConfig
 from rewards.auto.contained import Values
-from rewards.auto.engine import WorkerDiedError
 from rewards.auto.program import Program
 from rewards.auto.transitions import transitions_of
 
-_BATCH = 2048
-"""Transitions sent together."""
 _SIDE_BY_SIDE = 32
 """Episodes composed together: padded to the longest, they take memory."""
-
-
-class Runner(Protocol):
-    """What runs a program: ``ContainedProgram``."""
-
-    def evaluate(self, columns: Mapping[str, np.ndarray], num: int) -> Values:
-        """Run it on N transitions.
-
-        Raises:
-            EngineError: no answer for the whole.
-        """
-        ...
-
-    def close(self) -> None:
-        """End it."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,33 +36,6 @@ class Pay:
     def per_step(self) -> float:
         """Mean over the valid steps; nan where there is none."""
         return float(self.reward.sum() / self.valid.sum()) if self.valid.any() else float("nan")
-
-
-def run_in_batches(runner: Runner, columns: Mapping[str, np.ndarray], num: int) -> Values:
-    """Run a program on any number of transitions; a worker that dies is given one more try.
-
-    Raises:
-        EngineError: no answer for a batch.
-    """
-    starts = range(0, num, _BATCH)
-    parts = [_run(runner, {n: c[i : i + _BATCH] for n, c in columns.items()}, min(_BATCH, num - i)) for i in starts]
-    names = dict.fromkeys(name for part in parts for name in part.components)
-    lacking = [np.zeros(len(part.valid)) for part in parts]
-    return Values(
-        components={
-            name: np.concatenate([part.components.get(name, zero) for part, zero in zip(parts, lacking, strict=True)])
-            for name in names
-        },
-        valid=np.concatenate([np.zeros(0, bool), *(part.valid for part in parts)]),
-        why={start + row: why for start, part in zip(starts, parts, strict=True) for row, why in part.why.items()},
-    )
-
-
-def _run(runner: Runner, columns: Mapping[str, np.ndarray], num: int) -> Values:
-    try:
-        return runner.evaluate(columns, num)
-    except WorkerDiedError:  # the machine's doing, or the program's: that shows the second time
-        return runner.evaluate(columns, num)
 
 
 def pay_of(

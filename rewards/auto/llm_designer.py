@@ -37,7 +37,7 @@ _MAX_QUOTED = 20_000
 
 
 class DesignerError(RuntimeError):
-    """No proposals can be had: one sentence says why."""
+    """No proposals, or no opinions, can be had of a language model: one sentence says why."""
 
 
 class DesigningConfig(Config):

@@ -11,11 +11,12 @@ from pydantic import BaseModel, ValidationError
 
 from rewards.auto.config import CompositionConfig
 from rewards.auto.designing_prompt import describe_composition
-from rewards.auto.program import Program
+from rewards.auto.llm_designer import DesignerError
+from rewards.auto.program import SHORT_SHA, Program
 from rewards.auto.proposal import Costs
 from rewards.auto.verdict import Finding, Outcome
 from rewards.llm.chat import PAUSES_S, ChatModel, chat_patiently
-from rewards.llm.errors import LLMError
+from rewards.llm.errors import LLMError, LLMMissingError
 from rewards.llm.server import Sampling, Usage
 
 _MAX_REPLY = 16_000
@@ -24,6 +25,8 @@ _MAX_BEGINNINGS = 64
 """Opening braces at which JSON is looked for."""
 _MAX_REASONS = 8
 _MAX_REASON = 300
+_MEASURED = frozenset({"time"})
+"""Tests whose reasons hold what the clock showed."""
 
 _PROMPT = """You review a reward program for an agent that learns to play NetHack or one of its small training levels.
 
@@ -70,7 +73,7 @@ _OUTCOMES: Mapping[str, Outcome] = {"accept": "pass", "reject": "fail", "unsure"
 class LLMOpinion:
     """Asks a language model, once a program; an ``Opinion``.
 
-    No failure of the model or of its server counts against a program.
+    No failure of the model or of its server counts against a program; one that cannot pass ends the search.
 
     Args:
         model: who is asked.
@@ -102,16 +105,22 @@ class LLMOpinion:
         return Costs(requests=used.requests, prompt_tokens=used.prompt_tokens, completion_tokens=used.completion_tokens)
 
     def of(self, program: Program, findings: Sequence[Finding]) -> Finding:
-        """Ask; not to be called from within an event loop."""
+        """Ask; not to be called from within an event loop.
+
+        Raises:
+            DesignerError: replies are repeated, and there is none to this; or the server has no such model.
+        """
         prompt = _PROMPT.format(
             goal=self._goal,
             composition=describe_composition(self._composition),
             source=program.source.rstrip(),
-            tests="\n".join(f"- {f.test}: {f.outcome}, {f.reason}" for f in findings),
+            tests="\n".join(map(_told, findings)),
             max_reasons=_MAX_REASONS,
         )
         try:
             reply = asyncio.run(self._ask(prompt))
+        except LLMMissingError as error:
+            raise DesignerError(f"no opinion of program {program.sha[:SHORT_SHA]}: {error}") from error
         except LLMError as error:
             return Finding(test="opinion", outcome="undetermined", reason=f"there is none: {error}")
         return _finding_of(reply)
@@ -124,6 +133,12 @@ class LLMOpinion:
             await self._model.close()
         self._usage.add(reply.usage)
         return reply.text
+
+
+def _told(finding: Finding) -> str:
+    """A line of the prompt; without figures that differ from run to run, so that a recorded reply fits the next."""
+    line = f"- {finding.test}: {finding.outcome}"
+    return line if finding.test in _MEASURED else f"{line}, {finding.reason}"
 
 
 def _finding_of(reply: str) -> Finding:

@@ -14,6 +14,7 @@ from envs.episode_memory import FAR
 from envs.features import COLUMNS
 from envs.glyphs import NEAREST_CLASSES
 from envs.recording import EpisodeRecord
+from rewards.auto.auc import share_in_order
 from rewards.auto.terms import Atom, Body, Event, Measure, Said
 
 MAX_EPISODES = 200
@@ -135,7 +136,7 @@ class Play:
             return None
         inner = values * self._is_inner
         rates = self.per_episode(inner) / np.maximum(self.lengths - 1, 1)
-        return auc(rates[self.succeeded], rates[~self.succeeded])
+        return share_in_order(rates[self.succeeded], rates[~self.succeeded])
 
     @cached_property
     def _is_inner(self) -> np.ndarray:
@@ -227,12 +228,6 @@ class Play:
         for ahead in range(1, within):
             found[:-ahead] |= happens[ahead:] & (episode[:-ahead] == episode[ahead:])
         return found
-
-
-def auc(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Chance that one of ours is above one of theirs; ties count half."""
-    differences = ours[:, None] - theirs[None, :]
-    return float((differences > 0).mean() + 0.5 * (differences == 0).mean())
 
 
 def is_recorded(play: Play, body: Body) -> bool:

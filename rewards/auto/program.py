@@ -68,6 +68,12 @@ class Program:
         return self.components.get(component, "dense")
 
 
+def read_as(column: str) -> str:
+    """A qualified column as programs write it: ``obs['hp']``, ``action``."""
+    group, _, name = column.rpartition(".")
+    return f"{group}['{name}']" if group else name
+
+
 def sha_of(source: str) -> str:
     """SHA-256 of source code, in hexadecimal."""
     return hashlib.sha256(source.encode()).hexdigest()

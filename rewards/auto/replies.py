@@ -48,8 +48,10 @@ _FENCE = re.compile(r"([ \t]*)(`{3,}|~{3,})[ \t]*([^`]*)")
 _REWARD = re.compile(r"^def[ \t]+reward[ \t]*\(", re.MULTILINE)
 _DEFINED = re.compile(r"^(?:def[ \t]+(\w+)|(\w+)[ \t]*(?::[^=\n]+)?=(?!=))", re.MULTILINE)
 _CALLS_REWARD = re.compile(r"(?<!def )\breward[ \t]*\(")
-_NEEDLESS = re.compile(r"^import[ \t]+math[ \t]*(?:#.*)?\n", re.MULTILINE)
-"""Models write it whatever they are told, and programs have ``math`` without it."""
+_NEEDLESS = re.compile(
+    r"^(?:import[ \t]+math|from[ \t]+__future__[ \t]+import[ \t]+annotations)[ \t]*(?:#.*)?\n", re.MULTILINE
+)
+"""Models write these whatever they are told; programs have ``math`` without an import, and need no ``__future__``."""
 _CODE_LINE = re.compile(
     r"""[ \t]            # within a block
     | $                  # empty
@@ -70,7 +72,7 @@ def code_of(reply: str) -> Code | Problem:
 
     Of several fences the last that defines ``reward`` is taken, whole; other fences are put before it where they
     define a name that it uses and does not define. Without a fence, it is the stretch of lines that look like code
-    around ``def reward(``. A line ``import math`` is left out.
+    around ``def reward(``. Lines ``import math`` and ``from __future__ import annotations`` are left out.
     """
     text = reply.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     text = "\n".join(line.rstrip() for line in text.split("\n"))

@@ -12,10 +12,11 @@ import numpy as np
 from envs.data import RewardPart, Rollout
 from envs.features import COLUMNS, rollout_columns
 from envs.protocols import State
+from rewards.auto.batches import run_in_batches
 from rewards.auto.composition import Composed, Composer, Steps
 from rewards.auto.config import AutoConfig
 from rewards.auto.contained import ContainedProgram, Values, printable
-from rewards.auto.engine import EngineError, WorkerDiedError
+from rewards.auto.engine import EngineError
 from rewards.auto.program import NUMBER_COMPONENT, Program
 from rewards.auto.watch import FailureWatch
 
@@ -42,8 +43,8 @@ class ProgramReward:
 
     A program that fails is quarantined: the rollout is scored anew, as a whole, with the next of the chain, and so is
     all that follows. It fails when its engine does, answers equal inputs differently, or leaves too many transitions
-    without an answer. A worker that died is started again once in a rollout before the program is blamed. When none of
-    the chain is left, no step has a value: invalid, not 0.
+    without an answer. Rollouts are run in batches (``rewards.auto.batches``), one of which may die or take too long and
+    is sent again before the program is blamed. When none of the chain is left, no step has a value: invalid, not 0.
 
     Parts: ``program``; of every component that a program of the chain declares, and of ``reward`` where one declares
     none, ``program/NAME`` (what it pays) and ``program/NAME/raw`` (what the program gave); of all others together
@@ -112,7 +113,7 @@ class ProgramReward:
             self._note(sha, "elsewhere", "it was quarantined elsewhere")
 
     def take_quarantines(self) -> list[Quarantined]:
-        """What was quarantined since the last call; not what ``replay`` announced."""
+        """What was quarantined since the last call, what ``replay`` announced among it: others must be told again."""
         taken, self._taken = self._taken, []
         return taken
 
@@ -143,6 +144,7 @@ class ProgramReward:
         for event in self._replayed:
             if event.batch == self._num_scored and event.sha in self._not_bad():
                 self._drop(event.sha)
+                self._taken.append(event)
 
     # ---- scoring
 
@@ -197,10 +199,7 @@ class ProgramReward:
     def _ask(self, program: Program, columns: Mapping[str, np.ndarray], num: int) -> Values:
         if self._running is None:
             self._running = self._make(program)
-        try:
-            return self._running.evaluate(columns, num)
-        except WorkerDiedError:  # others may have killed it; a second death is the program's
-            return self._running.evaluate(columns, num)
+        return run_in_batches(self._running, columns, num)
 
     def _failures(self, values: Values) -> str:
         share = f"{self._watch.num_failed} of the last {self._watch.num_rows} transitions have no answer"
@@ -216,7 +215,20 @@ class ProgramReward:
     # ---- checkpoints
 
     def state_dict(self) -> State:
-        """What is quarantined, what of it was not yet taken, how many rollouts were scored, and recent failures."""
+        """What is quarantined: all that those who score have in common."""
+        return {"bad": list(self._bad)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Quarantine what ``state_dict`` says, beside what is in quarantine here."""
+        for sha in map(str, state["bad"]):
+            if sha not in self._bad:
+                self._drop(sha)
+
+    def own_state(self) -> State:
+        """What belongs to this one alone: rollouts scored, recent failures, and quarantines.
+
+        The others may not have been told yet of what is quarantined here, so that is part of it too.
+        """
         return {
             "bad": list(self._bad),
             "taken": [asdict(event) for event in self._taken],
@@ -224,10 +236,9 @@ class ProgramReward:
             "watch": self._watch.state_dict(),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from ``state_dict``."""
-        self.close()
-        self._bad = [str(sha) for sha in state["bad"]]
+    def load_own_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``own_state``."""
+        self.load_state_dict(state)
         self._taken = [Quarantined(**event) for event in state["taken"]]
         self._num_scored = int(state["scored"])
         self._watch.load_state_dict(state["watch"])

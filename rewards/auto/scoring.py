@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from envs.recording import EpisodeRecord
+from rewards.auto.batches import run_in_batches
 from rewards.auto.config import ContainmentConfig
 from rewards.auto.contained import ContainedProgram
 from rewards.auto.program import Program
@@ -27,13 +28,13 @@ def score_episodes(
         Of each episode ``{component: float64 [T]}``; nan where the program has no answer.
 
     Raises:
-        EngineError: it has no answer for the whole of it.
+        EngineError: it has no answer for a batch of it.
         ValueError: the episodes lack a column that it reads.
     """
     columns, num = transitions_of(episodes, program.needed_columns)
     contained = ContainedProgram(program, containment)
     try:
-        values = contained.evaluate(columns, num)
+        values = run_in_batches(contained, columns, num)
     finally:
         contained.close()
     ends = np.cumsum([record.num_steps for record in episodes])[:-1]

@@ -24,6 +24,7 @@ from typing import Protocol
 import numpy as np
 
 from envs.features import COLUMNS
+from rewards.auto.program import read_as
 
 Columns = Mapping[str, np.ndarray]
 
@@ -50,12 +51,6 @@ _READING = r"(obs|info)\['(\w+)'\]"
 _INTEGER = r"(-?\d{1,9})"
 
 
-def reading(column: str) -> str:
-    """How a program reads a column: ``info['max_depth']`` for ``info.max_depth``."""
-    group, _, name = column.rpartition(".")
-    return f"{group}['{name}']" if group else name
-
-
 def _label(column: str) -> str:
     return column.rpartition(".")[2]
 
@@ -77,7 +72,7 @@ def _known(group: str, name: str, *dtypes: str) -> str:
     """
     column = f"{group}.{name}"
     if column not in COLUMNS or COLUMNS[column].dtype not in dtypes:
-        raise ValueError(f"{reading(column)} is no field of type {' or '.join(dtypes)}")
+        raise ValueError(f"{read_as(column)} is no field of type {' or '.join(dtypes)}")
     return column
 
 
@@ -133,7 +128,7 @@ class Compare:
     @property
     def code(self) -> str:
         """See ``Atom``."""
-        return f"{reading(self.column)} {self.op} {self.value}"
+        return f"{read_as(self.column)} {self.op} {self.value}"
 
     @property
     def words(self) -> str:
@@ -173,7 +168,7 @@ class Flag:
     @property
     def code(self) -> str:
         """See ``Atom``."""
-        return reading(self.column)
+        return read_as(self.column)
 
     @property
     def words(self) -> str:
@@ -337,7 +332,7 @@ class Crossed:
     @property
     def code(self) -> str:
         """See ``Atom``."""
-        return f"crossed({reading(self.total)}, {reading(self.gain)}, {self.every})"
+        return f"crossed({read_as(self.total)}, {read_as(self.gain)}, {self.every})"
 
     @property
     def words(self) -> str:
@@ -493,7 +488,7 @@ class Measure:
 
     def valued(self, sign: int) -> str:
         """The value of a component as Python."""
-        now, before = reading(self.column), f"prev_{reading(self.column)}"
+        now, before = read_as(self.column), f"prev_{read_as(self.column)}"
         if len(self.columns) == 1:
             return now if sign > 0 else f"-{now}"
         return f"{now} - {before}" if sign > 0 else f"{before} - {now}"

@@ -121,12 +121,6 @@ def _part(
     )
 
 
-def read_as(column: str) -> str:
-    """A column as programs write it: ``obs['hp']``, ``action``."""
-    group, _, name = column.rpartition(".")
-    return f"{group}['{name}']" if group else name
-
-
 def _parsed(line: bytes, place: str) -> dict[str, Any]:
     try:
         found = json.loads(line.decode(), object_pairs_hook=_once_each, parse_constant=_no_constant)

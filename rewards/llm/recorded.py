@@ -62,11 +62,17 @@ class RecordedReplies:
     def __init__(self, path: Path, model: str, server: ChatModel | None = None) -> None:
         self.usage = Usage()
         """Requests and tokens of every reply that was handed out, recorded ones too."""
+        self.asked = Usage()
+        """The same of what the server was asked, in this session and in those before that the file tells of; nothing
+        without a server."""
         self._path, self._model, self._server = path, model, server
         if server is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             _drop_torn_end(path)
         self._replies = _read(path)
+        if server is not None:
+            for reply in self._replies.values():
+                self.asked.add(reply.usage)
 
     async def chat(self, messages: Messages, sampling: Sampling) -> Reply:
         """Answer one chat.
@@ -83,6 +89,7 @@ class RecordedReplies:
                     "its prompt, seed or sampling is not as it was when the replies were recorded"
                 )
             reply = await self._server.chat(messages, sampling)
+            self.asked.add(reply.usage)
             if key not in self._replies:  # the same request may have been under way twice
                 self._record(key, messages, sampling, reply)
         reply = self._replies[key]

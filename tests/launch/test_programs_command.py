@@ -10,10 +10,13 @@ import pytest
 from envs.data import EndStatus, EpisodeSeeds
 from envs.recording import EpisodeRecord
 from launch.cli import main
-from launch.rewards.programs import rejection_text, shown
+from launch.programs import AUDIT_FILE, PROGRAMS_FOLDER
+from launch.rewards.refusals import rejection_text
 from launch.rewards.salvage import salvaged
 from launch.rewards.source import curves_of, sparkline
+from launch.rewards.terminal import shown
 from rewards.auto.archive import Archive, ArchiveEntry
+from rewards.auto.audit import AuditLog
 from rewards.auto.batches import BATCH
 from rewards.auto.contained import NonDeterministicError, Values
 from rewards.auto.engine import ProgramTimeoutError
@@ -88,8 +91,9 @@ def archive(tmp_path):
     archive = Archive(tmp_path / "programs")
     old = archive.put(entry(PLAIN, REJECTED, by="random grammar", prompt="\n".join(f"line {i}" for i in range(40))))
     curves = {"goal": [0.0, None, 1.0], "explore": list(range(20))}
+    analysis = {"components": {name: {"curves": {"episode_sum": curve}} for name, curve in curves.items()}}
     archive.put(
-        entry(GOOD, ACCEPTED, by="llm big\x1b[31m", parents=(old.sha,), round=2, fitness=FITNESS, curves=curves)
+        entry(GOOD, ACCEPTED, by="llm big\x1b[31m", parents=(old.sha,), round=2, fitness=FITNESS, analysis=analysis)
     )
     return archive
 
@@ -196,12 +200,12 @@ def test_a_curve_as_bars(values, bars):
     assert sparkline(list(values)) == bars
 
 
-def test_curves_come_from_the_analysis_too():
+def test_curves_come_from_the_analysis():
     components = {"goal": {"curves": {"mean": [0.1, 0.2], "episode_sum": [1.0, 2.0], "step": [0, 10]}}, "x": {}}
-    one = entry(PLAIN, None, analysis={"components": components}, curves={"explore": [3.0]})
-    assert curves_of(one) == {"goal": [1.0, 2.0], "explore": [3.0]}
+    one = entry(PLAIN, None, analysis={"components": components})
+    assert curves_of(one) == {"goal": [1.0, 2.0]}
     components["goal"]["curves"].pop("episode_sum")
-    assert curves_of(one) == {"goal": [0.1, 0.2], "explore": [3.0]}
+    assert curves_of(one) == {"goal": [0.1, 0.2]}
 
 
 def test_what_others_wrote_cannot_steer_a_terminal():
@@ -272,7 +276,7 @@ def test_an_impure_program_gets_no_answer():
                 raise NonDeterministicError("two answers")
             return super().evaluate(columns, num)
 
-    values = Impure(np.zeros(2000)).salvage()
+    values = Impure(np.zeros(3000)).salvage()
     assert not values.valid.any() and values.why[0] == "nondeterministic: two answers"
 
 
@@ -302,7 +306,7 @@ def test_check_says_which_files_are_programs_and_why_not(tmp_path, capsys):
 
 
 def test_check_for_people(tmp_path, capsys):
-    out = said(capsys, "check", file_of(tmp_path, REFUSED), "--min-isolation", "none", code=2)
+    out = said(capsys, "check", file_of(tmp_path, REFUSED), "--min-isolation", "process", code=2)
     assert f"{tmp_path / 'mine.py'}, line 2: rejected before any of it ran" in out
     lines = out.splitlines()
     at = lines.index("     2 |     return '{0.x}'.format(obs)")
@@ -393,7 +397,9 @@ def test_score_shows_raw_and_composed_values_of_each_step(tmp_path, capsys):
 def test_score_for_people_shows_screens_of_steps_that_pay(tmp_path, capsys):
     program = file_of(tmp_path, GOOD)
     episode = played_in(tmp_path / "a.npz", [5, 5, 5, 5, 5], screen=True)
-    out = said(capsys, "score", program, *BUDGET, "--episodes", episode)
+    assert main(["rewards", "score", str(program), *BUDGET, "--episodes", str(episode)]) == 0
+    out, err = capsys.readouterr()
+    assert err.startswith("reward programs: monty") and "isolation" in err and err.count("\n") == 1
     assert "3 (0.1)" in out and "said 3" in out and "1 (1)" in out and "6 (0.2)" in out
     assert "step 1 pays 0.1: explore 0.1\n@.|\n1\n" in out and "step 4 pays 1: goal 1" in out
     assert "step 2 pays" not in out
@@ -512,6 +518,49 @@ def test_run_refuses_bad_input(tmp_path, capsys):
     found = lines_of(capsys, "run", file_of(tmp_path, REFUSED), "--transitions", lines, code=2)
     assert [(row["verdict"], row["code"], row["line"]) for row in found] == [("rejected", "E22", 2)]
     assert "E22: " in said(capsys, "run", tmp_path / "mine.py", "--transitions", lines, code=2)
+
+
+# ---- audit
+
+
+@pytest.fixture
+def audited(tmp_path):
+    path = tmp_path / "run" / PROGRAMS_FOLDER / AUDIT_FILE
+    path.parent.mkdir(parents=True)
+    log = AuditLog(path)
+    log.append("activated", run="r1", program="a" * 64, fallbacks=["b" * 64], isolation="full")
+    log.append("quarantined", run="r1", program="a" * 64, step=640, why="too slow\x1b[2J", fallback="b" * 64)
+    return path
+
+
+def test_audit_prints_what_was_done(audited, tmp_path, capsys):
+    out = said(capsys, "audit", tmp_path / "run")
+    first, second, last = out.splitlines()
+    assert f"activated: run r1, program {'a' * 12}, fallbacks {'b' * 12}, isolation full" in first
+    assert "quarantined: " in second and "step 640, why too slow\\x1b[2J, fallback bbbbbbbbbbbb" in second
+    assert last == f"all 2 lines of {audited} hold" and "\x1b" not in out
+    found = json.loads(said(capsys, "audit", tmp_path / "run", "--json"))
+    assert (found["holds"], found["broken_line"], found["why"]) == (True, None, "")
+    assert [line["kind"] for line in found["lines"]] == ["activated", "quarantined"]
+
+
+def test_audit_finds_what_was_touched(audited, tmp_path, capsys):
+    whole = audited.read_text()
+    audited.write_text(whole.replace("640", "641"))
+    out = said(capsys, "audit", tmp_path / "run", code=1)
+    assert out == f"{audited} does not hold: line 2: its text does not fit its own hash\n"
+    found = json.loads(said(capsys, "audit", tmp_path / "run", "--json", code=1))
+    assert (found["holds"], found["broken_line"], found["torn"], found["lines"]) == (False, 2, False, [])
+    audited.write_text(whole.splitlines(keepends=True)[1])
+    assert "line 1: it does not follow the line before" in said(capsys, "audit", tmp_path / "run", code=1)
+    audited.write_text(whole[:-9])  # as a crash leaves it
+    out = said(capsys, "audit", tmp_path / "run", code=1)
+    assert "activated" in out and "line 2: it is torn: it has no end" in out
+
+
+def test_audit_refuses_bad_input(tmp_path, capsys):
+    assert "there is no audit log of reward programs at" in refused(capsys, "audit", tmp_path)
+    assert "needs a run folder" in refused(capsys, "audit", "--json")
 
 
 def test_help_and_checks_import_no_torch():

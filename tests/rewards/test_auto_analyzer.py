@@ -125,6 +125,41 @@ def test_what_fired_in_training_did_fire():
     assert not analyse(episodes, PROGRAM, values(episodes), rows).components["absent"].never_fired
 
 
+@pytest.mark.parametrize("what", ["raw/episode_sum", "episode_sum", "raw/mean"])
+def test_ups_and_downs_that_cancel_are_no_silence(what):
+    episodes = [failure()]
+    rows = [{"step": float(n), "rewards/program/absent/mean": 0.0} for n in range(40)]
+    rows[3][f"rewards/program/absent/{what}"] = -0.5  # none of the rows that are shown
+    found = analyse(episodes, PROGRAM, values(episodes), rows).components["absent"]
+    assert not found.never_fired
+    assert analyse(episodes, PROGRAM, values(episodes), rows[:1]).components["absent"].never_fired
+
+
+UNDECLARED = Program(source="", columns=())
+
+
+def test_what_was_returned_is_analysed_declared_or_not():
+    episodes = [failure(4), failure(4)]
+    given = [{"near": np.array([1.0, 0, 0, 0]), "far": np.zeros(4)}, {"near": np.zeros(4), "late": np.ones(4)}]
+    found = analyse(episodes, UNDECLARED, given)
+    assert list(found.components) == ["near", "far", "late"]
+    assert {report.kind for report in found.components.values()} == {"dense"}
+    assert found.components["near"].fired_share == 1 / 8 and found.components["late"].saturates
+    assert idle_components(found.figures) == {"far", "late"}
+    rows = [{"step": 1.0, "rewards/program/other/raw/mean": 0.5}]  # far may have fired then
+    assert not analyse(episodes, UNDECLARED, given, rows).components["far"].never_fired
+    some = Program(source="", columns=(), components={"near": "sparse"})
+    assert list(analyse(episodes, some, given).components) == ["near", "far", "late"]
+
+
+def test_a_number_is_the_component_reward():
+    given = [{"reward": np.zeros(10)}]
+    assert analyse([failure()], UNDECLARED, given).components["reward"].never_fired
+    rows = [{"step": 1.0, "rewards/program/reward/raw/mean": 0.5}]
+    assert not analyse([failure()], UNDECLARED, given, rows).components["reward"].never_fired
+    assert list(analyse([failure()], UNDECLARED).components) == ["reward"]
+
+
 def test_rows_without_a_value_are_passed_over():
     rows = [{"step": 1.0, "rewards/program/near/mean": None}, {"step": 2.0, "rewards/program/near/mean": 0.5}]
     assert analyse([failure()], PROGRAM, None, rows).components["near"].curves == {"mean": [0.5], "step": [2.0]}

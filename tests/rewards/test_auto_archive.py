@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rewards.auto.archive import Archive, ArchiveEntry, forest, resolve
+from rewards.auto.archive import Archive, ArchiveEntry, forest, is_file_name, source_of
 from rewards.auto.program import sha_of
 from rewards.auto.verdict import Finding, Verdict
 
@@ -41,7 +41,6 @@ def test_what_is_put_comes_back_whole(tmp_path):
         thoughts="…",
         fitness={"selection": {"success": 0.5, "n": 20, "low": 0.3, "high": 0.7}, "steps": 1_000_000},
         analysis={"text": "dies in lava"},
-        curves={"goal": [0.0, 0.5]},
         search="first",
     )
     assert archive.put(kept) == kept
@@ -60,10 +59,10 @@ def test_a_program_is_kept_once_and_updated(tmp_path):
     archive = Archive(tmp_path)
     archive.put(first := entry(1, search="first"))
     assert archive.put(replace(first, search="second")).search == "first"
-    curves = {"goal": np.array([0.0, np.nan])}
-    archive.update(first.sha, fitness={"steps": np.int64(5)}, curves=curves, verdict=REJECTED)
+    analysis = {"goal": np.array([0.0, np.nan])}
+    archive.update(first.sha, fitness={"steps": np.int64(5)}, analysis=analysis, verdict=REJECTED)
     found = archive.get(first.sha)
-    assert (found.fitness, found.curves, found.verdict) == ({"steps": 5}, {"goal": [0.0, None]}, REJECTED)
+    assert (found.fitness, found.analysis, found.verdict) == ({"steps": 5}, {"goal": [0.0, None]}, REJECTED)
     assert found.search == "first"
     with pytest.raises(ValueError, match="source of a program cannot change"):
         archive.update(first.sha, source="x")
@@ -215,7 +214,7 @@ def test_descent_is_a_forest_of_first_known_parents(tmp_path):
     fifth = entry(5, third)
     for one in (fifth, fourth, third, second, first):
         archive.put(one)
-    assert shape(archive.lineage()) == {1: {3: {5: {}}}, 2: {4: {}}}
+    assert shape(forest(archive.entries())) == {1: {3: {5: {}}}, 2: {4: {}}}
 
 
 def test_a_circle_of_parents_loses_nobody():
@@ -244,16 +243,15 @@ def test_fallbacks_are_the_nearest_accepted_ancestors(tmp_path):
 
 
 def test_a_program_is_named_by_sha_or_file(tmp_path):
-    archive = Archive(tmp_path / "programs")
-    kept = archive.put(entry(1))
-    assert resolve(kept.sha[:8], archive) == kept.source
+    kept = Archive(tmp_path / "programs").put(entry(1))
+    assert Archive(tmp_path / "programs").get(kept.sha[:8]).source == kept.source and not is_file_name(kept.sha[:8])
     file = tmp_path / "mine.py"
     file.write_bytes(b"x = 1\r\n")
-    assert resolve(str(file), archive) == "x = 1\r\n"
+    assert is_file_name(str(file)) and source_of(file) == "x = 1\r\n"
     with pytest.raises(ValueError, match=r"other\.py cannot be read: no such file"):
-        resolve(str(tmp_path / "other.py"), archive)
+        source_of(tmp_path / "other.py")
     file.write_bytes(b"x = '\xff'")
     with pytest.raises(ValueError, match=r"mine\.py is not UTF-8 at byte 5"):
-        resolve(str(file), archive)
+        source_of(file)
     with pytest.raises(ValueError, match="is no SHA"):
-        resolve("mine", archive)
+        Archive(tmp_path).get("mine")

@@ -1,10 +1,13 @@
 """Composition of components: by hand as in the paper, and what no play can get around."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from pydantic import ValidationError
 
 from rewards.auto.composition import Composer, Steps
 from rewards.auto.config import CompositionConfig
@@ -153,11 +156,22 @@ def test_memory_is_not_written_to():
 
 # ---- what no play can get around
 
+
+@pytest.mark.parametrize(
+    ("sparse", "budget", "is_fine"), [(1, 0.9, True), (1, 1, False), (0.3, 0.5, False), (0, 5, True)]
+)
+def test_farming_may_not_outweigh_success(sparse, budget, is_fine):
+    refused = pytest.raises(ValidationError, match=r"dense_budget .* is not below sparse_weight")
+    with nullcontext() if is_fine else refused:
+        CompositionConfig(sparse_weight=sparse, dense_budget=budget)
+
+
 _EPISODES = arrays(np.float64, st.tuples(st.just(2), st.integers(1, 60), st.just(2)), elements=st.floats(-2, 2))
 _CONFIGS = st.builds(
     CompositionConfig,
     values=st.sampled_from(["signs", "clipped"]),
     dense=st.sampled_from(["budget", "fading"]),
+    sparse_weight=st.just(2.5),
     dense_budget=st.floats(0.01, 2),
     dense_weight=st.floats(0, 1),
 )

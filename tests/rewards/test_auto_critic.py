@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 
+from rewards.auto import scoring
+from rewards.auto.batches import BATCH, run_in_batches
 from rewards.auto.config import CompositionConfig, ContainmentConfig
-from rewards.auto.contained import ContainedProgram, Values
+from rewards.auto.contained import NUM_REPEATED, ContainedProgram, Values
 from rewards.auto.critic import MIN_EPISODES, Critic
 from rewards.auto.cycles import NUM_STEPS
 from rewards.auto.engine import ProgramTimeoutError, WorkerDiedError
-from rewards.auto.episode_pay import Pay, pay_of, run_in_batches
+from rewards.auto.episode_pay import Pay, pay_of
 from rewards.auto.program import ProgramRejectedError
 from rewards.auto.verdict import Finding, verdict_of
 from tests.rewards.fake_engine import FakeEngine, program
@@ -23,9 +25,10 @@ class Made:
     """Makes runners of fake engines, the n-th with the n-th script."""
 
     def __init__(self, *scripts):
-        self.scripts, self.engines = list(scripts), []
+        self.scripts, self.engines, self.seeds = list(scripts), [], []
 
-    def __call__(self, made):
+    def __call__(self, made, hash_seed=0):
+        self.seeds.append(hash_seed)
         engine = FakeEngine(self.scripts[len(self.engines)] if len(self.engines) < len(self.scripts) else None)
         self.engines.append(engine)
         return ContainedProgram(made, ContainmentConfig(), engine, distinct=False)
@@ -90,6 +93,17 @@ def test_two_fresh_workers_and_none_is_left_running():
     made.critique(GOOD.source, played())
     assert len(makes.engines) == 3 and all(engine.closed for engine in makes.engines)
     assert [engine.loads for engine in makes.engines] == [1, 1, 1]
+    assert makes.seeds == [0, 1, 0]  # sets have another order in the second; 0 is what training has
+
+
+@pytest.mark.parametrize("engine", ["cpython"])
+def test_what_depends_on_the_order_of_sets_is_found(engine):
+    source = "def reward(obs, prev_obs, action, info):\n    return "
+    ordered = "{n: k for k, n in enumerate({'apple', 'dagger', 'scroll', 'wand', 'ring'})}['wand'] + obs['hp']\n"
+    judge = Critic(ContainmentConfig(engine=engine), CompositionConfig())
+    made, verdict = judge.critique(source + ordered, played())
+    outcomes = {finding.test: finding.outcome for finding in verdict.findings}
+    assert made is not None and outcomes["deterministic"] == "fail" and outcomes["pure"] == "pass"
 
 
 def test_what_is_not_admitted_is_not_run():
@@ -332,6 +346,17 @@ def test_batches_are_joined():
     values = run_in_batches(Halves(), {"obs.hp": np.zeros(5000)}, 5000)
     assert values.components["a"].tolist() == [1.0] * 2048 + [0.0] * 2048 + [1.0] * 904
     assert list(values.why) == [2, 2050, 4098] and np.flatnonzero(~values.valid).tolist() == [2, 2050, 4098]
+
+
+def test_recorded_play_is_scored_in_batches(monkeypatch):
+    engine = FakeEngine({1: ProgramTimeoutError("suspended")})
+    monkeypatch.setattr(
+        scoring, "ContainedProgram", lambda made, config: ContainedProgram(made, config, engine, distinct=False)
+    )
+    long = episode("death", 3000, obs_hp=np.arange(3000))
+    found = scoring.score_episodes(coded("obs['hp']"), [long, episode("death", 7, obs_hp=5)], ContainmentConfig())
+    assert [rows - NUM_REPEATED for rows in engine.rows] == [BATCH, 3007 - BATCH, 3007 - BATCH]  # the second again
+    assert found[0]["reward"].tolist() == list(range(3000)) and found[1]["reward"].tolist() == [5] * 7
 
 
 # ---- the opinion

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from envs.features import COLUMNS
+from rewards.auto.admission import admit
 from rewards.auto.config import ContainmentConfig
 from rewards.auto.engine import (
     EngineError,
@@ -23,12 +24,12 @@ from rewards.auto.engine import (
     ProgramTimeoutError,
     WorkerDiedError,
 )
-from rewards.auto.engines import build_engine
+from rewards.auto.engines import IsolationError, build_engine, monty
 from rewards.auto.engines.cpython import CPythonEngine
 from rewards.auto.engines.encoding import encode
 from rewards.auto.engines.looping import MAX_ROWS, answer_of
 from rewards.auto.engines.monty import MontyEngine
-from rewards.auto.engines.rewriting import plan_of
+from rewards.auto.engines.rewriting import plan_of, without_future
 from rewards.auto.program import Program
 
 AnyEngine = MontyEngine | CPythonEngine
@@ -541,6 +542,84 @@ def test_processes_know_nothing_of_ours(engine: AnyEngine, monkeypatch: pytest.M
     engine.load(body("return 1.0"))
     assert b"hunter2" not in Path(f"/proc/{engine.process}/environ").read_bytes()
     assert Path(f"/proc/{engine.process}/cwd").readlink() == Path("/")
+
+
+FUTURE = """'''A text.'''
+from __future__ import (  # as models write it
+    annotations,
+); LIMIT: int = 3
+
+def reward(obs: dict, prev_obs: dict, action: str, info: dict) -> float:
+    return 1 / (obs['hp'] - LIMIT)
+"""
+
+
+@pytest.mark.parametrize("source", [FUTURE, FUTURE.replace(": dict", "").replace(": str", "").replace(" -> float", "")])
+def test_the_import_of_future_annotations_is_passed_over(engine: AnyEngine, source: str) -> None:
+    made = admit(source)
+    assert made.columns == ("obs.hp",)
+    engine.load(made)
+    assert list(engine.evaluate({"obs.hp": np.array([5, 4])}, 2).components["reward"]) == [0.5, 1.0]
+
+
+def test_lines_stay_where_they_are_without_the_future() -> None:
+    stripped = without_future(FUTURE)
+    assert "__future__" not in stripped and len(stripped.split("\n")) == len(FUTURE.split("\n"))
+    assert stripped.split("\n")[4:] == FUTURE.split("\n")[4:]
+    assert without_future("x = 1\n") == "x = 1\n"
+
+
+def test_another_hash_seed_gives_sets_another_order() -> None:
+    names = "{'apple', 'dagger', 'scroll', 'wand', 'ring'}"
+    made = body(f"return {{n: k for k, n in enumerate({names})}}")
+    orders = []
+    for seed in (0, 0, 1):
+        other = build_engine(ContainmentConfig(engine="cpython"), hash_seed=seed)
+        other.load(made)
+        orders.append(dict(other.evaluate({}, 1).components))
+        other.close()
+    assert orders[0] == orders[1] != orders[2]
+
+
+def _full() -> str:
+    raise OSError(28, "No space left on device")
+
+
+def _forbidden() -> str:
+    raise IsolationError("nothing can be executed")
+
+
+@pytest.mark.parametrize("trouble", [_full, _forbidden])
+def test_a_process_that_cannot_be_started_again_has_died(
+    trouble: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = MontyEngine(Limits())
+    made.load(body("return 1.5"))
+    assert made.process is not None
+    os.kill(made.process, signal.SIGKILL)
+    _wait_until_gone(made.process)
+    monkeypatch.setattr(monty, "_folder_for_executables", trouble)
+    with pytest.raises(WorkerDiedError, match="does not start"):
+        made.evaluate({}, 1)
+    monkeypatch.undo()
+    assert list(made.evaluate({}, 1).components["reward"]) == [1.5]
+    made.close()
+
+
+def _wait_until_gone(process: int) -> None:
+    for _ in range(200):
+        if not monty._is_alive(process):
+            return
+        time.sleep(0.02)
+
+
+def test_a_launcher_that_cannot_be_spawned_has_died(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    made = MontyEngine(Limits())
+    monkeypatch.setattr(monty, "_folder_for_executables", lambda: str(tmp_path))
+    monkeypatch.setattr(Path, "chmod", lambda path, mode: None)  # it may not be executed
+    with pytest.raises(WorkerDiedError, match="does not start"):
+        made.load(body("return 1.5"))
+    made.close()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from rewards.auto.analyzer import analyse
+from rewards.auto.auc import share_in_order
 from rewards.auto.evidence import SATURATED_WEIGHT, UNSEEN_WEIGHT, Evidence, GuidedDraw
 from rewards.auto.grammar import Component, GrammarProgram, parse_program
 from rewards.auto.grammar_designer import FAMILIES_OF_FRESH, GrammarDesigner, RandomGrammarDesigner, parents_of
-from rewards.auto.play_statistics import Play, auc
+from rewards.auto.play_statistics import Play
 from rewards.auto.program import Program, sha_of
 from rewards.auto.proposal import Brief, Tried
 from rewards.auto.terms import Compare, Event, Measure, Said
@@ -236,7 +237,7 @@ def test_firing_of_a_term():
 
 
 def test_auc_counts_ties_as_half():
-    assert auc(np.array([1.0, 2.0]), np.array([1.0, 0.0])) == (0.5 + 1 + 1 + 1) / 4
+    assert share_in_order(np.array([1.0, 2.0]), np.array([1.0, 0.0])) == (0.5 + 1 + 1 + 1) / 4
 
 
 def test_what_comes_with_success_does_not_lead_there():

@@ -200,7 +200,7 @@ def test_the_example_in_it_is_a_program():
 
 def test_composition_is_described_as_configured():
     usual = describe_composition(CompositionConfig())
-    assert "only the sign" in usual and "0.1" in usual and "-0.9..0.9" in usual
+    assert "only the sign" in usual and "0.01" in usual and "-0.9..0.9" in usual
     other = describe_composition(CompositionConfig(values="clipped", dense="potential", sparse_weight=3.0))
     assert "clipped to -1..1" in other and "potential" in other and "pays 3 times" in other and "0.9" not in other
 

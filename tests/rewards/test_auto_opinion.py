@@ -7,11 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewards.auto.config import CompositionConfig
+from rewards.auto.llm_designer import DesignerError
 from rewards.auto.opinion import LLMOpinion
 from rewards.auto.program import Program
 from rewards.auto.verdict import Finding
 from rewards.llm.config import LLMConfig
 from rewards.llm.errors import LLMError
+from rewards.llm.recorded import RecordedReplies
 from rewards.llm.server import LLMServer
 from tests.rewards.fake_chat import FakeChat
 
@@ -85,6 +87,27 @@ def test_it_is_told_what_it_needs_and_counts_its_costs():
         assert part in message["content"], part
     assert sampling.temperature == 0.0 and sampling.seed is not None
     assert judge.costs.as_json() == {"requests": 1, "prompt_tokens": 10, "completion_tokens": 3} and model.closed == 1
+
+
+def test_timings_are_not_told_so_that_recorded_replies_fit(tmp_path):
+    model = FakeChat('{"verdict": "accept"}')
+    recording = opinion(RecordedReplies(tmp_path / "replies.jsonl", "tiny", model))
+
+    def findings(seconds):
+        reason = f"{seconds} us a transition, {seconds} s for 2048 of 1 s"
+        return [*FINDINGS, Finding(test="time", outcome="pass", reason=reason, figures={"us": seconds})]
+
+    first = recording.of(PROGRAM, findings(1.25))
+    assert "time: pass\n" in model.asked[0][0][0]["content"] and "1.25" not in model.asked[0][0][0]["content"]
+    replaying = opinion(RecordedReplies(tmp_path / "replies.jsonl", "tiny"))
+    assert replaying.of(PROGRAM, findings(7.75)) == first
+
+
+def test_a_reply_that_is_not_recorded_is_an_error(tmp_path):
+    (tmp_path / "replies.jsonl").touch()
+    replaying = opinion(RecordedReplies(tmp_path / "replies.jsonl", "tiny"))
+    with pytest.raises(DesignerError, match=r"no opinion of program [0-9a-f]{12}: .* holds no reply of 'tiny'"):
+        replaying.of(PROGRAM, FINDINGS)
 
 
 def test_no_server_is_no_opinion():

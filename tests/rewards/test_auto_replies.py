@@ -39,6 +39,7 @@ def source_of(reply):
         f"<think>\nmaybe\n```python\n{REWARD}```\n</think>\n```python\n{WHOLE}```",
         f"\ufeff{WHOLE}",
         f"```python\nimport math\n\n{WHOLE}```",
+        f"```python\nfrom __future__ import annotations\n\nimport math\n{WHOLE}```",
     ],
 )
 def test_the_program_comes_out_whole(reply):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from envs.data import FinalObs, Rollout
+from rewards.auto.batches import BATCH
 from rewards.auto.config import AutoConfig, CompositionConfig, ContainmentConfig
 from rewards.auto.contained import ContainedProgram
 from rewards.auto.engine import (
@@ -142,7 +143,7 @@ def test_what_nobody_declared_goes_together_and_only_the_program_pays():
     assert (parts["program/other"].value == np.float32(0.2)).all() and (parts["program/other/raw"].value == 5).all()
     mix = RewardMix([Ingredient(model=bench.reward, config=bench.config)], {"intrinsic": StreamConfig()})
     output, _ = mix.score(_rollout(T=1, ends=(), low=1), mix.initial_state(3))
-    assert output.streams[0, :, 0].tolist() == pytest.approx([1.2] * 3)
+    assert output.streams[0, :, 0].tolist() == pytest.approx([bench.config.weight * 1.2] * 3)
 
 
 def test_a_few_failures_are_invalid_and_nothing_more():
@@ -169,7 +170,7 @@ FAILURES = {
 
 @pytest.mark.parametrize("code", FAILURES)
 def test_a_program_that_fails_is_quarantined_and_the_batch_scored_anew(code):
-    bench = Bench(RISKY, HP, scripts={RISKY.sha: {1: FAILURES[code]}})
+    bench = Bench(RISKY, HP, scripts={RISKY.sha: {1: FAILURES[code], 2: FAILURES[code]}})
     rollout = _rollout(low=1)
     first, state = bench.score(rollout)
     again, state = bench.score(rollout, state)
@@ -180,7 +181,8 @@ def test_a_program_that_fails_is_quarantined_and_the_batch_scored_anew(code):
     np.testing.assert_array_equal(np.sign(again["program/gain/raw"].value), _gains(rollout))
     assert again["program"].valid.all() and first["program/gain/raw"].value.min() > 0
     bench.score(rollout, state)
-    assert (bench.calls(RISKY), bench.calls(HP)) == (2, 2) and bench.engines[RISKY.sha].closed >= 1
+    assert (bench.calls(RISKY), bench.calls(HP)) == (3 if code == "timeout" else 2, 2)
+    assert bench.engines[RISKY.sha].closed >= 1
 
 
 def _always(value):
@@ -225,7 +227,7 @@ def test_failures_are_counted_over_rollouts_and_over_a_checkpoint():
         bench = Bench(HP, scripts={HP.sha: {0: _always("much")}}, failure_window=144, max_failure_share=share)
         bench.score()
         copy = Bench(HP, failure_window=144, max_failure_share=share)
-        copy.reward.load_state_dict(bench.reward.state_dict())
+        copy.reward.load_own_state(bench.reward.own_state())
         copy.score()
         assert copy.reward.program == left
 
@@ -239,7 +241,7 @@ def test_a_program_that_gives_equal_inputs_different_values_is_quarantined():
 
 
 def test_what_engines_say_cannot_play_tricks_on_a_terminal():
-    bench = Bench(HP, scripts={HP.sha: {0: ProgramTimeoutError("\x1b[2J" + "long " * 999)}})
+    bench = Bench(HP, scripts={HP.sha: {0: MalformedAnswerError("\x1b[2J" + "long " * 999)}})
     bench.score()
     (event,) = bench.reward.take_quarantines()
     assert event.why.startswith("\\x1b[2Jlong") and len(event.why) < 250
@@ -257,14 +259,32 @@ def test_values_too_large_for_a_part_are_shown_at_its_limit():
     assert (parts["program"].value == np.float32(0.1)).all()
 
 
-def test_a_worker_that_died_once_is_started_again():
-    bench = Bench(HP, NUMBER, scripts={HP.sha: {0: WorkerDiedError("killed"), 2: WorkerDiedError("killed")}})
+MACHINES_DOING = {"died": WorkerDiedError("killed"), "timeout": ProgramTimeoutError("suspended")}
+
+
+@pytest.mark.parametrize("code", MACHINES_DOING)
+def test_one_death_or_timeout_in_a_rollout_is_forgiven(code):
+    bench = Bench(HP, NUMBER, scripts={HP.sha: {0: MACHINES_DOING[code], 2: MACHINES_DOING[code]}})
     expected, _ = Bench(HP).score()
     for _ in range(2):
         parts, _ = bench.score()
         np.testing.assert_array_equal(parts["program"].value, expected["program"].value)
     assert bench.reward.take_quarantines() == [] and bench.reward.program == HP
     assert (bench.calls(HP), bench.engines[HP.sha].loads) == (4, 3)
+
+
+def test_rollouts_are_run_in_batches_of_which_one_is_forgiven():
+    rollout = _rollout(T=1500, low=1)
+    slow = ProgramTimeoutError("slow")
+    bench = Bench(HP, NUMBER, scripts={HP.sha: {1: slow}})
+    parts, _ = bench.score(rollout)
+    assert bench.calls(HP) == -(-rollout.env_reward.size // BATCH) + 1 == 4
+    raw = rollout.features["obs.hp"] - rollout.features["prev_obs.hp"]
+    np.testing.assert_array_equal(parts["program/gain/raw"].value, raw)
+    assert bench.reward.take_quarantines() == []
+    bench = Bench(HP, NUMBER, scripts={HP.sha: {0: slow, 2: slow}})  # of two batches one each
+    bench.score(rollout)
+    assert [event.code for event in bench.reward.take_quarantines()] == ["timeout"]
 
 
 def test_a_worker_that_dies_twice_in_a_batch_is_the_programs_fault():
@@ -309,7 +329,7 @@ def test_others_may_quarantine_at_once():
 def test_the_budget_of_an_episode_is_not_renewed_by_a_switch():
     more = fake.program("def reward(obs, prev_obs, action, info):\n    return 1\n")
     less = fake.program("def reward(obs, prev_obs, action, info):\n    return 2\n")
-    bench = Bench(more, less, scripts={more.sha: {1: ProgramTimeoutError("slow")}})
+    bench = Bench(more, less, scripts={more.sha: {1: ProgramMemoryError("much")}})
     rollout = _rollout(T=2, B=1, ends=())
     paid, state = [], None
     for _ in range(3):
@@ -321,7 +341,7 @@ def test_the_budget_of_an_episode_is_not_renewed_by_a_switch():
 def test_a_potential_begins_anew_with_another_program():
     high = fake.program("def reward(obs, prev_obs, action, info):\n    return 1\n")
     low = fake.program("def reward(obs, prev_obs, action, info):\n    return -1\n")
-    bench = Bench(high, low, scripts={high.sha: {1: ProgramTimeoutError("slow")}}, dense="potential")
+    bench = Bench(high, low, scripts={high.sha: {1: ProgramMemoryError("much")}}, dense="potential")
     rollout = _rollout(T=2, B=1, ends=())
     first, state = bench.score(rollout)
     second, state = bench.score(rollout, state)
@@ -335,7 +355,7 @@ def test_a_potential_begins_anew_with_another_program():
 
 def _play(bench, num, state=None):
     paid = []
-    for seed in range(bench.reward.state_dict()["scored"], num):
+    for seed in range(bench.reward.own_state()["scored"], num):
         parts, state = bench.score(_rollout(low=1, seed=seed), state)
         paid.append(parts["program"].value)
     return paid, state
@@ -343,32 +363,58 @@ def _play(bench, num, state=None):
 
 def test_a_resume_replays_what_the_log_says_without_running_the_program():
     # The first run is killed after 6 rollouts; its checkpoint is of the second one.
-    first = Bench(RISKY, HP, NUMBER, scripts={RISKY.sha: {3: ProgramTimeoutError("slow")}})
+    first = Bench(RISKY, HP, NUMBER, scripts={RISKY.sha: {3: ProgramMemoryError("much")}})
     _, state = _play(first, 2)
-    learned = first.reward.state_dict()
+    learned = first.reward.own_state()
     paid, _ = _play(first, 6, state)
     events = first.reward.take_quarantines()
     assert [event.batch for event in events] == [3]
 
     second = Bench(RISKY, HP, NUMBER)  # this time nothing would be too slow
-    second.reward.load_state_dict(learned)
+    second.reward.load_own_state(learned)
     second.reward.replay([Quarantined(sha=HP.sha, code="died", why="", fallback=None, batch=1), *events])
     again, _ = _play(second, 6, state)
     np.testing.assert_array_equal(paid, again)
     assert second.calls(RISKY) == 1 and second.reward.program == HP
-    assert second.reward.take_quarantines() == []  # the log has them
+    assert second.reward.take_quarantines() == events  # the log has them, but the others do not
+    assert second.reward.take_quarantines() == []
     assert second.reward.version == first.reward.version == 1
 
 
 def test_a_checkpoint_keeps_the_place_in_the_chain_and_what_was_not_taken():
-    first = Bench(RISKY, HP, scripts={RISKY.sha: {0: ProgramTimeoutError("slow")}})
+    first = Bench(RISKY, HP, scripts={RISKY.sha: {0: ProgramMemoryError("much")}})
     first.score()
     second = Bench(RISKY, HP)
-    second.reward.load_state_dict(first.reward.state_dict())
+    second.reward.load_own_state(first.reward.own_state())
     assert second.reward.program == HP and second.reward.version == 1
     second.score()
     assert second.calls(RISKY) == 0
     assert second.reward.take_quarantines() == first.reward.take_quarantines() != []
+
+
+def test_what_those_who_score_share_is_the_bad_programs_alone():
+    first = Bench(RISKY, HP, NUMBER, scripts={RISKY.sha: {0: ProgramMemoryError("much")}})
+    first.score()
+    assert first.reward.state_dict() == {"bad": [RISKY.sha]}
+    second = Bench(RISKY, HP, NUMBER, scripts={HP.sha: {1: ProgramMemoryError("much")}})
+    second.reward.quarantine(RISKY.sha)
+    _play(second, 3)
+    second.reward.load_state_dict(first.reward.state_dict())
+    assert second.reward.program == NUMBER and second.reward.version == 2  # a union
+    assert second.reward.own_state()["scored"] == 3 and len(second.reward.take_quarantines()) == 2
+
+    # A quarantine that was reported, but that nobody else had been told of at the checkpoint, is not forgotten.
+    resumed = Bench(RISKY, HP, NUMBER)
+    resumed.reward.load_state_dict(first.reward.state_dict())
+    resumed.reward.load_own_state(second.reward.own_state())
+    assert resumed.reward.program == NUMBER
+
+
+def test_failures_of_a_program_that_others_drop_are_forgotten():
+    first = Bench(RISKY, HP, scripts={RISKY.sha: {0: _always("much")}}, failure_window=1000)
+    first.score()
+    first.reward.load_state_dict({"bad": [RISKY.sha]})
+    assert first.reward.own_state()["watch"] == {"batches": []} and first.engines[RISKY.sha].closed == 1
 
 
 # ---- the rest

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envs.features import COLUMNS
-from rewards.auto.program import Program
-from rewards.auto.transitions import builtin_transitions, read_as, read_transitions, transitions_of
+from rewards.auto.program import Program, read_as
+from rewards.auto.transitions import builtin_transitions, read_transitions, transitions_of
 
 PROGRAM = Program(source="", columns=("obs.hp", "prev_obs.message", "action", "info.succeeded"))
 WHOLE = {"obs": {"hp": 3}, "prev_obs": {"message": "Hello"}, "action": "north", "info": {"succeeded": False}}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from rewards.auto.config import ContainmentConfig, EngineName
-from rewards.auto.engine import Engine, Limits
+from rewards.auto.engine import HASH_SEED, Engine, Limits
 from rewards.auto.engines.isolation import IsolationError, check_level, describe
 
 if TYPE_CHECKING:
@@ -16,13 +16,17 @@ if TYPE_CHECKING:
 __all__ = ["IsolationError", "build_engine", "isolation_line"]
 
 
-def build_engine(config: ContainmentConfig) -> Engine:
+def build_engine(config: ContainmentConfig, *, hash_seed: int = HASH_SEED) -> Engine:
     """The engine that a configuration asks for; its process starts when it is first needed.
+
+    Args:
+        config: engine and limits.
+        hash_seed: decides the order of sets of texts, where the engine knows such seeds (Monty does not).
 
     Raises:
         IsolationError: there would be less isolation than ``config.min_isolation``, or the engine cannot be started.
     """
-    engine = _ENGINES[config.engine](Limits(batch_s=config.batch_s, memory_mb=config.memory_mb))
+    engine = _ENGINES[config.engine](Limits(batch_s=config.batch_s, memory_mb=config.memory_mb), hash_seed)
     check_level(engine.isolation, config.min_isolation)
     return engine
 
@@ -38,16 +42,16 @@ def isolation_line(config: ContainmentConfig) -> str:
     return f"reward programs: {engine.name}, {describe(engine.isolation)}"
 
 
-def _monty(limits: Limits) -> MontyEngine:
+def _monty(limits: Limits, _: int) -> MontyEngine:
     from rewards.auto.engines.monty import MontyEngine  # here, so that one engine does not need the other's packages
 
     return MontyEngine(limits)
 
 
-def _cpython(limits: Limits) -> CPythonEngine:
+def _cpython(limits: Limits, hash_seed: int) -> CPythonEngine:
     from rewards.auto.engines.cpython import CPythonEngine
 
-    return CPythonEngine(limits)
+    return CPythonEngine(limits, hash_seed=hash_seed)
 
 
-_ENGINES: Mapping[EngineName, Callable[[Limits], Engine]] = {"monty": _monty, "cpython": _cpython}
+_ENGINES: Mapping[EngineName, Callable[[Limits, int], Engine]] = {"monty": _monty, "cpython": _cpython}

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from rewards.auto.engine import (
+    HASH_SEED,
     Answer,
     EngineError,
     Limits,
@@ -29,7 +30,7 @@ from rewards.auto.engine import (
     ProgramTimeoutError,
     WorkerDiedError,
 )
-from rewards.auto.engines.jail import ENVIRONMENT, Jail, Target, find_jail
+from rewards.auto.engines.jail import ENVIRONMENT, HASH_SEED_VARIABLE, Jail, Target, find_jail
 from rewards.auto.engines.looping import CALL, PRELUDE, Loop, answer_of, join, loops_of
 from rewards.auto.engines.pipe import Pipe, PipeClosedError, PipeFloodError, PipeTimeoutError
 from rewards.auto.engines.rewriting import Plan, plan_of
@@ -62,12 +63,14 @@ class CPythonEngine:
     Args:
         limits: of a batch.
         jail: for the worker; None = the strongest there is.
+        hash_seed: decides the order of sets of texts.
     """
 
-    def __init__(self, limits: Limits, jail: Jail | None = None) -> None:
+    def __init__(self, limits: Limits, jail: Jail | None = None, hash_seed: int = HASH_SEED) -> None:
         self.name = f"cpython {platform.python_version()}"
         self._limits = limits
         self._jail = find_jail(cpython_target(limits)) if jail is None else jail
+        self._environment = {**ENVIRONMENT, HASH_SEED_VARIABLE: str(hash_seed)}
         self._plan: Plan | None = None
         self._worker: subprocess.Popen[bytes] | None = None
         self._pipe: Pipe | None = None
@@ -174,7 +177,7 @@ class CPythonEngine:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,
-                    env=ENVIRONMENT,
+                    env=self._environment,
                     cwd="/",
                 )
             except OSError as error:

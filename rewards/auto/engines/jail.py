@@ -17,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from rewards.auto.engine import HASH_SEED
 from rewards.auto.engines.isolation import OFF, IsolationError
 
 NOBODY = 65534
@@ -25,7 +26,8 @@ NOBODY = 65534
 SYSTEM_LIBRARIES = ("/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib32", "/usr/lib64", "/etc/ld.so.cache")
 """What an executable must read to be linked."""
 
-ENVIRONMENT = {"PYTHONHASHSEED": "0"}
+HASH_SEED_VARIABLE = "PYTHONHASHSEED"
+ENVIRONMENT = {HASH_SEED_VARIABLE: str(HASH_SEED)}
 """All variables that a locked process gets: with them sets of texts have the same order in every process."""
 
 _SCRIPT = Path(__file__).with_name("jail_exec.py")

@@ -50,6 +50,8 @@ _INTERPRETER_MB = 192
 _INPUTS_MB = 32
 """Memory for what the loop holds beside the program's own values."""
 _ERRORS: Mapping[str, type[EngineError]] = {"TimeoutError": ProgramTimeoutError, "MemoryError": ProgramMemoryError}
+_NO_START = (OSError, IsolationError, RuntimeError, pydantic_monty.MontyError)
+"""What comes where a process does not start: no room on the disk, nothing may be executed, it ends at once."""
 _POLICY: pydantic_monty.OSPolicy = {
     "datetime": datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC),
     "sleep": "zero",
@@ -158,6 +160,9 @@ class MontyEngine:
             raise WorkerDiedError(f"the process that ran the program ended: {error}") from error
         except pydantic_monty.MontyError as error:
             raise self._problem(error) from error
+        except (OSError, RuntimeError) as error:  # it ended unnoticed, and the pool could not start another
+            self.close()
+            raise WorkerDiedError(f"the process that ran the program ended: {error}") from error
         except (ValueError, TypeError, OverflowError) as error:
             self.close()
             raise MalformedAnswerError(f"what came back cannot be read: {error}") from error
@@ -193,6 +198,17 @@ class MontyEngine:
         return self._worker
 
     def _start(self) -> _Worker:
+        """A process.
+
+        Raises:
+            WorkerDiedError: it does not start.
+        """
+        try:
+            return self._opened()
+        except _NO_START as error:
+            raise WorkerDiedError(f"the process for programs does not start: {error}") from error
+
+    def _opened(self) -> _Worker:
         with tempfile.TemporaryDirectory(prefix="yendor-", dir=_folder_for_executables()) as folder:
             launcher = Path(folder, "monty")
             command = " ".join(map(shlex.quote, self._jail.command()))
@@ -210,9 +226,9 @@ class MontyEngine:
                 with pool.checkout() as session:
                     session.feed_run("0")
                     return _Worker(pool, session.worker_pid)
-            except pydantic_monty.MontyError as error:
+            except (pydantic_monty.MontyError, RuntimeError):
                 pool.__exit__(None, None, None)
-                raise WorkerDiedError(f"the process for programs does not start: {error}") from error
+                raise
 
 
 def _is_alive(process: int | None) -> bool:

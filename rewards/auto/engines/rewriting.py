@@ -57,7 +57,8 @@ def plan_of(program: Program) -> Plan:
     Raises:
         SyntaxError: the source is no Python, so it was never admitted.
     """
-    tree = ast.parse(program.source)
+    whole = without_future(program.source)
+    tree = ast.parse(whole)
     function = _function(tree)
     plain = frozenset[str]() if function is None else _plain_groups(function, program)
     if function is not None and plain:
@@ -70,8 +71,23 @@ def plan_of(program: Program) -> Plan:
             for group, argument in zip(GROUPS, kept, strict=True)
         ]
         function.args.args = [argument for of_group in arguments for argument in of_group]
-    source = ast.unparse(ast.fix_missing_locations(tree)) if plain else program.source
+    source = ast.unparse(ast.fix_missing_locations(tree)) if plain else whole
     return Plan(source, tuple(p for group in GROUPS for p in _parameters(program, group, plain)))
+
+
+def without_future(source: str) -> str:
+    """The source with ``pass`` for imports of ``__future__``, which engines need not know; lines stay where they are.
+
+    Raises:
+        SyntaxError: it is no Python.
+    """
+    lines = source.encode().split(b"\n")  # the tree's columns count bytes
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ImportFrom) and node.module == "__future__":
+            first, end = node.lineno - 1, node.end_lineno or node.lineno
+            before, after = lines[first][: node.col_offset], lines[end - 1][node.end_col_offset :]
+            lines[first:end] = [before + b"pass" + after, *[b""] * (end - node.lineno)]
+    return b"\n".join(lines).decode()
 
 
 def _columns(program: Program, group: str) -> tuple[str, ...]:

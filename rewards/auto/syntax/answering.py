@@ -21,14 +21,21 @@ from .tree import check_depth
 from .walk import Walk
 
 
-def without_math(tree: ast.Module) -> ast.Module:
-    """The module without ``import math`` at its top level: math is there anyway."""
+def without_needless(tree: ast.Module) -> ast.Module:
+    """The module without ``import math`` and ``from __future__ import annotations`` at its top level.
 
-    def is_math(node: ast.stmt) -> bool:
-        names = [(alias.name, alias.asname) for alias in node.names] if isinstance(node, ast.Import) else []
-        return names == [("math", None)]
+    Math is there anyway, and annotations are plain types, whether they are evaluated or not.
+    """
+    return ast.Module([node for node in tree.body if not _is_needless(node)], [])
 
-    return ast.Module([node for node in tree.body if not is_math(node)], [])
+
+def _is_needless(node: ast.stmt) -> bool:
+    match node:
+        case ast.Import([ast.alias("math", None)]):
+            return True
+        case ast.ImportFrom("__future__", [ast.alias("annotations", None)], 0):
+            return True
+    return False
 
 
 def parsed(source: str) -> ast.Module:
@@ -42,8 +49,9 @@ def parsed(source: str) -> ast.Module:
             warnings.simplefilter("ignore")
             tree = ast.parse(source)
             check_depth(tree)
-            Walk(tree, CHECKS).all(without_math(tree).body)
-            compile(tree, "reward", "exec", dont_inherit=True)  # finds 'break' outside loops; runs nothing
+            Walk(tree, CHECKS).all(without_needless(tree).body)
+            # Finds 'break' outside loops, and __future__ too late; runs nothing.
+            compile(tree, "reward", "exec", dont_inherit=True)
     except SyntaxError as error:
         place = ast.Constant(0, lineno=error.lineno or 1, col_offset=max((error.offset or 1) - 1, 0))
         raise Refusal("E05", str(error.msg)[:200], place) from error
@@ -51,7 +59,7 @@ def parsed(source: str) -> ast.Module:
         raise Refusal("E04", "the code is nested too deeply for the parser") from error
     except ValueError as error:
         raise Refusal("E05", str(error)[:200]) from error
-    return without_math(tree)
+    return without_needless(tree)
 
 
 def verdict(request: Mapping[str, Any]) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def raise_(walk: Walk, node: ast.Raise) -> None:
 
 
 def import_(walk: Walk, node: ast.Import | ast.ImportFrom) -> None:
-    """Only ``import math``, which ``answering.without_math`` takes out at the top."""
+    """Only what ``answering.without_needless`` takes out at the top."""
     names = ", ".join(alias.name for alias in node.names)
     hint = "annotations need no import: write dict, list, float | None" if "typing" in ast.unparse(node) else ""
     raise Refusal("E15", f"the import of {shown(names)} is not available", node, hint)
