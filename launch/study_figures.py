@@ -13,6 +13,7 @@ import numpy as np
 
 from agents.statistics import difference_interval, t_interval
 from launch.control_figures import CONTROL_STUDIES
+from launch.design.tables import interval, left_out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,8 +229,8 @@ def designs_table(folder: Path) -> str:
     """What searches for reward programs came to: the chosen program on fresh seeds, beside no program."""
     lines = [
         "| search | trials | its own steps | success on seeds A | reward | steps of each | success (each seed) "
-        "| 95 % interval | true return |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| 95 % interval | true return | left out |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for path in sorted((folder / "design").glob("*.json")):
         found = json.loads(path.read_text())
@@ -239,13 +240,18 @@ def designs_table(folder: Path) -> str:
         for label, kind in (("chosen program", "report"), ("no program", "sparse")):
             one = found[kind]
             if one is not None:
-                each = ", ".join(f"{share:.3f}" for share in one["each"])
-                interval = f"{one['low']:.3f} to {one['high']:.3f}" if len(one["each"]) > 1 else "one seed"
-                lines.append(
-                    f"{head} {label} | {max(one['steps']):,} | **{one['success']:.3f}** ({each}) | {interval} "
-                    f"| {one['env_return']:.3f} |"
-                )
+                lines.append(f"{head} {label} | {_design_row(one)} |")
     return "\n".join(lines)
+
+
+def _design_row(one: Mapping[str, Any]) -> str:
+    """Steps, success with its interval, true return and what was left out, of one side of a search's report."""
+    out = left_out(one)
+    if one["success"] is None:
+        return f"- | - | - | - | {out}"
+    each = ", ".join(f"{share:.3f}" for share in one["each"])
+    seeds = interval(one["low"], one["high"]) if len(one["each"]) > 1 else "one seed"
+    return f"{max(one['steps']):,} | **{one['success']:.3f}** ({each}) | {seeds} | {one['env_return']:.3f} | {out}"
 
 
 def captions_table(runs: Runs, names: Sequence[str], num: int = 5) -> str:

@@ -31,6 +31,9 @@ class DesignConfig(Config):
 
     preset: str
     """Name of the preset whose task, network and learner are used."""
+    goal: str | None = None
+    """The task in words, for a language model; none = the first sentence of the preset's description. Needed where
+    env.task is changed."""
     name: str | None = None
     """Name of the search's folder; none = design-PRESET and the next free number."""
     runs: Path = Path("runs")
@@ -63,7 +66,7 @@ class DesignConfig(Config):
     """How programs are composed, contained and weighed, and which archive keeps them."""
     report: ReportConfig = ReportConfig()
     ray_address: str | None = None
-    """Ray cluster to join; none = start one on this machine for the search."""
+    """Ray cluster to join; none = start one on this machine for the search. Its machines must see the same folders."""
 
     @property
     def uses_language_model(self) -> bool:
@@ -79,6 +82,8 @@ class DesignConfig(Config):
             raise ValueError("designer=llm and opinion need a language model: give llm.base_url, or replies")
         if self.replies is not None and self.llm.is_named:
             raise ValueError("replies take the place of a server: give replies or llm.base_url, not both")
+        if self.reward.weight == 0:
+            raise ValueError("reward.weight 0 would pay nothing for any program: set it above 0")
         if len(set(self.report.seeds)) < len(self.report.seeds):
             raise ValueError("report.seeds names a seed twice")
         if self.seed in self.report.seeds:

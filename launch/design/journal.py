@@ -1,12 +1,14 @@
 """What a search has done so far: one line a step, appended when the step is over; a resumed search repeats none.
 
 Kinds of lines: ``play`` (recorded random play), ``proposed`` (a round's proposals), ``judged`` (one verdict),
-``tried`` (one trial's outcome), ``failed`` (a trial that broke), ``analysed`` (what the analyzer says), ``chosen``,
-``reported`` (one run of the report), ``costs`` (of one sitting).
+``screened`` (the program that one pays the same as), ``tried`` (one trial's outcome), ``failed`` (a run that broke),
+``analysed`` (what the analyzer says), ``chosen``, ``reported`` (one run of the report), ``sitting`` (the end of one).
+A line also tells what was spent since the one before, so that a search that is killed loses no costs.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,14 +23,22 @@ class Journal:
 
     Args:
         folder: the search's.
+        spent: what the whole search, all sittings, has spent by now, beside time.
+
+    Attributes:
+        costs: sums of ``spent``, and ``seconds``, as the lines tell them.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, spent: Callable[[], Mapping[str, float]] = dict) -> None:
         path = folder / JOURNAL_FILE
-        self._file = JsonLines(path)
         self._done: dict[tuple[str, str], Any] = {}
+        self.costs: dict[str, float] = {}
         for line in read_lines(path):
             self._done[line["kind"], line["key"]] = line["what"]
+            self._count(line["costs"])
+        self._file = JsonLines(path)
+        self._spent = spent
+        self._line_s = time.monotonic()
 
     def __contains__(self, step: tuple[str, str]) -> bool:
         return step in self._done
@@ -46,9 +56,17 @@ class Journal:
 
     def add(self, kind: str, key: str, what: Any) -> Any:
         """Write down a step; returns ``what``."""
-        self._file.append({"kind": kind, "key": key, "what": what})
-        self._done[kind, key] = what
+        now_s = time.monotonic()
+        costs = {name: total - self.costs.get(name, 0) for name, total in self._spent().items()}
+        costs["seconds"] = round(now_s - self._line_s, 3)
+        self._file.append({"kind": kind, "key": key, "what": what, "costs": costs})
+        self._done[kind, key], self._line_s = what, now_s
+        self._count(costs)
         return what
+
+    def _count(self, costs: Mapping[str, float]) -> None:
+        for name, cost in costs.items():
+            self.costs[name] = self.costs.get(name, 0) + cost
 
     def once(self, kind: str, key: str, work: Callable[[], Any]) -> Any:
         """What a step came to, from the journal or by doing it now."""

@@ -6,43 +6,76 @@ import json
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 from launch.arguments import validate
 from launch.config import TrainConfig
 from launch.design.config import DesignConfig
-from launch.design.search import Search, SearchParts
-from launch.design.summary import show
+from launch.design.journal import Journal
+from launch.design.parts import Say, SearchParts
+from launch.design.plans import Plans, with_absolute_paths
+from launch.design.search import run
+from launch.design.tables import printable, show
 from launch.durable import write_atomic
 from launch.errors import RunError, UserError
 from launch.presets import PRESETS
 from launch.programs import isolation
 from launch.ray_session import ray_session
 from launch.run_folder import RunFolder, installed_versions, read_config
+from rewards.auto.audit import AuditLog, BrokenLogError
 from rewards.auto.critic import Critic
 from rewards.auto.proposal import Designer
 
 if TYPE_CHECKING:
-    from rewards.auto.opinion import Opinion
-    from rewards.llm.chat import ChatModel
+    from rich.console import Console
+
+    from rewards.llm.recorded import RecordedReplies
 
 REPLIES_FILE = "replies.jsonl"
 """In the search's folder: every reply of the language model."""
 SUMMARY_FILE = "design.json"
 """In the search's folder: what it came to."""
+AUDIT_FILE = "audit.jsonl"
+"""In the search's folder: what was proposed and what the critic said, each line chained to the one before."""
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def begin(config: DesignConfig, train: TrainConfig, out: Path | None) -> int:
-    """Search from the start."""
+@dataclass(frozen=True, kw_only=True)
+class _Stored:
+    """What a search is, as its folder keeps it."""
+
+    design: DesignConfig
+    train: TrainConfig
+    training: tuple[str, ...]
+    """The flags that made ``train`` of the preset, as they were typed."""
+
+    def as_json(self) -> str:
+        both = {"design": self.design.model_dump(mode="json"), "train": self.train.model_dump(mode="json")}
+        return json.dumps({**both, "training": list(self.training)})
+
+
+def begin(config: DesignConfig, train: TrainConfig, training: Sequence[str], out: Path | None) -> int:
+    """Search from the start.
+
+    Args:
+        config: the search's.
+        train: what its runs train.
+        training: the flags that made it of the preset, as they were typed.
+        out: where the summary is written, too.
+    """
+    config, train = with_absolute_paths(config), with_absolute_paths(train)
     line = isolation(config.reward.containment, "reward.containment")
-    if config.replies is not None:
-        chat_model(config, config.runs)  # where it cannot be used, that is said before a folder exists
-    both = {"design": config.model_dump(mode="json"), "train": train.model_dump(mode="json")}
-    folder = RunFolder.create(config.runs, config.name, json.dumps(both), prefix=f"design-{config.preset}")
-    return _search(config, train, folder, line, out)
+    Plans(config, train, config.runs).check()
+    if config.replies is not None or config.llm.is_named:
+        config = _with_model_named(config)  # where it cannot be used, that is said before a folder exists
+    stored = _Stored(design=config, train=train, training=tuple(training))
+    folder = RunFolder.create(config.runs, config.name, stored.as_json(), prefix=f"design-{config.preset}")
+    return _search(stored, folder, line, out)
 
 
 def resume(path: Path, out: Path | None) -> int:
@@ -51,104 +84,203 @@ def resume(path: Path, out: Path | None) -> int:
     Raises:
         UserError: the folder is not a search's.
     """
-    stored = read_config(path)
-    if set(stored) != {"design", "train"}:
+    kept = read_config(path)
+    if set(kept) != {"design", "train", "training"}:
         raise UserError(f"{path} is not the folder of a search; 'yendor design PRESET' makes one")
-    config, train = validate(DesignConfig, stored["design"]), validate(TrainConfig, stored["train"])
-    line = isolation(config.reward.containment, "reward.containment")
-    return _search(config, train, RunFolder.open(path), line, out)
+    stored = _Stored(
+        design=validate(DesignConfig, kept["design"]),
+        train=validate(TrainConfig, kept["train"]),
+        training=tuple(kept["training"]),
+    )
+    line = isolation(stored.design.reward.containment, "reward.containment")
+    return _search(stored, RunFolder.open(path.absolute()), line, out)
 
 
-def _search(config: DesignConfig, train: TrainConfig, folder: RunFolder, reached: str, out: Path | None) -> int:
+def _search(stored: _Stored, folder: RunFolder, reached: str, out: Path | None) -> int:
     from rich.console import Console
 
     console = Console()
 
     def say(text: str) -> None:
-        console.print(text, highlight=False, soft_wrap=True, markup=False)
+        console.print(printable(text), highlight=False, soft_wrap=True, markup=False)
 
-    with folder:
+    with folder, _Ending(folder, say) as ending:
         command = shlex.join(["yendor", *sys.argv[1:]])
         folder.event("started", command=command, versions=installed_versions(), isolation=reached)
-        say(f"{folder.path}: a search for a reward program on {train.env.task}")
+        say(f"{folder.path}: a search for a reward program on {stored.train.env.task}")
         say(reached)
-        opinion = build_opinion(config, folder.path)
-        parts = SearchParts(
-            config=config,
-            train=train,
-            goal=goal_of(config.preset),
-            folder=folder.path,
-            designer=build_designer(config, folder.path),
-            critic=Critic(config.reward.containment, config.reward.composition, opinion),
-            opinion=opinion,
-            say=say,
-        )
-        with ray_session(config.ray_address, config.parallel), _as_run_error():
-            # Ray has a handler of its own, which ends the process without cleaning up.
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda n, _: sys.exit(128 + n))
-            found = Search(parts).run()
+        found = _found(stored, folder, say, ending.install)
         found |= {"command": command, "versions": installed_versions(), "isolation": reached}
         write_atomic(folder.path / SUMMARY_FILE, json.dumps(found, indent=1))
         folder.event("finished")
     if out is not None:
         write_atomic(out, json.dumps(found, indent=1))
-    show(found, console)
-    return _tell_use(found, say)
+    return _tell(found, console, say)
 
 
-@contextmanager
-def _as_run_error() -> Iterator[None]:
-    """What ends a search, in one sentence; it can be resumed."""
+def _found(stored: _Stored, folder: RunFolder, say: Say, install: Callable[[], None]) -> dict[str, Any]:
+    """The search itself, with Ray.
+
+    Raises:
+        RunError: it cannot go on.
+    """
     from rewards.auto.llm_designer import DesignerError
 
     try:
-        yield
-    except DesignerError as error:
+        parts = build_parts(stored.design, stored.train, stored.training, folder.path, say)
+        with ray_session(stored.design.ray_address, stored.design.parallel):
+            install()  # Ray has a handler of its own, which ends the process without cleaning up
+            return run(parts)
+    except (DesignerError, BrokenLogError) as error:
         raise RunError(str(error)) from error
 
 
-def _tell_use(found: Mapping[str, Any], say: Any) -> int:
-    if found["chosen"] is None:
+def _tell(found: dict[str, Any], console: Console, say: Say) -> int:
+    show(found, console)
+    if found["use"] is None:
         return 1
-    say(f"use it: yendor train {found['preset']} --reward.program {found['chosen'][:12]}")
+    say(f"use it: {found['use']}")
     return 0
 
 
-def goal_of(name: str) -> str:
-    """What a preset's task asks for, in words: the first sentence of the preset's description."""
-    return (PRESETS[name].__doc__ or name).splitlines()[0].partition(". ")[0]
+class _Ending:
+    """Writes down how a search ended that did not finish, and tells how to go on with it.
+
+    SIGTERM and Ctrl-C end it, in good order, in the middle of whatever it does.
+    """
+
+    def __init__(self, folder: RunFolder, say: Say) -> None:
+        self._folder, self._say = folder, say
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def install(self) -> None:
+        """Put the handlers in place (again)."""
+        for number in _SIGNALS:
+            signal.signal(number, lambda n, _: sys.exit(128 + n))
+
+    def __enter__(self) -> Self:
+        self._previous = {number: signal.getsignal(number) for number in _SIGNALS}
+        self.install()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        if error is None:
+            return
+        stopped = isinstance(error, SystemExit | KeyboardInterrupt)
+        if stopped:
+            self._folder.event("stopped")
+        else:
+            self._folder.event("failed", cause=f"{type(error).__name__}: {error}")
+        go_on = shlex.join(["yendor", "design", "--resume", str(self._folder.path)])
+        self._say(f"{'stopped' if stopped else 'failed'}; go on with: {go_on}")
 
 
-def build_designer(config: DesignConfig, folder: Path) -> Designer:
-    """Who writes the programs.
+# ---- parts
+
+
+def build_parts(
+    config: DesignConfig, train: TrainConfig, training: tuple[str, ...], folder: Path, say: Say
+) -> SearchParts:
+    """A search's parts, from what its folder holds.
 
     Raises:
         UserError: the language model cannot be used.
+        BrokenLogError: the search's audit log was touched.
+    """
+    goal, reward = goal_of(config), config.reward
+    model, name = None, ""
+    if config.uses_language_model or config.opinion:
+        model, name = chat_model(config, folder)
+    opinion = None
+    if config.opinion and model is not None:
+        from rewards.auto.opinion import LLMOpinion
+
+        opinion = LLMOpinion(model, goal, reward.composition)
+    return SearchParts(
+        config=config,
+        train=train,
+        training=training,
+        goal=goal,
+        folder=folder,
+        designer=build_designer(config, model, name),
+        critic=Critic(
+            reward.containment, reward.composition, opinion, gamma=getattr(train.reward, reward.stream).gamma
+        ),
+        journal=Journal(folder, lambda: _asked(model)),
+        audit=AuditLog(folder / AUDIT_FILE),
+        say=say,
+    )
+
+
+def _asked(model: RecordedReplies | None) -> dict[str, float]:
+    """What a language model's server was asked, in all sittings of a search."""
+    return {name: getattr(model.asked, name) if model else 0 for name in _ASKED}
+
+
+_ASKED = ("requests", "prompt_tokens", "completion_tokens")
+
+
+def goal_of(config: DesignConfig) -> str:
+    """What the task asks for, in words: else the first sentence of the preset's description."""
+    if config.goal is not None:
+        return config.goal
+    return (PRESETS[config.preset].__doc__ or config.preset).splitlines()[0].partition(". ")[0]
+
+
+def build_designer(config: DesignConfig, model: RecordedReplies | None, name: str) -> Designer:
+    """Who writes the programs.
+
+    Args:
+        config: the search's.
+        model: the language model, if there is one.
+        name: its name.
+
+    Raises:
+        UserError: the wording of its prompts cannot be used.
     """
     if config.uses_language_model:
-        return _llm_designer(config, folder)
+        from rewards.auto.llm_designer import LLMDesigner
+
+        assert model is not None, "DesignConfig sees to it"
+        try:
+            return LLMDesigner(model, name, config.designing, config.reward.composition)
+        except (OSError, ValueError) as error:
+            raise UserError(f"designing.wording: {error}") from None
     from rewards.auto.grammar_designer import GrammarDesigner, RandomGrammarDesigner
 
     return RandomGrammarDesigner() if config.designer == "random" else GrammarDesigner()
 
 
-def _llm_designer(config: DesignConfig, folder: Path) -> Designer:
-    from rewards.auto.llm_designer import LLMDesigner
-
-    model, name = chat_model(config, folder)
-    return LLMDesigner(model, name, config.designing, config.reward.composition)
-
-
-def chat_model(config: DesignConfig, folder: Path) -> tuple[ChatModel, str]:
-    """The language model and its name; all of its replies are kept in the search's folder.
-
-    A search that goes on, or one with ``replies``, asks for nothing that was answered before.
+def _with_model_named(config: DesignConfig) -> DesignConfig:
+    """The same, its language model settled for all sittings; its replies can be read.
 
     Raises:
         UserError: the server cannot be asked for its only model, or the file of replies cannot be used.
     """
     from launch.llm_check import answering_model
+    from rewards.llm.recorded import recorded_model
+
+    if config.replies is None:
+        return config.model_copy(update={"llm": config.llm.model_copy(update={"model": answering_model(config.llm)})})
+    try:
+        recorded_model(config.replies)
+    except (OSError, ValueError) as error:
+        raise UserError(f"replies: {error}") from None
+    return config
+
+
+def chat_model(config: DesignConfig, folder: Path) -> tuple[RecordedReplies, str]:
+    """The language model and its name; all of its replies are kept in the search's folder.
+
+    A search that goes on, or one with ``replies``, asks for nothing that was answered before.
+
+    Raises:
+        UserError: the file of replies cannot be used.
+    """
     from rewards.llm.recorded import RecordedReplies, recorded_model
     from rewards.llm.server import LLMServer
 
@@ -156,22 +288,8 @@ def chat_model(config: DesignConfig, folder: Path) -> tuple[ChatModel, str]:
         if config.replies is not None:
             name = recorded_model(config.replies)
             return RecordedReplies(config.replies, name), name
-        llm = config.llm.model_copy(update={"model": answering_model(config.llm)})
-        assert llm.model is not None
-        return RecordedReplies(folder / REPLIES_FILE, llm.model, LLMServer(llm)), llm.model
+        assert config.llm.model is not None, "it is named before a search begins"
+        model = RecordedReplies(folder / REPLIES_FILE, config.llm.model, LLMServer(config.llm))
+        return model, config.llm.model
     except (OSError, ValueError) as error:
         raise UserError(f"replies: {error}") from None
-
-
-def build_opinion(config: DesignConfig, folder: Path) -> Opinion | None:
-    """The language model as critic; None where it is not asked for.
-
-    Raises:
-        UserError: see ``chat_model``.
-    """
-    if not config.opinion:
-        return None
-    from rewards.auto.opinion import LLMOpinion
-
-    model, _ = chat_model(config, folder)
-    return LLMOpinion(model, goal_of(config.preset), config.reward.composition)

@@ -1,23 +1,21 @@
-"""What a search came to: for people, and as JSON."""
+"""What a search came to, as JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agents.statistics import t_interval, wilson_interval
-from launch.config import TrainConfig
-from launch.design.config import DesignConfig
+from launch.design import history
+from launch.design.history import Proposed
 from launch.design.journal import Journal
-from rewards.auto.program import SHORT_SHA, sha_of
+from launch.design.parts import SearchParts
+from launch.design.repeating import command_of
+from launch.design.trials import Role, outcome_of
 from rewards.auto.verdict import verdict_of
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-
-_MAX_REASON = 60
-"""Characters of why a program was rejected, in the table."""
+_NOTHING: Mapping[str, Any] = {"success": None, "low": None, "high": None, "n": 0, "each": [], "env_return": None}
+"""Where no run came to a figure."""
 
 
 def share_of(figures: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,115 +48,79 @@ def pooled(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def summary(config: DesignConfig, train: TrainConfig, journal: Journal) -> dict[str, Any]:
-    """Everything that a reader needs to judge the search by; numbers of steps are of the environment."""
-    tried, reported = journal.of_kind("tried"), journal.of_kind("reported")
+def summary(parts: SearchParts) -> dict[str, Any]:
+    """Everything that a reader needs to judge the search by; numbers of steps are of the environment.
+
+    ``search_steps`` are those of trials, of the episodes played at their ends, and of random play: the latter two are
+    ``evaluation_steps``. Those of the report, and of runs that broke, are in neither.
+    """
+    journal, config = parts.journal, parts.config
+    trials = [trial for _, trial in history.tried(journal)]
     chosen = journal.get("chosen")
-    costs = list(journal.of_kind("costs").values())
+    selected = None if chosen is None else history.outcome(journal, chosen)
+    play = journal.get("play") or {"steps": 0}
+    evaluation_steps = play["steps"] + sum(trial.evaluation_steps for trial in trials)
     return {
         "preset": config.preset,
-        "task": train.env.task_ids[0],
+        "task": parts.train.env.task_ids[0],
+        "goal": parts.goal,
         "config": config.model_dump(mode="json"),
-        "programs": _programs(journal),
+        "training": list(parts.training),
+        "programs": [_program(journal, one) for one in history.proposed(journal)],
         "chosen": chosen,
-        "selection": None if chosen is None else share_of(tried[chosen]["figures"]),
-        "report": _runs(reported, "chosen"),
-        "sparse": _runs(reported, "sparse"),
-        "trials": len(tried),
-        "failed_trials": dict(journal.of_kind("failed")),
-        "search_steps": sum(outcome["steps"] for outcome in tried.values()),
-        "search_train_s": sum(outcome["train_s"] for outcome in tried.values()),
-        "costs": {name: sum(one[name] for one in costs) for name in (costs[0] if costs else {})},
+        "selection": None if selected is None else share_of(selected.figures),
+        "report": measured(journal, "chosen"),
+        "sparse": measured(journal, "sparse"),
+        "trials": len(trials),
+        "failed_trials": broken(journal, "trial"),
+        "search_steps": sum(trial.steps for trial in trials) + evaluation_steps,
+        "evaluation_steps": evaluation_steps,
+        "search_train_s": sum(trial.train_s for trial in trials),
+        "costs": dict(journal.costs),
+        "use": None if chosen is None else command_of(config.preset, chosen, config.reward, parts.training),
     }
 
 
-def _runs(reported: Mapping[str, Any], kind: str) -> dict[str, Any] | None:
-    runs = {name: one for name, one in reported.items() if name.startswith(kind)}
-    if not runs:
+def broken(journal: Journal, role: Role) -> dict[str, str]:
+    """Causes of the runs that broke, and never ended otherwise, by their names."""
+    ended = {*journal.of_kind("tried"), *journal.of_kind("reported")}
+    failed = journal.of_kind("failed")
+    return {key: what["cause"] for key, what in failed.items() if what["role"] == role and key not in ended}
+
+
+def measured(journal: Journal, role: Role) -> dict[str, Any] | None:
+    """Runs of the report pooled, those left out whose program was quarantined; None where there are no runs."""
+    ended = [outcome_of(one) for one in journal.of_kind("reported").values()]
+    runs = sorted((one for one in ended if one.role == role), key=lambda one: one.seed)
+    causes = broken(journal, role)
+    if not runs and not causes:
         return None
-    rows = [one["figures"] for one in runs.values()]
-    return pooled(rows) | {"steps": [one["steps"] for one in runs.values()], "runs": runs}
+    sound = [one for one in runs if not one.quarantined]
+    return {
+        **(pooled([one.figures for one in sound]) if sound else _NOTHING),
+        "seeds": [one.seed for one in sound],
+        "steps": [one.steps for one in sound],
+        "quarantined": {one.key: one.quarantined[0] for one in runs if one.quarantined},
+        "broken": causes,
+        "runs": {one.key: one.as_json() for one in runs},
+    }
 
 
-def _programs(journal: Journal) -> list[dict[str, Any]]:
-    """Every proposal of every round, in order."""
-    verdicts, tried = journal.of_kind("judged"), journal.of_kind("tried")
-    found = []
-    for number, proposals in journal.of_kind("proposed").items():
-        for proposal in proposals:
-            sha = sha_of(proposal["source"])
-            verdict = verdict_of(verdicts[sha]) if sha in verdicts else None
-            row = {
-                "round": int(number),
-                "sha": sha if proposal["source"] else None,
-                "by": proposal["by"],
-                "parents": list(proposal["parents"]),
-                "attempts": proposal["attempts"],
-                "accepted": verdict is not None and verdict.accepted,
-                "reason": proposal["problem"] or (verdict.reasons[0] if verdict and verdict.reasons else ""),
-                "selection": share_of(tried[sha]["figures"]) if sha in tried else None,
-                "quarantined": tried[sha]["quarantined"] if sha in tried else [],
-                "source": proposal["source"],
-            }
-            found.append(row)
-    return found
-
-
-def show(found: Mapping[str, Any], console: Console) -> None:
-    """Tables: every program of the search, then the chosen one beside no program."""
-    from rich.table import Table
-
-    table = Table(title=f"Programs tried on {found['task']}", title_justify="left")
-    for name in ("round", "program", "by", "from", "success (A)", "95 % interval", "fate"):
-        table.add_column(name, no_wrap=name == "program")
-    for row in found["programs"]:
-        share = row["selection"]
-        fate = "chosen" if row["sha"] == found["chosen"] else "trained" if share else _cut(row["reason"]) or "not tried"
-        table.add_row(
-            str(row["round"]),
-            (row["sha"] or "-")[:SHORT_SHA],
-            row["by"],
-            " ".join(parent[:6] for parent in row["parents"]),
-            f"{share['success']:.3f}" if share else "",
-            f"{share['low']:.3f} to {share['high']:.3f}" if share else "",
-            "quarantined: " + row["quarantined"][0] if row["quarantined"] else fate,
-        )
-    console.print(table)
-    _show_report(found, console)
-    costs = found["costs"]
-    tokens = costs.get("prompt_tokens", 0) + costs.get("completion_tokens", 0)
-    console.print(
-        f"the search took {found['search_steps']:,} environment steps in {found['trials']} trials, "
-        f"{costs.get('requests', 0):,} requests with {tokens:,} tokens of a language model, and "
-        f"{costs.get('seconds', 0.0):,.0f} s",
-        highlight=False,
-        soft_wrap=True,
-    )
-
-
-def _cut(reason: str) -> str:
-    """The whole of it is in the archive."""
-    return reason if len(reason) <= _MAX_REASON else reason[: _MAX_REASON - 3] + "..."
-
-
-def _show_report(found: Mapping[str, Any], console: Console) -> None:
-    from rich.table import Table
-
-    if found["report"] is None:
-        console.print("no program was chosen" if found["chosen"] is None else f"chosen: {found['chosen']}")
-        return
-    table = Table(title="On fresh training seeds and episodes (seeds B)", title_justify="left")
-    for name in ("runs", "steps of each", "success", "each seed", "95 % interval over seeds", "true return"):
-        table.add_column(name, no_wrap=name == "runs")
-    for label, kind in ((found["chosen"][:SHORT_SHA], "report"), ("no program", "sparse")):
-        one = found[kind]
-        if one is not None:
-            table.add_row(
-                label,
-                f"{max(one['steps']):,}",
-                f"{one['success']:.3f}",
-                ", ".join(f"{share:.3f}" for share in one["each"]),
-                f"{one['low']:.3f} to {one['high']:.3f}",
-                f"{one['env_return']:.3f}",
-            )
-    console.print(table)
+def _program(journal: Journal, one: Proposed) -> dict[str, Any]:
+    """A proposal, and what became of it."""
+    verdict = verdict_of(journal["judged", one.sha]) if ("judged", one.sha) in journal else None
+    trial = history.outcome(journal, one.sha)
+    return {
+        "round": one.round,
+        "sha": one.sha or None,
+        "by": one.proposal.by,
+        "parents": list(one.proposal.parents),
+        "attempts": one.proposal.attempts,
+        "accepted": verdict is not None and verdict.accepted,
+        "reason": one.proposal.problem or (verdict.reasons[0] if verdict and verdict.reasons else ""),
+        "same_as": journal.get("screened", one.sha) or None,
+        "broke": broken(journal, "trial").get(one.sha),
+        "selection": None if trial is None else share_of(trial.figures),
+        "quarantined": [] if trial is None else list(trial.quarantined),
+        "source": one.proposal.source,
+    }

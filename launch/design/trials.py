@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from launch.config import TrainConfig
-from launch.errors import RunError
-from launch.run_folder import read_events
+from launch.errors import RunError, UserError
+from launch.run_folder import RunFolder, read_config, read_events
 
 SELECTION, REPORT = 1, 0
 """Lists of evaluation episodes: what programs are chosen by (seeds A), and what is reported of the chosen one (seeds
 B, which is also the list of ``yendor eval``)."""
+
+Role = Literal["trial", "chosen", "sparse"]
+"""What a run is for: to choose by, or to report the chosen program, or to report training without one."""
+
+_LOCK_WAIT_S = 60.0
+"""How long a run is waited for that a process of an earlier sitting still holds."""
+_LOCK_LOOKED_AT_S = 1.0
+
+
+class TrialInterruptedError(RunError):
+    """A run was stopped, or another process is in it; that says nothing about it, and it can go on."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """One run, and what its policy plays at the end."""
 
-    name: str
+    key: str
+    """What it is called in the journal."""
+    role: Role
+    seed: int
     config_json: str
-    """``TrainConfig``, programs settled."""
+    """``TrainConfig``, programs settled, paths absolute: it is read on other machines."""
     programs: tuple[str, ...]
     """SHAs: what is copied into the run's folder."""
     archive: str
@@ -36,12 +53,17 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a trial came to."""
+    """What a run came to."""
 
-    name: str
+    key: str
+    role: Role
+    seed: int
     figures: Mapping[str, Any]
     """As ``launch.evaluation.summarise``."""
     steps: int
+    """Environment steps of training."""
+    evaluation_steps: int
+    """Environment steps of the episodes that its policy played at the end."""
     train_s: float
     records: tuple[str, ...]
     """Files of recorded episodes."""
@@ -50,7 +72,17 @@ class Outcome:
 
     def as_json(self) -> dict[str, Any]:
         """For the journal."""
-        return dict(self.__dict__)
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broken:
+    """A run that came to nothing, which says nothing about its program."""
+
+    trial: Trial
+    cause: str
+    interrupted: bool
+    """It was only stopped."""
 
 
 def outcome_of(stored: Mapping[str, Any]) -> Outcome:
@@ -59,61 +91,91 @@ def outcome_of(stored: Mapping[str, Any]) -> Outcome:
     return Outcome(**{**stored, **lists})
 
 
+# ---- one
+
+
 def run_trial(trial: Trial) -> Outcome:
     """Train, from the start or from the newest checkpoint, then evaluate.
 
     Raises:
-        RunError: the run was stopped by a signal.
+        TrialInterruptedError: the run was stopped by a signal, or another process is in its folder.
     """
     import torch
+
+    from launch.programs import QUARANTINED
 
     torch.set_num_threads(1)
     config = TrainConfig.model_validate_json(trial.config_json)
     assert config.name is not None, "trials are named"
     path = config.runs / config.name
     summary = _train(config, path, trial)
-    row, records = _evaluate(path, trial)
-    why = [f"{e['sha'][:12]}: {e['why']}" for e in read_events(path) if e["kind"] == "program_quarantined"]
+    row, records, evaluation_steps = _evaluate(path, trial)
+    why = [f"{event['sha'][:12]}: {event['why']}" for event in read_events(path) if event["kind"] == QUARANTINED]
     return Outcome(
-        name=trial.name,
+        key=trial.key,
+        role=trial.role,
+        seed=trial.seed,
         figures=row,
         steps=summary["steps"],
+        evaluation_steps=evaluation_steps,
         train_s=summary["elapsed_s"],
         records=tuple(map(str, records)),
-        quarantined=tuple(why),
+        quarantined=tuple(dict.fromkeys(why)),
     )
 
 
 def _train(config: TrainConfig, path: Path, trial: Trial) -> Mapping[str, Any]:
-    import json
-    import shutil
-
+    """The run's summary, which is the last that a run writes: without it, the run goes on, if only to write it."""
     from launch.checkpoint import steps_of
+    from launch.training_run import SUMMARY_FILE
+
+    file = path / SUMMARY_FILE
+    if not file.exists() or json.loads(file.read_text())["steps"] < config.total_steps:
+        saved = steps_of(path)
+        if not saved and path.exists():  # cut before its first checkpoint: nothing to go on from
+            opened(path).close()
+            shutil.rmtree(path)
+        folder = opened(path) if saved else RunFolder.create(config.runs, config.name, config.model_dump_json())
+        with folder:
+            _go_on(config, folder, trial, resume=bool(saved))
+    return json.loads(file.read_text())
+
+
+def _go_on(config: TrainConfig, folder: RunFolder, trial: Trial, *, resume: bool) -> None:
     from launch.programs import keep
     from launch.progress import Silent
-    from launch.run_folder import RunFolder
     from launch.stopping import StopRequest
     from launch.train import train
-    from launch.training_run import SUMMARY_FILE
     from rewards.auto.archive import Archive
 
-    saved = steps_of(path)
-    if not saved and path.exists():  # cut before its first checkpoint: nothing to go on from
-        shutil.rmtree(path)
-    if not saved or saved[0] < config.total_steps:
-        if saved:
-            folder = RunFolder.open(path)
-        else:
-            folder = RunFolder.create(config.runs, config.name, config.model_dump_json())
-            keep([Archive(Path(trial.archive)).get(sha) for sha in trial.programs], path)
-        with folder, StopRequest() as stop, Silent() as silent:
-            summary = train(config, folder, silent, stop, resume=bool(saved))
-        if summary.stopped_by:
-            raise RunError(f"trial {trial.name} was stopped by {summary.stopped_by}")
-    return json.loads((path / SUMMARY_FILE).read_text())
+    if not resume:
+        keep([Archive(Path(trial.archive)).get(sha) for sha in trial.programs], folder.path)
+    with StopRequest() as stop, Silent() as silent:
+        summary = train(config, folder, silent, stop, resume=resume)
+    if summary.stopped_by:
+        raise TrialInterruptedError(f"it was stopped by {summary.stopped_by}")
 
 
-def _evaluate(path: Path, trial: Trial) -> tuple[Mapping[str, Any], list[Path]]:
+def opened(path: Path, wait_s: float = _LOCK_WAIT_S) -> RunFolder:
+    """A run's folder; a process of an earlier sitting that is still in it is given time to end.
+
+    Raises:
+        TrialInterruptedError: it does not end.
+        UserError: the folder is not a run's.
+    """
+    read_config(path)
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            return RunFolder.open(path)
+        except UserError as error:  # it is a run's, so it is in use
+            if time.monotonic() >= deadline:
+                raise TrialInterruptedError(str(error)) from None
+            time.sleep(min(_LOCK_LOOKED_AT_S, wait_s))
+
+
+def _evaluate(path: Path, trial: Trial) -> tuple[Mapping[str, Any], list[Path], int]:
+    """Its row of figures, files of recorded episodes, and steps of all episodes."""
     from envs.seeding import evaluation_seeds
     from launch.evaluation import Evaluation, run_evaluation
     from launch.policies import RunSource
@@ -126,12 +188,16 @@ def _evaluate(path: Path, trial: Trial) -> tuple[Mapping[str, Any], list[Path]]:
         recorded = Evaluation(source=source, task=task, seeds=seeds[: trial.recorded], num_workers=0, record=True)
         run_evaluation(recorded)
         records = [recorded.record_file(one) for one in recorded.seeds]
-    row, _ = run_evaluation(Evaluation(source=source, task=task, seeds=seeds, num_workers=0))
-    return row, records
+    row, results = run_evaluation(Evaluation(source=source, task=task, seeds=seeds, num_workers=0))
+    return row, records, sum(result.num_steps for result in results)
 
 
-def record_random_play(task_config: TrainConfig, folder: Path, episodes: int) -> list[Path]:
-    """Episodes of a policy that chooses at random: what the first round is told of the task."""
+def record_random_play(task_config: TrainConfig, folder: Path, episodes: int) -> tuple[list[Path], int]:
+    """Episodes of a policy that chooses at random: what the first round is told of the task.
+
+    Returns:
+        Their files, and their steps.
+    """
     from envs.seeding import evaluation_seeds
     from launch.evaluation import Evaluation, run_evaluation
     from launch.policies import RandomSource
@@ -140,12 +206,36 @@ def record_random_play(task_config: TrainConfig, folder: Path, episodes: int) ->
     seeds = evaluation_seeds(episodes, SELECTION)
     task = task_config.env.task_ids[0]
     evaluation = Evaluation(source=source, task=task, seeds=seeds, num_workers=0, record=True)
-    run_evaluation(evaluation)
-    return [evaluation.record_file(one) for one in seeds]
+    _, results = run_evaluation(evaluation)
+    return [evaluation.record_file(one) for one in seeds], sum(result.num_steps for result in results)
 
 
-def run_trials(trials: Sequence[Trial], parallel: int) -> Iterator[Outcome | tuple[str, str]]:
-    """Outcomes as they come; (name, cause) for a trial whose process died or raised. Ray must be up."""
+# ---- many
+
+Attempt = Callable[[Sequence[Trial], int], Iterator[Outcome | Broken]]
+"""Runs trials, so many side by side, each once."""
+
+
+def run_trials(trials: Sequence[Trial], parallel: int, attempt: Attempt | None = None) -> Iterator[Outcome | Broken]:
+    """Outcomes as they come; those that break are tried a second time, after the others.
+
+    Args:
+        trials: what is run.
+        parallel: how many side by side.
+        attempt: None = on Ray, which must be up.
+    """
+    attempt = attempt or _on_ray
+    broken: list[Trial] = []
+    for ended in attempt(trials, parallel):
+        if isinstance(ended, Broken):
+            broken.append(ended.trial)
+        else:
+            yield ended
+    if broken:
+        yield from attempt(broken, parallel)
+
+
+def _on_ray(trials: Sequence[Trial], parallel: int) -> Iterator[Outcome | Broken]:
     import ray
     from ray.exceptions import RayError
 
@@ -154,10 +244,18 @@ def run_trials(trials: Sequence[Trial], parallel: int) -> Iterator[Outcome | tup
     while waiting or running:
         while waiting and len(running) < parallel:
             trial = waiting.pop(0)
-            running[work.remote(trial)] = trial.name
+            running[work.remote(trial)] = trial
         (ready, *_), _ = ray.wait(list(running), num_returns=1)
-        name = running.pop(ready)
+        trial = running.pop(ready)
         try:
-            yield ray.get(ready)
+            ended = ray.get(ready)
         except RayError as error:
-            yield name, str(getattr(error, "cause", error)).strip().splitlines()[-1]
+            ended = broken_by(trial, error)
+        yield ended
+
+
+def broken_by(trial: Trial, error: BaseException) -> Broken:
+    """A run whose process died, or raised: what Ray raises then may hold the cause."""
+    cause = getattr(error, "cause", None) or error
+    told = f"{type(cause).__name__}: {cause}".splitlines()[0].strip()
+    return Broken(trial=trial, cause=told, interrupted=isinstance(cause, TrialInterruptedError))

@@ -113,17 +113,23 @@ def test_the_table_of_trees_pools_the_seeds():
 def test_the_table_of_searches_shows_what_they_cost_and_came_to(tmp_path):
     (tmp_path / "design").mkdir()
     runs = {"success": 0.5, "each": [0.4, 0.6], "low": -0.8, "high": 1.8, "env_return": 0.45, "steps": [1000, 1000]}
+    runs |= {"runs": {"a": {}, "b": {}}, "broken": {}, "quarantined": {}}
     found = {
         "trials": 7,
         "search_steps": 7000,
         "selection": {"success": 0.75, "n": 20},
         "report": runs,
-        "sparse": runs | {"success": 0.0, "each": [0.0]},
+        "sparse": runs | {"success": 0.0, "each": [0.0], "quarantined": {"b": "slow"}},
     }
     (tmp_path / "design" / "corridor_grammar.json").write_text(json.dumps(found))
+    nothing = runs | {"success": None, "each": [], "steps": [], "runs": {}, "broken": {"a": "OSError"}}
+    found |= {"selection": None, "report": nothing, "sparse": None}
+    (tmp_path / "design" / "room_grammar.json").write_text(json.dumps(found))
     rows = designs_table(tmp_path).splitlines()[2:]
     assert rows == [
         "| corridor_grammar | 7 | 7,000 | 0.750 (n = 20) | chosen program | 1,000 | **0.500** (0.400, 0.600) "
-        "| -0.800 to 1.800 | 0.450 |",
-        "| corridor_grammar | 7 | 7,000 | 0.750 (n = 20) | no program | 1,000 | **0.000** (0.000) | one seed | 0.450 |",
+        "| 0.000 to 1.000 | 0.450 |  |",
+        "| corridor_grammar | 7 | 7,000 | 0.750 (n = 20) | no program | 1,000 | **0.000** (0.000) | one seed | 0.450 "
+        "| quarantined in 1 of 2 |",
+        "| room_grammar | 7 | 7,000 | - | chosen program | - | - | - | - | broke: 1 of 1 |",
     ]
