@@ -567,7 +567,7 @@ def test_every_reward_is_labelled_at_no_cost_and_trained_on(tmp_path, capsys):
     flags = ["--updates", "2", "--batch", "64", "--games", "4", "--ppo.minibatch", "64", "--model.encoder.hidden", "16"]
     assert bench.run(["rewards", *flags, "--json", str(out)]) == 0
     kept = json.loads(out.read_text())
-    assert set(kept["summary"]["rewards"]) == {*rewards.ONI, rewards.HERON, rewards.BOTH}
+    assert set(kept["summary"]["rewards"]) == {*rewards.ONI, rewards.HERON, rewards.BOTH, rewards.PROGRAM}
     assert all(own["phases"]["labels"] > 0 for own in kept["measurements"]["ranking"])
     assert all(own["phases"]["labels"] == 0 for own in kept["measurements"]["plain PPO"])
     assert all(own["phases"]["segments"] > 0 for own in kept["measurements"]["heron"])

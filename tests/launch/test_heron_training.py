@@ -35,7 +35,7 @@ def _config(path, *, heron=None, model=None, **changes):
     [
         ({}, HERE),
         ({"encoder": True}, HERE),
-        ({}, PEERS),
+        pytest.param({}, PEERS, marks=pytest.mark.slow),
         pytest.param({"encoder": True}, PEERS, marks=pytest.mark.slow),
     ],
 )
