@@ -31,9 +31,9 @@ from rewards.auto.engine import (
     WorkerDiedError,
 )
 from rewards.auto.engines.jail import ENVIRONMENT, HASH_SEED_VARIABLE, Jail, Target, find_jail
-from rewards.auto.engines.looping import CALL, PRELUDE, Loop, answer_of, join, loops_of
+from rewards.auto.engines.looping import CALL, PRELUDE, Loop, answered
 from rewards.auto.engines.pipe import Pipe, PipeClosedError, PipeFloodError, PipeTimeoutError
-from rewards.auto.engines.rewriting import Plan, plan_of
+from rewards.auto.engines.rewriting import Plan, readable_plan
 from rewards.auto.program import Program
 
 GRACE_S = 0.2
@@ -87,10 +87,7 @@ class CPythonEngine:
             EngineError: it could not be run.
         """
         self._plan = None
-        try:
-            plan = plan_of(program)
-        except (SyntaxError, ValueError, RecursionError) as error:
-            raise EngineError(f"the program cannot be read: {error}") from error
+        plan = readable_plan(program)
         self._ask(plan, None, time.monotonic() + self._limits.batch_s)
         self._plan = plan
 
@@ -102,12 +99,8 @@ class CPythonEngine:
         """
         if self._plan is None:
             raise EngineError("no program is loaded")
-        answers, sizes = [], []
-        deadline = time.monotonic() + self._limits.batch_s
-        for loop in loops_of(self._plan, columns, num):
-            answers.append(answer_of(self._ask(self._plan, loop, deadline), loop.num))
-            sizes.append(loop.num)
-        return join(answers, sizes) if answers else Answer(components={}, failures={})
+        plan, deadline = self._plan, time.monotonic() + self._limits.batch_s
+        return answered(plan, columns, num, lambda loop: self._ask(plan, loop, deadline))
 
     def close(self) -> None:
         """End the process; harmless when done twice."""

@@ -7,7 +7,7 @@ components, values by component, reasons of failures by row; it has values by ro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -183,6 +183,25 @@ def _components_of(value: Any) -> tuple[dict[str, Any], str]:
     if odd is not None:
         return {}, f"returned a dictionary with a {type(odd).__name__} for a component's name"[:MAX_REASON]
     return value, ""
+
+
+def answered(plan: Plan, columns: Mapping[str, np.ndarray], num: int, ask: Callable[[Loop], Any]) -> Answer:
+    """The answer for all rows, loop by loop.
+
+    Args:
+        plan: of the program that is loaded.
+        columns: ``{qualified column: [N]}``.
+        num: N.
+        ask: runs a loop where programs run, and gives what came back.
+
+    Raises:
+        EngineError: ``ask`` says so, or what came back cannot be read.
+    """
+    answers, sizes = [], []
+    for loop in loops_of(plan, columns, num):
+        answers.append(answer_of(ask(loop), loop.num))
+        sizes.append(loop.num)
+    return join(answers, sizes) if answers else Answer(components={}, failures={})
 
 
 def join(answers: Sequence[Answer], sizes: Sequence[int]) -> Answer:

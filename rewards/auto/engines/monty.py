@@ -34,8 +34,8 @@ from rewards.auto.engine import (
 )
 from rewards.auto.engines.isolation import IsolationError
 from rewards.auto.engines.jail import Jail, Target, find_jail
-from rewards.auto.engines.looping import CALL, PRELUDE, answer_of, join, loops_of
-from rewards.auto.engines.rewriting import Plan, plan_of
+from rewards.auto.engines.looping import CALL, PRELUDE, Loop, answered
+from rewards.auto.engines.rewriting import Plan, readable_plan
 from rewards.auto.program import Program
 
 GRACE_S = 1.0
@@ -108,10 +108,7 @@ class MontyEngine:
             EngineError: it could not be run.
         """
         self._plan = None
-        try:
-            plan = plan_of(program)
-        except (SyntaxError, ValueError, RecursionError) as error:
-            raise EngineError(f"the program cannot be read: {error}") from error
+        plan = readable_plan(program)
         self._feed(_START + plan.source, {}, self._limits.batch_s)
         self._plan = plan
 
@@ -123,14 +120,13 @@ class MontyEngine:
         """
         if self._plan is None:
             raise EngineError("no program is loaded")
-        answers, sizes = [], []
-        deadline = time.monotonic() + self._limits.batch_s
-        for loop in loops_of(self._plan, columns, num):
-            source = f"{_START}{self._plan.source}\n{loop.source}\n{CALL}"
-            came = self._feed(source, loop.inputs, deadline - time.monotonic())
-            answers.append(answer_of(came, loop.num))
-            sizes.append(loop.num)
-        return join(answers, sizes) if answers else Answer(components={}, failures={})
+        plan, deadline = self._plan, time.monotonic() + self._limits.batch_s
+
+        def ask(loop: Loop) -> Any:
+            source = f"{_START}{plan.source}\n{loop.source}\n{CALL}"
+            return self._feed(source, loop.inputs, deadline - time.monotonic())
+
+        return answered(plan, columns, num, ask)
 
     def close(self) -> None:
         """End the process; harmless when done twice."""

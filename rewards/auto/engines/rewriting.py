@@ -11,6 +11,7 @@ import ast
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from rewards.auto.engine import EngineError
 from rewards.auto.program import Program
 
 FUNCTION = "reward"
@@ -73,6 +74,18 @@ def plan_of(program: Program) -> Plan:
         function.args.args = [argument for of_group in arguments for argument in of_group]
     source = ast.unparse(ast.fix_missing_locations(tree)) if plain else whole
     return Plan(source, tuple(p for group in GROUPS for p in _parameters(program, group, plain)))
+
+
+def readable_plan(program: Program) -> Plan:
+    """The same for engines, which say in their own way what cannot be read.
+
+    Raises:
+        EngineError: the source is no Python, or nested too deeply.
+    """
+    try:
+        return plan_of(program)
+    except (SyntaxError, ValueError, RecursionError) as error:
+        raise EngineError(f"the program cannot be read: {error}") from error
 
 
 def without_future(source: str) -> str:
