@@ -22,7 +22,7 @@ from rewards.auto.contained import ContainedProgram, Values
 from rewards.auto.program import Program, ProgramRejectedError, read_as
 from rewards.auto.transitions import Transitions, read_transitions
 
-_RETRIES = 20
+_RETRIES = 12
 """Batch limits that may be spent on batches that fail, and on parts of them."""
 
 
@@ -95,7 +95,8 @@ def _answer(values: Values, at: int, lacks: Sequence[str]) -> dict[str, Any]:
     """Of one row; for a line that lacks an action there is none, as no program is run without one."""
     why = next((f"the transition has no {name}" for name in lacks if name == "action"), values.why.get(at, ""))
     why = next((f"the transition has no {read_as(name)}" for name in lacks if why == _of_missing(name)), why)
-    parts = {} if why else {name: float(value[at]) for name, value in values.components.items()}
+    held = [] if why else [name for name in values.components if not values.lacks(name)[at]]
+    parts = {name: float(values.components[name][at]) for name in held}
     return {"value": sum(parts.values(), 0.0), "parts": parts, "valid": not why, "why": why}
 
 

@@ -132,10 +132,13 @@ def _admitted(name: str, folder: Path) -> Checked:
 
 
 def _on_foreign_play(verdict: Verdict, program: Program) -> Verdict:
-    """Shipped play need not show what a program pays for: saying the same of all of it is then no failure."""
-    if not program.needed_columns:
-        return verdict
+    """Shipped play need not show what a program pays for: saying the same of all of it is then no failure.
+
+    Nor is it for one that reads nothing: it may be run, and teaches nothing.
+    """
     reason = "it says the same of all shipped play, which need not show what it pays for; --episodes gives other play"
+    if not program.needed_columns:
+        reason = "it reads nothing of play, so it says the same of all; a search for programs would drop it"
     return Verdict(
         findings=[
             replace(finding, outcome="undetermined", reason=reason)

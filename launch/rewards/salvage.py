@@ -14,7 +14,9 @@ from rewards.auto.contained import NonDeterministicError, Values
 from rewards.auto.engine import EngineError
 
 _ALIKE = 3
-"""Failures of batches of one size after which no others of that size are tried."""
+"""Failures of batches of one size after which no others of that size are tried; one less while none has answered."""
+_LEAP = 8
+"""How much smaller batches become at once while none has answered: it may be every row that takes too long."""
 
 
 @dataclass
@@ -23,11 +25,13 @@ class _Found:
 
     num: int
     components: dict[str, np.ndarray] = field(default_factory=dict)
+    lacking: dict[str, np.ndarray] = field(default_factory=dict)
     why: dict[int, str] = field(default_factory=dict)
 
     def take(self, rows: range, values: Values) -> None:
         for name, value in values.components.items():
             self.components.setdefault(name, np.zeros(self.num))[rows.start : rows.stop] = value
+            self.lacking.setdefault(name, np.ones(self.num, bool))[rows.start : rows.stop] = values.lacks(name)
         self.why |= {rows.start + row: why for row, why in values.why.items()}
 
     def refuse(self, rows: range, why: str) -> None:
@@ -36,7 +40,7 @@ class _Found:
     def values(self) -> Values:
         valid = np.ones(self.num, bool)
         valid[list(self.why)] = False
-        return Values(components=self.components, valid=valid, why=self.why)
+        return Values(components=self.components, valid=valid, why=self.why, lacking=self.lacking)
 
 
 def salvaged(
@@ -78,12 +82,19 @@ def salvaged(
             except EngineError as error:
                 is_retry, why = True, _reason(error)
                 failures[len(rows)] += 1
-                cap = min(cap, len(rows) // 2 or 1) if failures[len(rows)] >= _ALIKE else cap
+                cap = min(cap, _cap(len(rows), failures[len(rows)], answered=bool(found.components)))
                 if len(rows) == 1:
                     found.refuse(rows, why)
                 left.extend((half, True) for half in _halves(rows))
             spent += (clock() - began) * is_retry
     return found.values()
+
+
+def _cap(size: int, failures: int, *, answered: bool) -> int:
+    """Rows of the batches that are tried from now on, given failures of batches of one size."""
+    if failures < (_ALIKE if answered else _ALIKE - 1):
+        return size
+    return max(1, size // (2 if answered else _LEAP))
 
 
 def _halves(rows: range) -> list[range]:

@@ -82,12 +82,14 @@ class _Patient:
 def _joined(rows: Sequence[range], parts: Sequence[Values]) -> Values:
     """Answers one after the other; a component that one of them lacks is 0 there."""
     names = dict.fromkeys(name for part in parts for name in part.components)
-    lacking = [np.zeros(len(part.valid)) for part in parts]
+    zeros = [np.zeros(len(part.valid)) for part in parts]
+    lacking = {name: np.concatenate([part.lacks(name) for part in parts]) for name in names}
     return Values(
         components={
-            name: np.concatenate([part.components.get(name, zero) for part, zero in zip(parts, lacking, strict=True)])
+            name: np.concatenate([part.components.get(name, zero) for part, zero in zip(parts, zeros, strict=True)])
             for name in names
         },
         valid=np.concatenate([np.zeros(0, bool), *(part.valid for part in parts)]),
         why={some.start + row: why for some, part in zip(rows, parts, strict=True) for row, why in part.why.items()},
+        lacking={name: rows for name, rows in lacking.items() if rows.any()},
     )

@@ -19,13 +19,10 @@ import numpy as np
 
 from rewards.auto.config import ContainmentConfig
 from rewards.auto.engine import Answer, Engine, EngineError, MalformedAnswerError
-from rewards.auto.program import MAX_COMPONENTS, Program
+from rewards.auto.program import MAX_COMPONENT_NAME, MAX_COMPONENTS, Program, is_component_name
 
 NUM_REPEATED = 8
 """Rows of each batch that are asked for twice."""
-
-MAX_NAME = 64
-"""Characters of a component's name."""
 
 MAX_REASON = 200
 """Characters of a reason that a program gives."""
@@ -34,6 +31,7 @@ _SAMPLE = 256
 """Rows in which none comes twice before equal rows are not looked for: that costs about a tenth of running them."""
 
 _PLAIN = frozenset({int, float, bool, type(None)})
+_COMPARED = _PLAIN | {str}
 _is_none = partial(operator.is_, None)
 
 
@@ -53,6 +51,14 @@ class Values:
     """bool [N]; False where the program has no answer."""
     why: Mapping[int, str] = field(default_factory=dict)
     """Of the rows without an answer: one clause."""
+    lacking: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """bool [N] of components that only some rows have: True where one has not."""
+
+    def lacks(self, name: str) -> np.ndarray:
+        """Bool [N]: rows that do not have a component."""
+        if name in self.lacking:
+            return self.lacking[name]
+        return np.full(len(self.valid), name not in self.components)
 
 
 class ContainedProgram:
@@ -180,8 +186,10 @@ def _read(answer: Answer, num: int) -> _Cells:
         raise MalformedAnswerError(f"it answers with {len(components)} components; at most {MAX_COMPONENTS} may be")
     copies: dict[str, list[Any]] = {}
     for name, values in components.items():
-        if type(name) is not str or len(name) > MAX_NAME or not (name.isascii() and name.isidentifier()):
-            raise MalformedAnswerError(f"a component is called {ascii(name)[:MAX_NAME]}, which is no plain name")
+        if type(name) is not str or not is_component_name(name):
+            raise MalformedAnswerError(
+                f"a component is called {ascii(name)[:MAX_COMPONENT_NAME]}, which is no plain name"
+            )
         copies[name] = values.tolist() if isinstance(values, np.ndarray) else list(values)
         if isinstance(values, str | bytes) or len(copies[name]) != num:
             raise MalformedAnswerError(f"component '{name}' does not have one entry for each of {num} rows")
@@ -213,9 +221,12 @@ def _compare(cells: _Cells, num: int, again: np.ndarray) -> None:
 
 
 def _identical(first: Any, second: Any) -> bool:
-    """Same type and same bits; all nan are one."""
-    if type(first) is not type(second):
-        return False
+    """Same type and, where a value or a text is, same bits; all nan are one.
+
+    What holds others is refused by its type: a list in itself sixty times over has 2^60 entries to compare.
+    """
+    if type(first) is not type(second) or type(first) not in _COMPARED:
+        return type(first) is type(second)
     return first.hex() == second.hex() if type(first) is float else first == second
 
 
@@ -236,11 +247,16 @@ def _checked(cells: _Cells, num: int, limit: float) -> Values:
     for name, values in cells.components.items():
         components[name], problems = _numbers(name, values[:num], limit)
         why = problems | why
+    lacking = {name: _lacking(values[:num]) for name, values in cells.components.items() if None in values}
     valid = np.ones(num, bool)
     valid[list(why)] = False
     for value in components.values():
         value[~valid] = 0.0
-    return Values(components=components, valid=valid, why=why)
+    return Values(components=components, valid=valid, why=why, lacking=lacking)
+
+
+def _lacking(cells: list[Any]) -> np.ndarray:
+    return np.fromiter(map(_is_none, cells), bool, len(cells))
 
 
 def _numbers(name: str, cells: list[Any], limit: float) -> tuple[np.ndarray, dict[int, str]]:
@@ -253,7 +269,7 @@ def _numbers(name: str, cells: list[Any], limit: float) -> tuple[np.ndarray, dic
     except OverflowError:  # an integer beyond any float
         return _slow_numbers(name, cells, limit)
     if type(None) in kinds:
-        value[np.fromiter(map(_is_none, cells), bool, len(cells))] = 0.0
+        value[_lacking(cells)] = 0.0
     beyond = np.flatnonzero(~(np.abs(value) <= limit))
     value[beyond] = 0.0
     return value, {row: _problem(name, cells[row], limit) for row in beyond.tolist()}
@@ -267,7 +283,7 @@ def _slow_numbers(name: str, cells: list[Any], limit: float) -> tuple[np.ndarray
 def _problem(name: str, cell: Any, limit: float) -> str:
     """Why a value is no answer; empty where it is one."""
     if type(cell) not in _PLAIN:
-        return f"component '{name}' is a {type(cell).__name__[:MAX_NAME]}, not a number"
+        return f"component '{name}' is a {type(cell).__name__[:MAX_COMPONENT_NAME]}, not a number"
     if cell is None:
         return ""
     if type(cell) is float and not math.isfinite(cell):
@@ -283,4 +299,5 @@ def _spread(values: Values, places: np.ndarray) -> Values:
         components={name: value[places] for name, value in values.components.items()},
         valid=valid,
         why={row: values.why[int(places[row])] for row in bad},
+        lacking={name: rows[places] for name, rows in values.lacking.items()},
     )

@@ -99,7 +99,8 @@ def _timed(runner: Runner, columns: Mapping[str, np.ndarray], num: int) -> tuple
 def _taken(values: Values, rows: np.ndarray) -> Values:
     why = {i: values.why[row] for i, row in enumerate(rows.tolist()) if row in values.why}
     components = {name: value[rows] for name, value in values.components.items()}
-    return Values(components=components, valid=values.valid[rows], why=why)
+    lacking = {name: lacks[rows] for name, lacks in values.lacking.items()}
+    return Values(components=components, valid=values.valid[rows], why=why, lacking=lacking)
 
 
 # ---- what follows from it

@@ -36,6 +36,14 @@ DECLARATION = "COMPONENTS"
 
 MAX_COMPONENTS = 16
 
+MAX_COMPONENT_NAME = 64
+"""Characters; ``syntax.names`` says the same of names that are declared."""
+
+
+def is_component_name(name: str) -> bool:
+    """Whether components may be called so: letters, digits and _ of ASCII, no digit first, no two _ side by side."""
+    return len(name) <= MAX_COMPONENT_NAME and name.isascii() and name.isidentifier() and "__" not in name
+
 
 @dataclass(frozen=True, kw_only=True)
 class Program:

@@ -23,6 +23,9 @@ from envs.features import COLUMNS, rollout_columns
 from envs.recording import EpisodeRecord
 from rewards.auto.program import Program
 
+MAX_FILE_BYTES = 512 << 20
+"""Of a file of transitions; a device has no end."""
+
 MAX_TEXT = 4096
 """Characters of a text in a file of transitions; the schema's are far shorter."""
 
@@ -88,16 +91,20 @@ class Transitions:
 def read_transitions(path: Path, program: Program) -> Transitions:
     """Transitions from a file: a line is an object with ``obs``, ``prev_obs``, ``action`` and ``info``.
 
-    Fields that the program does not read are not looked at. A whole number may be written as a float (``3.0``). A line
-    need not hold all that the program may read: ``obs.get('gold', 0)`` is then 0.
+    Fields that the program does not read are not looked at. A whole number may be written as a float (``3.0``), and
+    true and false as 1 and 0. A line need not hold all that the program may read: ``obs.get('gold', 0)`` is then 0, and
+    null in place of a group of fields is a group that holds none. Blank lines at the end are passed over.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: a line is not JSON by the letter (also: a key twice, NaN), not an object, or a field that the
-            program reads is not what the schema says; one sentence names the line and the field.
+        ValueError: the file is too large, a line is not JSON by the letter (also: a key twice, NaN), not an object, or
+            a field that the program reads is not what the schema says; one sentence names the line and the field.
     """
-    lines = path.read_bytes().split(b"\n")
-    lines = lines if lines[-1] else lines[:-1]  # the last one's end
+    with path.open("rb") as file:
+        content = file.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        raise ValueError(f"{path} holds more than {MAX_FILE_BYTES >> 20} MB")
+    lines = content.rstrip().split(b"\n") if content.strip() else []
     rows_of: dict[tuple[str, ...], list[int]] = {}
     values: dict[str, dict[int, Any]] = {name: {} for name in program.needed_columns}
     for row, line in enumerate(lines):
@@ -151,7 +158,7 @@ def _flat(line: Mapping[str, Any], place: str) -> dict[str, Any]:
     """
     flat: dict[str, Any] = {"action": line["action"]} if "action" in line else {}
     for group in ("obs", "prev_obs", "info"):
-        fields = line.get(group, {})
+        fields = {} if line.get(group) is None else line[group]
         if not isinstance(fields, dict):
             raise ValueError(f"{place}: {group} is not a JSON object")
         flat |= {f"{group}.{name}": value for name, value in fields.items()}
@@ -169,9 +176,9 @@ def _whole(value: Any, place: str) -> int:
 
 
 def _truth(value: Any, place: str) -> bool:
-    if not isinstance(value, bool):
+    if value not in (True, False):
         raise ValueError(f"{place} is {_shown(value)}, not true or false")
-    return value
+    return bool(value)
 
 
 def _text(value: Any, place: str) -> str:

@@ -121,7 +121,7 @@ class _Liar(list):
         lambda answer: replace(answer, failures={10**6: "why"}),
         lambda answer: replace(answer, failures={True: "why"}),
         lambda answer: replace(answer, failures={0: b"why"}),
-        *map(_named, ["", "two words", "a.b", "1st", "x" * 65, "\u00e9", "x\n", 3, None]),
+        *map(_named, ["", "two words", "a.b", "1st", "x" * 65, "\u00e9", "x\n", "__class__", 3, None]),
     ],
 )
 def test_answers_of_the_wrong_shape_are_malformed(change):

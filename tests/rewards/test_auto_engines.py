@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from envs.features import COLUMNS
 from rewards.auto.admission import admit
 from rewards.auto.config import ContainmentConfig
+from rewards.auto.contained import ContainedProgram
 from rewards.auto.engine import (
     EngineError,
     Limits,
@@ -312,6 +313,52 @@ def test_what_is_no_number_is_no_answer(engine: AnyEngine, value: str, why: str)
     handed_on = [values[1] for values in answer.components.values() if values[1] is not None]
     assert (1 in answer.failures and why in answer.failures[1]) or handed_on == [[1]]
     assert 0 not in answer.failures
+
+
+@pytest.mark.parametrize("grown", ["[a, a]", "(a, a)", "{'a': a, 'b': a}"])
+@pytest.mark.parametrize("returned", ["a", "{'x': a}"])
+def test_what_shares_itself_without_end_is_refused_at_once(engine: AnyEngine, grown: str, returned: str) -> None:
+    made = body(f"a = 1.0\nfor _ in range(60):\n    a = {grown}\nreturn {returned}", "obs.hp")
+    began = time.monotonic()
+    values = ContainedProgram(made, ContainmentConfig(), engine).evaluate({"obs.hp": np.arange(9)}, 9)
+    assert not values.valid.any() and time.monotonic() - began < 5.0  # 2^60 entries, were they looked at
+
+
+def test_none_is_no_value_of_a_component(engine: AnyEngine) -> None:
+    for rows in ("{'a': 1.0, 'b': None}", "{'a': 1.0, 'b': None if obs['hp'] else 2.0}"):
+        engine.load(body(f"return {rows}", "obs.hp"))
+        answer = engine.evaluate({"obs.hp": np.array([0, 1])}, 2)
+        assert answer.failures[1] == "component 'b' is None, not a number"
+
+
+@pytest.mark.parametrize("name", ["hp-loss", "two words", "größe", "a.b", "__class__", "x" * 65, ""])
+def test_a_component_with_an_odd_name_fails_its_row(engine: AnyEngine, name: str) -> None:
+    engine.load(body(f"return {{'a' if obs['hp'] else {name!r}: 1.0}}", "obs.hp"))
+    answer = engine.evaluate({"obs.hp": np.array([0, 1])}, 2)
+    assert list(answer.failures) == [0] and "letters, digits and _" in answer.failures[0]
+    engine.load(body(f"return {{{name!r}: 1.0}}"))
+    assert list(engine.evaluate({}, 2).failures) == [0, 1]
+
+
+def test_numbers_are_rounded_as_python_does(engine: AnyEngine) -> None:
+    made = body(
+        """
+x = obs['hp'] / 40
+small = obs['hp'] * 1e-7
+return {
+    'two': round(x, 2), 'one': round(-x / 50, 1), 'named': round(number=small, ndigits=7), 'none': round(x, 0),
+    'long': round(x, 30), 'longer': round(small, 400), 'huge': round(x * 1e300, 2), 'odd': round(x, True),
+    'whole': round(x), 'integer': round(obs['hp'], -1), 'nothing': round(x, None),
+}
+""",
+        "obs.hp",
+    )
+    columns = {"obs.hp": np.arange(-1000, 1000)}
+    engine.load(made)
+    answer = engine.evaluate(columns, 2000)
+    expected, _ = plainly(made, columns, 2000)
+    for name, values in answer.components.items():
+        assert list(map(bits, values)) == [bits(row[name]) for row in expected], name
 
 
 def test_a_text_does_not_come_back_as_a_number(engine: AnyEngine) -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 from importlib.resources import as_file, files
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -118,7 +119,7 @@ def test_a_program_that_takes_a_group_whole_gets_what_there_is_of_it(tmp_path):
         ('{"obs": {"hp": ' + "9" * 5000 + "}}", "is not JSON"),
         ("[" * 100_000, "is not JSON"),
         ({**WHOLE, "obs": [3]}, "obs is not a JSON object"),
-        ({**WHOLE, "info": None}, "info is not a JSON object"),
+        ({**WHOLE, "info": 0}, "info is not a JSON object"),
         (changed("obs", hp=2**63), r"obs\.hp is beyond 64 bits"),
         (changed("obs", hp=-(2**63) - 1), r"obs\.hp is beyond 64 bits"),
         (changed("obs", hp=1e30), r"obs\.hp is beyond 64 bits"),
@@ -127,7 +128,7 @@ def test_a_program_that_takes_a_group_whole_gets_what_there_is_of_it(tmp_path):
         (changed("obs", hp="3"), r'obs\.hp is "3", not a whole number'),
         (changed("obs", hp=True), r"obs\.hp is true, not a whole number"),
         (changed("obs", hp=None), r"obs\.hp is null, not a whole number"),
-        (changed("info", succeeded=1), r"info\.succeeded is 1, not true or false"),
+        (changed("info", succeeded=2), r"info\.succeeded is 2, not true or false"),
         (changed("prev_obs", message=1), r"prev_obs\.message is 1, not a text"),
         (changed("prev_obs", message="a\0"), "holds a character that no text has"),
         (changed("prev_obs", message="\ud800"), "holds a character that no text has"),
@@ -138,6 +139,12 @@ def test_a_program_that_takes_a_group_whole_gets_what_there_is_of_it(tmp_path):
 def test_a_bad_line_is_named(tmp_path, line, said):
     with pytest.raises(ValueError, match=rf"transitions\.jsonl, line 2.*{said}"):
         read(tmp_path, WHOLE, line, WHOLE)
+
+
+def test_a_file_without_end_is_refused(monkeypatch):
+    monkeypatch.setattr("rewards.auto.transitions.MAX_FILE_BYTES", 1 << 20)
+    with pytest.raises(ValueError, match="/dev/zero holds more than 1 MB"):
+        read_transitions(Path("/dev/zero"), PROGRAM)
 
 
 def test_what_is_not_text_and_ends_without_a_newline(tmp_path):

@@ -118,7 +118,7 @@ def plain(value: Any) -> Any:
     if value is None or type(value) in (bool, float):
         return value
     if type(value) is dict and len(value) <= 64 and all(type(name) is str for name in value):
-        return {name: plain(cell) for name, cell in value.items()}
+        return {name: ["dict"] if type(cell) is dict else plain(cell) for name, cell in value.items()}
     return [type(value).__name__]
 
 

@@ -7,7 +7,7 @@ components, values by component, reasons of failures by row; it has values by ro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from rewards.auto.engine import Answer, MalformedAnswerError
 from rewards.auto.engines.encoding import encode
 from rewards.auto.engines.rewriting import FUNCTION, Plan
-from rewards.auto.program import MAX_COMPONENTS, NUMBER_COMPONENT
+from rewards.auto.program import MAX_COMPONENT_NAME, MAX_COMPONENTS, NUMBER_COMPONENT, is_component_name
 
 MAX_REASON = 200
 """Characters of a row's failure."""
@@ -144,6 +144,10 @@ def answer_of(came: Any, num: int) -> Answer:
         return _by_row(values, failures)
     if not _is_table(names, by_name, num):
         raise MalformedAnswerError(f"what came back does not hold {num} rows")
+    odd = _odd(dict.fromkeys(names))
+    if odd or any(None in column for column in by_name):
+        rows = zip(*by_name, strict=True) if by_name else iter([()] * num)
+        return _by_row([dict(zip(names, row, strict=True)) for row in rows], failures)
     return Answer(components=dict(zip(names, by_name, strict=True)), failures=failures)
 
 
@@ -179,10 +183,19 @@ def _components_of(value: Any) -> tuple[dict[str, Any], str]:
         return {NUMBER_COMPONENT: value}, ""
     if type(value) is not dict:
         return {}, "returned None" if value is None else f"returned a {type(value).__name__}"[:MAX_REASON]
-    odd = next((name for name in value if type(name) is not str), None)
-    if odd is not None:
-        return {}, f"returned a dictionary with a {type(odd).__name__} for a component's name"[:MAX_REASON]
-    return value, ""
+    without = next((name for name in value if value[name] is None), None)
+    problem = _odd(value) or (f"component '{without}' is None, not a number" if without is not None else "")
+    return ({}, problem[:MAX_REASON]) if problem else (value, "")
+
+
+def _odd(names: Iterable[Any]) -> str:
+    """What is wrong with names of components; empty where nothing is."""
+    for name in names:
+        if type(name) is not str:
+            return f"returned a dictionary with a {type(name).__name__} for a component's name"
+        if not is_component_name(name):
+            return f"a component is called {ascii(name)[:MAX_COMPONENT_NAME]}: its name may hold letters, digits and _"
+    return ""
 
 
 def answered(plan: Plan, columns: Mapping[str, np.ndarray], num: int, ask: Callable[[Loop], Any]) -> Answer:

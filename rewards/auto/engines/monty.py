@@ -41,7 +41,16 @@ from rewards.auto.program import Program
 GRACE_S = 1.0
 """How long after the limit of time the process is killed."""
 
-_START = "import math\n" + PRELUDE
+_ROUND = """
+__round__ = round
+def round(number, ndigits=None):
+    if not (isinstance(number, float) and isinstance(ndigits, int) and ndigits >= 0):
+        return __round__(number, ndigits)
+    return float(f"{number:.{ndigits + 0}f}") if ndigits <= 340 and -1e16 < number < 1e16 else number
+"""
+"""Monty's own rounds what is written as x.xx5 by its decimals (0.025 to 0.03), Python by the number itself (0.03 or
+0.02, whichever the float is closer to); formats are exact in both. Floats beyond 1e16 have no decimals."""
+_START = "import math\n" + PRELUDE + _ROUND
 _LEAST_S = 0.001
 _MAX_PRINTED = 4096
 """Bytes that a program may print in a batch; they go nowhere."""
