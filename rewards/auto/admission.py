@@ -46,6 +46,7 @@ _GROUPS = ("obs", "prev_obs", "info")
 _FIELDS = {group: [name.partition(".")[2] for name in COLUMNS if name.startswith(f"{group}.")] for group in _GROUPS}
 _COOKIE = re.compile(r"^[ \t]*#.*?coding[:=][ \t]*([-\w.]+)")
 _UNARY_RUN = re.compile(rf"(?:(?:[-+~]|\bnot\b)[\s\\]*){{{MAX_UNARY + 1}}}")
+_PLAIN_TEXT = re.compile(r"""(['"])[^'"{}\\]*\1(?!['"])""")
 _TOKEN = re.compile(
     r"""(?P<comment>\#[^\n]*)
     |(?P<prefix>[A-Za-z]{0,2})(?P<text>
@@ -136,9 +137,19 @@ def _decoded(source: str | bytes) -> str:
         raw = source.encode() if isinstance(source, str) else source
         text = raw.decode()
     except (UnicodeEncodeError, UnicodeDecodeError) as error:
-        raise _refuse("E02", f"the source is not UTF-8 at position {error.start}") from error
+        before = source[: error.start]
+        line = 1 + (before.count("\n") if isinstance(before, str) else before.count(b"\n"))
+        raise ProgramRejectedError(_rejection("", "E02", "the source is not UTF-8", line=line)) from error
     if len(raw) > MAX_BYTES:
         raise _refuse("E01", f"the source has more than {MAX_BYTES} bytes")
+    return _normalised(text)
+
+
+def _normalised(text: str) -> str:
+    """Without what editors put into files: a mark of the byte order, and carriage returns before all newlines."""
+    text = text.removeprefix("\ufeff")
+    if "\r" in text and text.count("\r\n") == text.count("\n"):
+        text = text.replace("\r\n", "\n")
     return text
 
 
@@ -153,16 +164,18 @@ def _check_characters(text: str) -> None:
 
 
 def _check_cookie(text: str) -> None:
-    for line in text.split("\n")[:2]:
+    for number, line in enumerate(text.split("\n")[:2], start=1):
         found = _COOKIE.match(line)
         if found and found[1].lower().replace("_", "-") not in ("utf-8", "utf8"):
-            raise _refuse("E02", f"the source declares the encoding {found[1][:40]!r}")
+            reason = f"the source declares the encoding {found[1][:40]!r}"
+            raise ProgramRejectedError(_rejection(text, "E02", reason, line=number, column=found.start(1) + 1))
 
 
 def _check_lines(text: str) -> None:
     lines = text.split("\n")
     if len(lines) > MAX_LINES:
-        raise _refuse("E01", f"the source has more than {MAX_LINES} lines")
+        reason = f"the source has more than {MAX_LINES} lines"
+        raise ProgramRejectedError(_rejection(text, "E01", reason, line=MAX_LINES + 1))
     for number, line in enumerate(lines, start=1):
         if len(line) > MAX_LINE_CHARS:
             raise ProgramRejectedError(
@@ -206,10 +219,31 @@ def _check_tokens(text: str) -> None:
 def _check_text_token(text: str, token: re.Match[str]) -> None:
     if "f" not in token["prefix"].lower():
         return
-    if not token["text"].isascii():
-        raise _refuse("E24", "an f-string holds characters that are no ASCII", text, token.start())
+    if not _code_within(token["text"]).isascii():
+        reason = "the code in an f-string holds characters that are no ASCII"
+        raise _refuse("E24", reason, text, token.start())
     if sum(character in "([{" for character in token["text"]) > MAX_BRACKETS:
         raise _refuse("E04", f"more than {MAX_BRACKETS} brackets in one f-string", text, token.start())
+
+
+def _code_within(text: str) -> str:
+    """What stands in the braces of an f-string, without plain texts; all the rest where they are not plain."""
+    code = ""
+    at = depth = 0
+    while at < len(text):
+        if depth and text[at] in "'\"":
+            plain = _PLAIN_TEXT.match(text, at)
+            if plain is None:
+                return code + text[at:]
+            at = plain.end()
+            continue
+        if not depth and text.startswith(("{{", "}}"), at):
+            at += 2
+            continue
+        depth += {"{": 1, "}": -1 if depth else 0}.get(text[at], 0)
+        code += text[at] if depth else ""
+        at += 1
+    return code
 
 
 _TEXT_CHECKS: tuple[Callable[[str], None], ...] = (

@@ -50,20 +50,23 @@ REJECTIONS: Mapping[str, RejectionKind] = {
     "E12": RejectionKind(
         "a statement stands outside functions",
         "a module holds functions and constants only, so that nothing is kept between calls",
-        "move it into a function",
+        "write the constant as one expression, or move it into a function",
     ),
     "E13": RejectionKind(
         "a module constant is not constant",
         "what could change would carry over from one call to the next",
-        "numbers, texts, tuples or frozensets of them, or a dict, list or set of them that is only read",
+        "what is computed from literals and constants above it, dicts, lists and sets too; nothing changes it, and no "
+        "function of the program has a part in it",
     ),
     "E14": RejectionKind(
         "COMPONENTS is not a table of components",
         "it is read, not run",
-        'COMPONENTS = {"goal": "sparse", "explore": "dense"}, at most 16, names of at most 40 letters',
+        'COMPONENTS = {"goal": "sparse", "explore": "dense"}, at most 16, with names of letters, digits and _',
     ),
     "E15": RejectionKind(
-        "an import", "programs use nothing but the language and math", "nothing: math is there without an import"
+        "an import",
+        "programs use nothing but the language and math",
+        "write math.sqrt(x): math is there without an import",
     ),
     "E20": RejectionKind(
         "a construct is not available", _CLOSED, "functions, if, for, while, match, try, comprehensions"
@@ -84,7 +87,7 @@ REJECTIONS: Mapping[str, RejectionKind] = {
     "E26": RejectionKind(
         "a decorator, default or annotation is not plain",
         "they run when the function is defined",
-        "no decorators; literals as defaults; types such as dict[str, float] as annotations",
+        "no decorators; constants as defaults, which nothing changes; types such as dict[str, float] as annotations",
     ),
     "E27": RejectionKind("a call's arguments are not plain", _CLOSED, "positional and the usual keyword arguments"),
     "E28": RejectionKind(
@@ -105,7 +108,9 @@ REJECTIONS: Mapping[str, RejectionKind] = {
         "huge constants and other types have no use here",
         "numbers up to 10**18 either way, math.inf, texts of at most 2,000 characters",
     ),
-    "E40": RejectionKind("a field is not in the schema", "reading it would always fail", "a field of the schema"),
+    "E40": RejectionKind(
+        "a field is not in the schema", "reading it would always fail, or give the default", "a field of the schema"
+    ),
     "E41": RejectionKind(
         "the inputs are written to",
         "others read them too",

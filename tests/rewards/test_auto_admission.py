@@ -87,7 +87,37 @@ def test_characters_are_refused_where_they_stand():
 
 
 def test_a_carriage_return_says_how_to_mend_it():
-    assert "end lines with \\n" in rejection(NUMBER.replace("\n", "\r\n")).reason
+    assert "end lines with \\n" in rejection(NUMBER + "# a\r\n").reason
+    assert rejection(NUMBER.replace("\n", "\r")).code == "E03"
+    assert rejection("# a\r" + NUMBER.replace("\n", "\r\n")).code == "E03"
+
+
+@pytest.mark.parametrize("kind", [str.encode, str])
+def test_what_editors_put_into_files_is_taken_out(kind):
+    plain = admit(NUMBER, answered)
+    for source in (NUMBER.replace("\n", "\r\n"), "\ufeff" + NUMBER, "\ufeff" + NUMBER.replace("\n", "\r\n")):
+        assert admit(kind(source), answered) == plain
+        assert admit(kind(source), answered).sha == plain.sha
+    assert rejection(kind("\ufeff\ufeff" + NUMBER)).code == "E03"
+
+
+@pytest.mark.parametrize(
+    ("source", "code", "line"),
+    [
+        (HEAD + "    return obs @ obs\n", "E20", 2),
+        (HEAD + "    x = 1\n    x @= 2\n    return x\n", "E20", 3),
+        (HEAD + "    return (obs" + "\n.a" * 200 + ")\n", "E04", 2),
+        (HEAD + "    return (1" + "\n and 1" * 300 + ")\n", "E04", 2),
+        (NUMBER + "\n" * 700, "E01", 601),
+        (b"# a\n# \xff\n" + NUMBER.encode(), "E02", 2),
+        ("# a\n# \ud800\n" + NUMBER, "E02", 2),
+        ("#!/usr/bin/python\n# coding: latin-1\n" + NUMBER, "E02", 2),
+        ("import os\n" + NUMBER, "E15", 1),
+    ],
+)
+def test_a_rejection_has_a_line(source, code, line):
+    found = rejection(source)
+    assert (found.code, found.line) == (code, line)
 
 
 @pytest.mark.parametrize(
@@ -101,10 +131,72 @@ def test_a_carriage_return_says_how_to_mend_it():
         ("obs.hp", "write obs['hp']"),
         ("np.mean([1])", "use math, min, max, sum"),
         ("getattr(obs, 'hp')", "read fields as obs['hp']"),
+        ("list(map(str.lower, ['A']))", "write a comprehension, [x.lower() for x in xs], or lambda x: x.lower()"),
+        ("(1.0).is_integer()", "write x == int(x)"),
+        ("Dict()", "types of typing stand in annotations only"),
     ],
 )
 def test_hints_say_what_to_write(expression, hint):
     assert rejection(f"{HEAD}    return {expression}\n").hint == hint
+
+
+@pytest.mark.parametrize(
+    ("source", "hint"),
+    [
+        ("from math import log\ndef f(log):\n    return log\n", "write math.sqrt(x): math is there without an import"),
+        ("def f():\n    from math import log\n", "write math.sqrt(x): math is there without an import"),
+        ("import numpy as np\n", "take it out: programs use nothing but the language and math"),
+        ("import math, sys\n", "take it out: programs use nothing but the language and math"),
+    ],
+)
+def test_imports_say_what_to_write(source, hint):
+    assert rejection(source + NUMBER).hint == hint
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("return obs['zzz']", "obs has no field 'zzz'"),
+        ("return info.get('zzz', 0)", "info has no field 'zzz': get would always give its default"),
+        ("return 'zzz' in info", "info has no field 'zzz': this would never be in it"),
+        ("o = obs\nreturn o['max_hpp']", "obs has no field 'max_hpp'"),
+        ("math = 1\nreturn math", "math is bound anew"),
+        ("o = obs\no['hp'] = 1\nreturn 0", "o is written to"),
+        ("e = 1\ntry:\n    pass\nexcept KeyError as e:\n    pass\nreturn e", "what 'except ... as e' binds is read"),
+    ],
+)
+def test_reasons_say_what_is_true(body, reason):
+    found = rejection(HEAD + "".join(f"    {line}\n" for line in body.split("\n")))
+    assert found.reason == reason
+
+
+def test_a_wrong_field_of_an_alias_has_the_nearest_name():
+    assert rejection(HEAD + "    o = obs\n    return o['max_hpp']\n").hint.startswith("nearest: obs['max_hp']")
+
+
+@pytest.mark.parametrize(
+    ("body", "columns"),
+    [
+        ("o = prev_obs\nreturn o['hp']", "prev_obs.hp"),
+        ("a, b = obs, info\nreturn a['hp'] + b['died']", "obs.hp info.died"),
+        ("return (obs if action else prev_obs)['hp']", "obs.hp prev_obs.hp action"),
+        ("return [o['hp'] for o in [obs]][0]", "obs.hp"),
+        ("return sum(o['hp'] for o in (obs, prev_obs))", "obs.hp prev_obs.hp"),
+        ("return sum(obs['hp'] for obs in (obs, prev_obs))", "obs.hp prev_obs.hp"),
+        ("return sum(n * o['hp'] for n, o in ((1, obs), (2, prev_obs)))", "obs.hp prev_obs.hp"),
+        ("def f(o):\n    o = o or {}\n    return o['hp']\nreturn f(obs)", "obs.hp"),
+        ("if prev_obs is None:\n    prev_obs = obs\nreturn prev_obs['hp']", "obs.hp prev_obs.hp"),
+        ("prev_obs = prev_obs or obs\nreturn prev_obs['hp']", "obs.hp prev_obs.hp"),
+        ("if not info:\n    return 0\nreturn info['died']", "info.died"),
+        ("return info['died'] if isinstance(info, dict) and info != None else 0", "info.died"),
+        ("some = obs or info\nreturn some.get('hp', 0) + some.get('died', 0)", "obs.hp info.died"),
+        ("action = action.lower()\nreturn action == 'kick'", "action"),
+    ],
+)
+def test_names_of_groups_are_followed(body, columns):
+    program = of_body(body)
+    assert set(program.columns) == set(columns.split())
+    assert not program.open_groups
 
 
 @pytest.mark.parametrize(
@@ -152,20 +244,24 @@ def test_helpers_are_followed(helper, call, columns):
         ("return obs[action]", "obs"),
         ("return obs.get(action, 0)", "obs"),
         ("return sum(v for k, v in info.items() if k in obs)", "obs info"),
-        ("o = prev_obs\nreturn o['hp']", "prev_obs"),
         ("return len(obs)", "obs"),
+        ("o = [obs, prev_obs]\nreturn o[0]['hp']", "obs prev_obs"),
+        ("a = b, c = obs, info\nreturn 0", "obs info"),
+        ("a, *b = obs, info\nreturn 0", "obs info"),
+        ("for o in (obs, *[info]):\n    pass\nreturn 0", "obs info"),
+        ("return 1 if info else 0", "info"),
+        ("return 1 if not info else 0", "info"),
+        ("some = info or obs\nreturn some['hp']", "info"),
+        ("d = dict(obs)\nd['a'] = 1\nreturn d['b']", "obs"),
         ("return 1 if action in info else 0", "info"),
         ("for key in info:\n    pass\nreturn 0", "info"),
         ("return (lambda o: o['hp'])(obs)", "obs"),
         ("return max([obs, prev_obs], key=lambda o: o['hp'])['hp']", "obs prev_obs"),
         ("match obs:\n    case {'hp': hp}:\n        return hp", "obs"),
         ("return {**info}['died']", "info"),
-        ("return (obs if action else prev_obs)['hp']", "obs prev_obs"),
-        ("def f(o):\n    o = o or {}\n    return o['hp']\nreturn f(obs)", "obs"),
         ("def f(*o):\n    return o[0]['hp']\nreturn f(obs)", "obs"),
         ("def f(o):\n    return o['hp']\ng = f\nreturn g(obs)", "obs"),
         ("def f(a, o):\n    return o['hp']\nreturn f(*[1], obs)", "obs"),
-        ("return [o['hp'] for o in [obs]][0]", "obs"),
         ("def f(o):\n    return [o for o in o]\nreturn len(f(info))", "info"),
         ("return 1 if 'hp' in obs == prev_obs else 0", "obs prev_obs"),
     ],

@@ -30,7 +30,7 @@ from rewards.auto.engines.cpython import CPythonEngine
 from rewards.auto.engines.encoding import encode
 from rewards.auto.engines.looping import MAX_ROWS, answer_of
 from rewards.auto.engines.monty import MontyEngine
-from rewards.auto.engines.rewriting import plan_of, without_future
+from rewards.auto.engines.rewriting import plan_of
 from rewards.auto.program import Program
 
 AnyEngine = MontyEngine | CPythonEngine
@@ -609,11 +609,11 @@ def test_the_import_of_future_annotations_is_passed_over(engine: AnyEngine, sour
     assert list(engine.evaluate({"obs.hp": np.array([5, 4])}, 2).components["reward"]) == [0.5, 1.0]
 
 
-def test_lines_stay_where_they_are_without_the_future() -> None:
-    stripped = without_future(FUTURE)
-    assert "__future__" not in stripped and len(stripped.split("\n")) == len(FUTURE.split("\n"))
-    assert stripped.split("\n")[4:] == FUTURE.split("\n")[4:]
-    assert without_future("x = 1\n") == "x = 1\n"
+def test_what_nothing_needs_is_not_run() -> None:
+    plan = plan_of(admit(FUTURE))
+    assert "__future__" not in plan.source and "float" not in plan.source
+    assert [parameter.is_group for parameter in plan.parameters] == [False, False]  # obs['hp'] and action
+    assert plan_of(program("x = 1\n")).source == "x = 1\n"
 
 
 def test_another_hash_seed_gives_sets_another_order() -> None:

@@ -3,6 +3,9 @@
 ``obs['hp']`` becomes the argument ``__obs_hp__``, so that no dictionary is made for each transition. A group of fields
 that is used in any other way (handed on whole, read by keys built at run time, assigned to, shadowed) stays a
 dictionary, and a program that does anything unusual with ``reward`` itself stays as it is.
+
+Before that goes what nothing needs (``rewards.auto.syntax.needless``: annotations, imports, ...), and what Monty lacks
+is said in other words: ``key=counts.get``, ``next`` of a generator, exceptions of anything but one text.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ from dataclasses import dataclass
 
 from rewards.auto.engine import EngineError
 from rewards.auto.program import Program
+from rewards.auto.syntax.expressions import is_lookup, is_next
+from rewards.auto.syntax.needless import Needless
 
 FUNCTION = "reward"
 GROUPS: tuple[str, ...] = ("obs", "prev_obs", "action", "info")
@@ -58,8 +63,7 @@ def plan_of(program: Program) -> Plan:
     Raises:
         SyntaxError: the source is no Python, so it was never admitted.
     """
-    whole = without_future(program.source)
-    tree = ast.parse(whole)
+    tree, is_changed = _sayable(program.source)
     function = _function(tree)
     plain = frozenset[str]() if function is None else _plain_groups(function, program)
     if function is not None and plain:
@@ -72,7 +76,7 @@ def plan_of(program: Program) -> Plan:
             for group, argument in zip(GROUPS, kept, strict=True)
         ]
         function.args.args = [argument for of_group in arguments for argument in of_group]
-    source = ast.unparse(ast.fix_missing_locations(tree)) if plain else whole
+    source = ast.unparse(ast.fix_missing_locations(tree)) if plain or is_changed else program.source
     return Plan(source, tuple(p for group in GROUPS for p in _parameters(program, group, plain)))
 
 
@@ -88,19 +92,52 @@ def readable_plan(program: Program) -> Plan:
         raise EngineError(f"the program cannot be read: {error}") from error
 
 
-def without_future(source: str) -> str:
-    """The source with ``pass`` for imports of ``__future__``, which engines need not know; lines stay where they are.
+def _sayable(source: str) -> tuple[ast.Module, bool]:
+    """The tree in words that every engine knows, and whether it differs from the source."""
+    tree = ast.parse(source)
+    needless, words = Needless(tree), _OtherWords()
+    tree = words.visit(needless.taken_out())
+    return tree, needless.changed or words.changed
 
-    Raises:
-        SyntaxError: it is no Python.
-    """
-    lines = source.encode().split(b"\n")  # the tree's columns count bytes
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.ImportFrom) and node.module == "__future__":
-            first, end = node.lineno - 1, node.end_lineno or node.lineno
-            before, after = lines[first][: node.col_offset], lines[end - 1][node.end_col_offset :]
-            lines[first:end] = [before + b"pass" + after, *[b""] * (end - node.lineno)]
-    return b"\n".join(lines).decode()
+
+class _OtherWords(ast.NodeTransformer):
+    """Says what Monty lacks in other words, which mean the same to Python."""
+
+    def __init__(self) -> None:
+        self.changed = False
+
+    def visit_keyword(self, node: ast.keyword) -> ast.AST:
+        """``key=counts.get``: methods are no values."""
+        self.generic_visit(node)
+        if is_lookup(node):
+            self.changed = True
+            parameter = ast.arguments([], [ast.arg("__key__")], None, [], [], None, [])
+            node.value = ast.Lambda(parameter, ast.Call(node.value, [ast.Name("__key__", ast.Load())], []))
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        """``next(x for x in xs)``: generators are lists."""
+        self.generic_visit(node)
+        if not (isinstance(node.func, ast.Name) and node.func.id == "next" and is_next(node)):
+            return node
+        self.changed = True
+        found = ast.List([ast.Starred(node.args[0], ast.Load()), node.args[1]], ast.Load())
+        return ast.Subscript(found, ast.Constant(0), ast.Load())
+
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:
+        """``raise KeyError(3)``: what is no text ends the whole batch."""
+        self.generic_visit(node)
+        call = node.exc
+        if isinstance(call, ast.Call) and call.args and not (len(call.args) == 1 and _is_surely_text(call.args[0])):
+            self.changed = True
+            is_one = len(call.args) == 1 and not isinstance(call.args[0], ast.Starred)
+            what = call.args[0] if is_one else ast.Tuple(call.args, ast.Load())
+            call.args = [ast.BinOp(ast.Constant("%s"), ast.Mod(), ast.Tuple([what], ast.Load()))]
+        return node
+
+
+def _is_surely_text(node: ast.expr) -> bool:
+    return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
 
 
 def _columns(program: Program, group: str) -> tuple[str, ...]:
@@ -127,8 +164,7 @@ def _function(tree: ast.Module) -> ast.FunctionDef | None:
         return None
     arguments = function.args
     extra = (arguments.posonlyargs, arguments.kwonlyargs, arguments.vararg, arguments.kwarg, arguments.defaults)
-    annotated = function.returns is not None or any(argument.annotation is not None for argument in arguments.args)
-    return None if any(extra) or annotated or len(arguments.args) != len(GROUPS) else function
+    return None if any(extra) or len(arguments.args) != len(GROUPS) else function
 
 
 def _identifiers(node: ast.AST) -> set[str]:

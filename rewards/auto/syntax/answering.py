@@ -13,33 +13,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from .allow_list import CHECKS
+from .annotations import check_annotations
 from .declarations import ModuleLevel
 from .fields import Fields
+from .flows import check_constants
+from .needless import Needless, typing_modules
 from .refusal import Refusal
 from .scopes import Scopes
-from .tree import check_depth
+from .shadows import check_shadows
+from .tree import check_size
 from .walk import Walk
 
 
-def without_needless(tree: ast.Module) -> ast.Module:
-    """The module without ``import math`` and ``from __future__ import annotations`` at its top level.
-
-    Math is there anyway, and annotations are plain types, whether they are evaluated or not.
-    """
-    return ast.Module([node for node in tree.body if not _is_needless(node)], [])
-
-
-def _is_needless(node: ast.stmt) -> bool:
-    match node:
-        case ast.Import([ast.alias("math", None)]):
-            return True
-        case ast.ImportFrom("__future__", [ast.alias("annotations", None)], 0):
-            return True
-    return False
-
-
 def parsed(source: str) -> ast.Module:
-    """The syntax tree, all of which is on the lists.
+    """The syntax tree without what nothing needs; all of it is on the lists.
 
     Raises:
         Refusal: it is not Python, too deep for the parser, or not on the lists.
@@ -48,10 +35,12 @@ def parsed(source: str) -> ast.Module:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tree = ast.parse(source)
-            check_depth(tree)
-            Walk(tree, CHECKS).all(without_needless(tree).body)
+            check_size(tree)
+            check_annotations(tree, typing_modules(tree))
+            tree = Needless(tree).taken_out()
+            Walk(tree, CHECKS).all(tree.body)
             # Finds 'break' outside loops, and __future__ too late; runs nothing.
-            compile(tree, "reward", "exec", dont_inherit=True)
+            compile(ast.parse(source), "reward", "exec", dont_inherit=True)
     except SyntaxError as error:
         place = ast.Constant(0, lineno=error.lineno or 1, col_offset=max((error.offset or 1) - 1, 0))
         raise Refusal("E05", str(error.msg)[:200], place) from error
@@ -59,7 +48,7 @@ def parsed(source: str) -> ast.Module:
         raise Refusal("E04", "the code is nested too deeply for the parser") from error
     except ValueError as error:
         raise Refusal("E05", str(error)[:200]) from error
-    return without_needless(tree)
+    return tree
 
 
 def verdict(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,7 +61,8 @@ def verdict(request: Mapping[str, Any]) -> dict[str, Any]:
     scopes = Scopes(tree)
     module = ModuleLevel(tree, request["max_components"])
     scopes.check_names()
-    scopes.check_collections(module.collections)
+    check_shadows(scopes)
+    check_constants(tree, scopes, module)
     fields = Fields(scopes, module.functions["reward"])
     return {
         "columns": sorted(set(fields.columns(request["fields"]))),

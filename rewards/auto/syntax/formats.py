@@ -15,13 +15,13 @@ PERCENT = re.compile(r"%(?:%|[-+ #0]*(\d{0,4})(?:\.(\d{1,4}))?[sdifgGeExXr])", r
 WIDE_PERCENT = re.compile(r"%(?:\([^)]*\))?[-+ #0]*(?:\*|\d{3}|\d*\.\*|\d*\.\d{3})", re.ASCII)
 
 
-def check_text(value: str, node: ast.AST) -> None:
-    """Refuse texts that are too long, no text at all, or formats."""
+def check_text(value: str, node: ast.AST, may_be_format: bool) -> None:
+    """Refuse texts that are too long, no text at all, or wide formats where something may use them."""
     if len(value) > MAX_TEXT:
         raise Refusal("E31", f"the text is longer than {MAX_TEXT} characters", node)
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise Refusal("E31", "the text holds half a character", node)
-    if WIDE_PERCENT.search(value):
+    if may_be_format and WIDE_PERCENT.search(value):
         raise Refusal("E30", "the text is a format with a large or changing width", node)
 
 

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import builtins
 
-MAX_DEPTH = 100
-"""Levels of the syntax tree; an ``elif`` is one too."""
+MAX_DEPTH = 170
+"""Levels of the syntax tree; an ``elif`` is one too, and each part of ``a and b and c``. Monty takes 185."""
+
+MAX_FUNCTIONS_DEEP = 8
+"""Functions within one another: reading them takes Monty twice as long for each."""
+
+MAX_PARTS = 100
+"""Arguments of a call, names to unpack to, ...: Monty takes 254, of loops in a comprehension 127."""
 
 MAX_INTEGER = 10**18
 MAX_TEXT = 2000
 MAX_NAME = 60
 MAX_WIDTH = 100
-MAX_COMPONENT_NAME = 40
+MAX_COMPONENT_NAME = 64
 PARAMETERS = ("obs", "prev_obs", "action", "info")
 GROUPS = ("obs", "prev_obs", "info")
 KINDS = ("sparse", "dense")
@@ -24,7 +30,8 @@ def words(text: str) -> frozenset[str]:
 
 TYPES = words("bool dict float frozenset int list set str tuple")
 FUNCTIONS = TYPES | words(
-    "abs all any divmod enumerate filter isinstance len map max min pow range reversed round sorted sum zip"
+    "abs all any divmod enumerate filter isinstance len map max min next ord pow range repr reversed round sorted sum "
+    "zip"
 )
 
 EXCEPTIONS = words(
@@ -39,7 +46,7 @@ METHODS = words(
     "add discard union intersection difference symmetric_difference issubset issuperset isdisjoint "
     "lower upper title capitalize casefold swapcase strip lstrip rstrip removeprefix removesuffix startswith endswith "
     "split rsplit splitlines partition rpartition join replace find rfind rindex "
-    "isdigit isdecimal isnumeric isalpha isalnum isspace islower isupper"
+    "isdigit isdecimal isnumeric isalpha isalnum isascii isspace islower istitle isupper center ljust rjust zfill"
 )
 
 MATH = words(
@@ -49,24 +56,20 @@ MATH = words(
 )
 
 KEYWORDS = words("abs_tol base default key maxsplit ndigits number rel_tol reverse sep start steps strict")
-READING = words("get items keys values copy index count union intersection difference issubset issuperset isdisjoint")
-"""Methods that leave a constant as it is."""
-
 VIEWS = words("keys values items copy")
 """Methods that hand on a whole group of fields."""
 
-READERS = words("all any dict enumerate filter frozenset len list map max min reversed set sorted sum tuple zip")
-"""Functions that, of one argument, take the elements and not the thing."""
-
-# What nobody may bind anew: also what is not available, so that a name never means it by accident.
+# What nobody may bind anew at the module level: also what is not available, so that no name means it by accident.
 RESERVED = frozenset(dir(builtins)) | FUNCTIONS | EXCEPTIONS | {"math", "COMPONENTS"}
+FIXED = frozenset(name for name in RESERVED if not name.islower()) | EXCEPTIONS | {"math"}
+"""What functions may not bind anew either; elsewhere Python never means the builtin of that name."""
 HELP = {
     "print": "programs write nothing; return components instead",
     "open": "programs read no files",
     "input": "programs read nothing but their arguments",
     "getattr": "read fields as obs['hp']",
     "hasattr": "write 'hp' in obs",
-    "next": "use a for loop, or max(..., default=0)",
+    "next": "write next((x for x in values if ...), None), or use a for loop",
     "iter": "use a for loop",
     "format": "use an f-string",
     "type": "use isinstance",
@@ -75,7 +78,18 @@ HELP = {
     "numpy": "use math, min, max, sum",
     "hash": "hashes differ between processes",
     "self": "programs are functions, not classes",
-    "Dict": "write dict",
-    "Any": "leave the annotation out",
-    "Optional": "write float | None",
+    "chr": "write the character",
+    "Dict": "types of typing stand in annotations only",
+    "List": "types of typing stand in annotations only",
+    "Any": "types of typing stand in annotations only",
+    "Optional": "types of typing stand in annotations only",
+    "typing": "types of typing stand in annotations only",
+    "cast": "write float(x)",
 }
+
+METHOD_HELP = {
+    "format": "use an f-string such as f'{x:.2f}'",
+    "format_map": "use an f-string such as f'{x:.2f}'",
+    "is_integer": "write x == int(x)",
+}
+"""What to write in place of methods."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ast
 
-from .annotations import check_annotation
-from .literals import is_frozen
 from .names import EXCEPTIONS
 from .refusal import Refusal, shown
 from .tree import check_identifier, parameters_of
@@ -17,7 +15,6 @@ def function(walk: Walk, node: ast.FunctionDef) -> None:
     check_identifier(node.name, node)
     if node.decorator_list or getattr(node, "type_params", []):
         raise Refusal("E26", "decorators and type parameters are not available", node)
-    check_annotation(node.returns)
     check_arguments(walk, node.args)
     walk.all(node.body)
 
@@ -29,25 +26,17 @@ def lambda_(walk: Walk, node: ast.Lambda) -> None:
 
 
 def check_arguments(walk: Walk, node: ast.arguments) -> None:
-    """Plain parameters, literals as defaults."""
+    """Plain parameters; which defaults are constant, ``ModuleLevel`` says."""
     for parameter in parameters_of(node):
         check_identifier(parameter.arg, parameter)
-        check_annotation(parameter.annotation)
     for default in [*node.defaults, *node.kw_defaults]:
         if default is not None:
-            if not is_frozen(default):
-                raise Refusal("E26", "a default is a number, a text, None or a tuple of them", default)
             walk.check(default)
 
 
-def annotated(walk: Walk, node: ast.AnnAssign) -> None:
-    """``x: float = 0.0``."""
-    if not isinstance(node.target, ast.Name):
-        raise Refusal("E26", "only plain names take annotations", node)
-    check_annotation(node.annotation)
-    walk.check(node.target)
-    if node.value is not None:
-        walk.check(node.value)
+def annotated(_: Walk, node: ast.AnnAssign) -> None:
+    """Others have lost their annotation before."""
+    raise Refusal("E26", "an attribute is annotated", node)
 
 
 def for_(walk: Walk, node: ast.For | ast.comprehension) -> None:
@@ -69,7 +58,8 @@ def try_(walk: Walk, node: ast.Try) -> None:
             if not (isinstance(kind, ast.Name) and kind.id in EXCEPTIONS):
                 raise Refusal("E28", "except names exceptions such as ZeroDivisionError or KeyError", handler)
         if handler.name is not None:
-            raise Refusal("E28", "'except ... as' is not available", handler)
+            hint = f"leave out 'as {handler.name}': the exception cannot be looked at"
+            raise Refusal("E28", f"what 'except ... as {handler.name}' binds is read", handler, hint)
         walk.all(handler.body)
     # The compiler writes a finally twice: within one another they grow as powers of two.
     for part in node.finalbody:
@@ -92,11 +82,23 @@ def raise_(walk: Walk, node: ast.Raise) -> None:
         walk.all(node.exc.args)
 
 
-def import_(walk: Walk, node: ast.Import | ast.ImportFrom) -> None:
-    """Only what ``answering.without_needless`` takes out at the top."""
+def import_(_: Walk, node: ast.Import | ast.ImportFrom) -> None:
+    """Only what ``needless`` takes out."""
     names = ", ".join(alias.name for alias in node.names)
-    hint = "annotations need no import: write dict, list, float | None" if "typing" in ast.unparse(node) else ""
+    hint = "take it out: programs use nothing but the language and math"
+    if getattr(node, "module", "") == "math":
+        hint = "write math.sqrt(x): math is there without an import"
+    elif getattr(node, "module", "") in ("typing", "collections.abc", "__future__"):
+        hint = "leave it out, or import names for annotations in the first lines"
+    elif all(alias.name == "math" for alias in node.names):
+        hint = "write math.sqrt(x): math is there without an import"
     raise Refusal("E15", f"the import of {shown(names)} is not available", node, hint)
+
+
+def delete(_: Walk, node: ast.Delete) -> None:
+    """``del x`` that nothing needs was taken out before."""
+    hint = "write d.pop(key)" if any(isinstance(t, ast.Subscript) for t in node.targets) else "leave it out"
+    raise Refusal("E20", "del is available for a function's own names, where they are not read afterwards", node, hint)
 
 
 STATEMENTS: Checks = {
@@ -109,4 +111,5 @@ STATEMENTS: Checks = {
     ast.Raise: raise_,
     ast.Import: import_,
     ast.ImportFrom: import_,
+    ast.Delete: delete,
 }

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .refusal import Refusal, located
-from .tree import bound_names, docstrings
+from .tree import bound_names, docstrings, may_format
 
 NODE_NAMES = {
     "ClassDef": "a class",
@@ -19,7 +19,6 @@ NODE_NAMES = {
     "YieldFrom": "yield",
     "Global": "global",
     "Nonlocal": "nonlocal",
-    "Delete": "del",
     "With": "with",
     "TryStar": "except*",
     "MatMult": "the operator @",
@@ -38,14 +37,18 @@ class Walk:
     def __init__(self, tree: ast.Module, checks: Checks) -> None:
         self.docstrings = docstrings(tree)
         self.bound = set(bound_names(tree))
+        self.formats = any(map(may_format, ast.walk(tree)))
+        """Whether ``%`` may be applied to a text."""
         self._checks = checks
+        self._place: ast.AST | None = None
 
     def check(self, node: ast.AST) -> None:
         """Refuse a node, or go on to its parts."""
+        self._place = located(node) or self._place
         handler = self._checks.get(type(node))
         if handler is None:
             name = NODE_NAMES.get(type(node).__name__, type(node).__name__)
-            raise Refusal("E20", f"{name} is not available", located(node))
+            raise Refusal("E20", f"{name} is not available", self._place)
         handler(self, node)
 
     def children(self, node: ast.AST) -> None:
