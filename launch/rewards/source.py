@@ -67,7 +67,7 @@ def _print(console: Console, named: Named, *, whole_prompt: bool) -> None:
         console.print("not in the archive: nothing is known of it but its source", style="dim")
     else:
         console.print(_origin(named.entry))
-    console.print(Syntax(shown(named.source), "python", line_numbers=True, background_color="default"))
+    console.print(Syntax(shown(named.source), "python", line_numbers=True, word_wrap=True, background_color="default"))
     if named.entry is not None:
         _print_facts(console, named.entry, whole_prompt=whole_prompt)
 
