@@ -146,17 +146,23 @@ def _tell(found: dict[str, Any], console: Console, say: Say) -> int:
 class _Ending:
     """Writes down how a search ended that did not finish, and tells how to go on with it.
 
-    SIGTERM and Ctrl-C end it, in good order, in the middle of whatever it does.
+    SIGTERM and Ctrl-C end it, in good order, in the middle of whatever it does. The exit code is the signal's: Ray puts
+    1 in the place of any other while it waits.
     """
 
     def __init__(self, folder: RunFolder, say: Say) -> None:
         self._folder, self._say = folder, say
         self._previous: dict[signal.Signals, Any] = {}
+        self._signal: int | None = None
 
     def install(self) -> None:
         """Put the handlers in place (again)."""
         for number in _SIGNALS:
-            signal.signal(number, lambda n, _: sys.exit(128 + n))
+            signal.signal(number, self._stop)
+
+    def _stop(self, number: int, _: object) -> None:
+        self._signal = number
+        sys.exit(128 + number)
 
     def __enter__(self) -> Self:
         self._previous = {number: signal.getsignal(number) for number in _SIGNALS}
@@ -177,6 +183,8 @@ class _Ending:
             self._folder.event("failed", cause=f"{type(error).__name__}: {error}")
         go_on = shlex.join(["yendor", "design", "--resume", str(self._folder.path)])
         self._say(f"{'stopped' if stopped else 'failed'}; go on with: {go_on}")
+        if stopped and self._signal is not None:
+            sys.exit(128 + self._signal)
 
 
 # ---- parts
