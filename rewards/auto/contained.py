@@ -19,7 +19,8 @@ import numpy as np
 
 from rewards.auto.config import ContainmentConfig
 from rewards.auto.engine import Answer, Engine, EngineError, MalformedAnswerError
-from rewards.auto.program import MAX_COMPONENT_NAME, MAX_COMPONENTS, Program, is_component_name
+from rewards.auto.program import MAX_COMPONENTS, Program, is_component_name
+from rewards.auto.syntax.names import MAX_COMPONENT_NAME
 
 NUM_REPEATED = 8
 """Rows of each batch that are asked for twice."""

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from envs.features import COLUMNS
+from rewards.auto.syntax.names import MAX_COMPONENT_NAME
 
 ComponentKind = Literal["sparse", "dense"]
 
@@ -35,9 +36,6 @@ DECLARATION = "COMPONENTS"
 """The constant in which a program declares its components."""
 
 MAX_COMPONENTS = 16
-
-MAX_COMPONENT_NAME = 64
-"""Characters; ``syntax.names`` says the same of names that are declared."""
 
 
 def is_component_name(name: str) -> bool:

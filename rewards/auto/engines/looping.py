@@ -16,7 +16,8 @@ import numpy as np
 from rewards.auto.engine import Answer, MalformedAnswerError
 from rewards.auto.engines.encoding import encode
 from rewards.auto.engines.rewriting import FUNCTION, Plan
-from rewards.auto.program import MAX_COMPONENT_NAME, MAX_COMPONENTS, NUMBER_COMPONENT, is_component_name
+from rewards.auto.program import MAX_COMPONENTS, NUMBER_COMPONENT, is_component_name
+from rewards.auto.syntax.names import MAX_COMPONENT_NAME
 
 MAX_REASON = 200
 """Characters of a row's failure."""
@@ -144,10 +145,8 @@ def answer_of(came: Any, num: int) -> Answer:
         return _by_row(values, failures)
     if not _is_table(names, by_name, num):
         raise MalformedAnswerError(f"what came back does not hold {num} rows")
-    odd = _odd(dict.fromkeys(names))
-    if odd or any(None in column for column in by_name):
-        rows = zip(*by_name, strict=True) if by_name else iter([()] * num)
-        return _by_row([dict(zip(names, row, strict=True)) for row in rows], failures)
+    if _odd(names) or any(None in column for column in by_name):
+        return _by_row([dict(zip(names, row, strict=True)) for row in zip(*by_name, strict=True)], failures)
     return Answer(components=dict(zip(names, by_name, strict=True)), failures=failures)
 
 
