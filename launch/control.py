@@ -33,9 +33,9 @@ from envs.protocols import GamesSpec, Noise, Policy, PolicyStep, RewardModel
 from envs.seeding import ListedSeeds, evaluation_seeds
 from launch.control_config import ControlConfig, RewardName
 from launch.control_tasks import ControlTask
-from launch.durable import write_atomic
 from launch.errors import RunError, UserError
-from launch.run_folder import installed_versions
+from launch.runs.durable import write_atomic
+from launch.runs.folder import installed_versions
 from rewards.bounded import bounded
 from rewards.env import EnvReward
 from rewards.heron.columns import columns_of

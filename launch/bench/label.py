@@ -32,12 +32,12 @@ import psutil
 from pydantic import Field
 
 from envs.data import Config
-from launch import process_group
 from launch.bench.label_offline import OfflineAnnotator
 from launch.errors import UserError
-from launch.llm_server import VLLMServer
-from launch.llm_server_config import ServerConfig
-from launch.vllm_command import find_model, find_vllm
+from launch.llm import process_group
+from launch.llm.config import ServerConfig
+from launch.llm.server import VLLMServer
+from launch.llm.vllm import find_model, find_vllm
 from rewards.labels.clients import LabelRequest, LexiconClient
 from rewards.labels.llm_client import LLMLabelClient
 from rewards.labels.prompts import PromptSpec, newest_version

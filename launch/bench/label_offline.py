@@ -10,10 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from launch import process_group
 from launch.errors import RunError
-from launch.llm_server_config import ServerConfig
-from launch.vllm_command import VLLM, Model, server_command
+from launch.llm import process_group
+from launch.llm.config import ServerConfig
+from launch.llm.vllm import VLLM, Model, server_command
 from rewards.labels.prompts import PromptSpec
 from rewards.labels.questions import Question
 

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 
 from launch.bench.contender import num_cores
-from launch.run_folder import installed_versions
+from launch.runs.folder import installed_versions
 
 
 def machine() -> dict[str, Any]:

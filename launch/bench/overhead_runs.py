@@ -18,26 +18,20 @@ from agents.policy import TorchPolicy, weights_of
 from agents.rollout import RolloutWorker
 from envs.phases import Phases
 from envs.seeding import TrainingSeeds
-from launch.annotation import Annotation
-from launch.config import TrainConfig
+from launch.config.train import TrainConfig
 from launch.errors import UserError
-from launch.label_feed import LabelFeed, ThreadFeed
-from launch.learning import Learning, Lessons
-from launch.metrics import MetricsWriter
-from launch.placement import SplitPlacement
-from launch.programs import RunPrograms
-from launch.progress import Silent
-from launch.run_folder import RunFolder
-from launch.train import resolved_config
-from launch.training_run import TrainingRun
-from launch.wiring import (
-    build_caption_model,
-    build_games,
-    build_labeller,
-    build_learning,
-    build_model,
-)
-from launch.workers import LocalPool
+from launch.processes.label_feed import LabelFeed, ThreadFeed
+from launch.processes.placement import SplitPlacement
+from launch.processes.workers import LocalPool
+from launch.runs.folder import RunFolder
+from launch.runs.metrics import MetricsWriter
+from launch.runs.progress import Silent
+from launch.training.annotation import Annotation
+from launch.training.driver import resolved_config
+from launch.training.learning import Learning, Lessons
+from launch.training.programs import RunPrograms
+from launch.training.run import TrainingRun
+from launch.training.wiring import build_caption_model, build_games, build_labeller, build_learning, build_model
 from rewards.auto.admission import admit
 
 

@@ -20,7 +20,7 @@ import psutil
 
 import launch
 from launch.bench.contender import Contender, Round
-from launch.config import TrainConfig
+from launch.config.train import TrainConfig
 from launch.errors import RunError
 
 _SCRIPT = "launch.bench.sample_factory_script"

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from launch.bench.contender import Contender, Round
-from launch.config import TrainConfig
+from launch.config.train import TrainConfig
 
 if TYPE_CHECKING:
     import gymnasium
@@ -55,7 +55,7 @@ def _subproc(config: TrainConfig) -> VecEnv:
 
 
 def _games(config: TrainConfig) -> VecEnv:
-    from launch.reference import reference_env
+    from launch.evaluation.reference import reference_env
 
     return reference_env(config)
 
@@ -78,7 +78,7 @@ class Sb3Training:
 
     def __init__(self, config: TrainConfig, venv: VecEnv) -> None:
         from launch.bench.sb3_policy import policy_kwargs
-        from launch.reference import reference_ppo
+        from launch.evaluation.reference import reference_ppo
 
         self._venv, self._batch = venv, config.batch_steps
         model: Any = reference_ppo(config, venv, policy_kwargs(config.model.encoder))

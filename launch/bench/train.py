@@ -32,7 +32,7 @@ from launch.bench.contender import Maker
 from launch.bench.sample_factory import SampleFactoryMaker, installed
 from launch.bench.sb3_training import VEC_ENVS, Sb3Maker
 from launch.bench.yendor_training import YendorMaker
-from launch.config import TrainConfig
+from launch.config.train import TrainConfig
 from launch.errors import UserError, unknown_name
 
 REFERENCE_NETWORK = ModelConfig(

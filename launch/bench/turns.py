@@ -10,7 +10,7 @@ from pydantic import Field
 from agents.config import ModelConfig, PPOConfig
 from envs.data import Config
 from launch.bench.train import REFERENCE_NETWORK, TrainBench
-from launch.config import TrainConfig
+from launch.config.train import TrainConfig
 
 NO_LEARNING = 1e-12
 """A learning rate with which all variants keep the network that they began with, and so play alike."""

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launch.bench.contender import Contender, Round
-from launch.config import TrainConfig
-from launch.progress import Silent
+from launch.config.train import TrainConfig
+from launch.runs.progress import Silent
 
 _WARM_UP_UPDATES = 2
 _OTHER = ("captions", "record", "score", "account")
@@ -40,11 +40,11 @@ class YendorTraining:
     def __init__(self, config: TrainConfig) -> None:
         import torch
 
-        from launch.metrics import MetricsWriter
-        from launch.ray_session import ray_session
-        from launch.run_folder import RunFolder
-        from launch.train import build_placement, resolved_config
-        from launch.training_run import TrainingRun
+        from launch.processes.session import ray_session
+        from launch.runs.folder import RunFolder
+        from launch.runs.metrics import MetricsWriter
+        from launch.training.driver import build_placement, resolved_config
+        from launch.training.run import TrainingRun
 
         torch.set_num_threads(config.threads)
         self._config = config = resolved_config(config)

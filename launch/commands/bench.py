@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 
 from launch.arguments import parse, take_value
-from launch.durable import result_path, write_atomic
 from launch.errors import UserError, unknown_name
+from launch.runs.durable import result_path, write_atomic
 
 BENCHES = {
     "train": ("launch.bench.train", "TrainBench", "training: our PPO beside Stable-Baselines3's and sample-factory's"),

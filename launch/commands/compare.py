@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from launch.arguments import take_value
-from launch.durable import result_path, write_atomic
 from launch.errors import UserError
+from launch.runs.durable import result_path, write_atomic
 
 _FIGURES = ("success", "env_return", "episode_steps", "score", "max_depth", "max_xp_level", "progression")
 
@@ -35,7 +35,7 @@ def evaluations(run: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: there is no run, or it was not evaluated.
     """
-    from launch.run_folder import read_config
+    from launch.runs.folder import read_config
 
     config = read_config(run)
     rows = []

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from launch.arguments import parse, take_value
 from launch.control_config import check_control, control_defaults
 from launch.control_tasks import TASKS
-from launch.durable import result_path
 from launch.errors import UserError, unknown_name
+from launch.runs.durable import result_path
 
 
 def _help() -> str:

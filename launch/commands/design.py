@@ -8,11 +8,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from launch.arguments import parse, take_value
-from launch.config import TrainConfig
+from launch.config.presets import PRESETS, preset
+from launch.config.train import TrainConfig
 from launch.design.config import DesignConfig
-from launch.durable import result_path
 from launch.errors import UserError
-from launch.presets import PRESETS, preset
+from launch.runs.durable import result_path
 
 _USAGE = """usage: yendor design PRESET [--flag value ...] [--json OUT] [-- --training-flag value ...]
        yendor design --resume FOLDER [--json OUT]
@@ -79,7 +79,7 @@ def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _checked(config: DesignConfig, defaults: TrainConfig, training: Sequence[str]) -> TrainConfig:
-    from launch.checks import check_startable
+    from launch.config.checks import check_startable
 
     for token in training:
         _refuse_ours(token)

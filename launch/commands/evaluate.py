@@ -13,11 +13,11 @@ from pydantic import Field
 
 from envs.data import Config, EpisodeSeeds
 from launch.arguments import parse, take_value
-from launch.durable import result_path, write_atomic
 from launch.errors import UserError
+from launch.runs.durable import result_path, write_atomic
 
 if TYPE_CHECKING:
-    from launch.policies import PolicySource
+    from launch.evaluation.policies import PolicySource
 
 _USAGE = """usage: yendor eval RUN [--flag value ...] [--json OUT]
        yendor eval random --tasks ID [--flag value ...]
@@ -73,14 +73,14 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _source(policy: str, flags: EvaluateFlags) -> PolicySource:
-    from launch.policies import RandomSource, RunSource
+    from launch.evaluation.policies import RandomSource, RunSource
 
     if policy == "random":
         if not flags.tasks:
             raise UserError("yendor eval random needs --tasks: the random policy has no task of its own")
         return RandomSource()
     if policy.endswith(".zip"):
-        from launch.sb3_source import Sb3Source
+        from launch.evaluation.sb3_source import Sb3Source
 
         return Sb3Source.of(Path(policy))
     return RunSource.of(Path(policy), flags.checkpoint)
@@ -114,7 +114,7 @@ def _evaluate(source: PolicySource, task: str, seeds: Sequence[EpisodeSeeds], fl
     from rich.console import Console
     from rich.progress import Progress
 
-    from launch.evaluation import Evaluation, description, run_evaluation
+    from launch.evaluation.evaluate import Evaluation, description, run_evaluation
 
     evaluation = Evaluation(
         source=source,

@@ -6,11 +6,11 @@ import sys
 from collections.abc import Sequence
 
 from launch.arguments import parse
-from launch.checks import check_startable
-from launch.config import TrainConfig
+from launch.config.checks import check_startable
+from launch.config.presets import PRESETS, preset
+from launch.config.train import TrainConfig
 from launch.errors import UserError
-from launch.presets import PRESETS, preset
-from launch.run_folder import RunFolder
+from launch.runs.folder import RunFolder
 
 
 def _help() -> str:
@@ -37,7 +37,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _check(config: TrainConfig) -> None:
-    from launch.reference import check_reference
+    from launch.evaluation.reference import check_reference
 
     check_reference(config)
     check_startable(config)
@@ -46,9 +46,9 @@ def _check(config: TrainConfig) -> None:
 def _train(config: TrainConfig, folder: RunFolder) -> int:
     from rich.console import Console
 
-    from launch.progress import progress
-    from launch.reference import train_reference
-    from launch.stopping import StopRequest
+    from launch.evaluation.reference import train_reference
+    from launch.processes.stopping import StopRequest
+    from launch.runs.progress import progress
 
     console = Console()
     title = f"{folder.path.name}: Stable-Baselines3 PPO on {config.env.task}"

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from launch.arguments import parse
 from launch.errors import RunError, UserError
-from launch.llm_server_config import ServerConfig
+from launch.llm.config import ServerConfig
 from rewards.llm.api_key import read_key
 
 if TYPE_CHECKING:
-    from launch.llm_server import VLLMServer
+    from launch.llm.server import VLLMServer
 
 _PROG = "yendor serve-llm MODEL"
 _USAGE = """usage: yendor serve-llm MODEL [--flag value ...] [-- VLLM-FLAG ...]
@@ -36,8 +36,8 @@ def run(argv: Sequence[str]) -> int:
     if model.startswith("-"):
         raise UserError("the model comes first: yendor serve-llm MODEL --flag value ...")
     config = _config(rest)
-    from launch.llm_server import VLLMServer
-    from launch.stopping import StopRequest
+    from launch.llm.server import VLLMServer
+    from launch.processes.stopping import StopRequest
 
     handle, log = tempfile.mkstemp(prefix="yendor-vllm-", suffix=".log")
     os.close(handle)

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launch.arguments import parse, validate
-from launch.checks import check_label_store, check_preferences, check_startable, with_placement
-from launch.config import TrainConfig, may_change_on_resume
+from launch.config.checks import check_label_store, check_preferences, check_startable, with_placement
+from launch.config.presets import PRESETS, preset
+from launch.config.train import TrainConfig, may_change_on_resume
 from launch.errors import UserError
-from launch.language_model import settled
-from launch.presets import PRESETS, preset
-from launch.run_folder import RunFolder, installed_versions, read_config
+from launch.llm.attached import settled
+from launch.runs.folder import RunFolder, installed_versions, read_config
 
 
 def _help() -> str:
@@ -53,7 +53,7 @@ def run(argv: Sequence[str]) -> int:
     config = parse(preset(name), flags, f"yendor train {name}")
     check_startable(config)
     check_preferences(config)
-    from launch import programs  # only here: its imports take time that --help does not have
+    from launch.training import programs  # only here: its imports take time that --help does not have
 
     config, entries = programs.settled(config)
     programs.check_isolation(config)
@@ -137,9 +137,9 @@ def _on_ray(config: TrainConfig, games: str, batch: str) -> list[str]:
 def _train(config: TrainConfig, folder: RunFolder, *, resume: bool) -> int:
     from rich.console import Console
 
-    from launch.progress import progress
-    from launch.stopping import StopRequest
-    from launch.train import train
+    from launch.processes.stopping import StopRequest
+    from launch.runs.progress import progress
+    from launch.training.driver import train
 
     console = Console()
     _log_to(folder.path / "logs" / "driver.log")

@@ -6,15 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch.config import TrainConfig
+from launch.config.train import TrainConfig
 from launch.design.config import DesignConfig
 from launch.design.journal import Journal
 from launch.design.plans import Plans
 from launch.design.trials import Attempt
 from rewards.auto.archive import Archive
 from rewards.auto.audit import AuditLog
-from rewards.auto.critic import Critic
-from rewards.auto.proposal import Designer
+from rewards.auto.search.critic import Critic
+from rewards.auto.search.proposal import Designer
 
 Say = Callable[[str], None]
 

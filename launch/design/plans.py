@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from launch.arguments import validate
-from launch.config import TrainConfig
+from launch.config.train import TrainConfig
 from launch.design.config import DesignConfig
 from launch.design.trials import REPORT, SELECTION, Trial
-from launch.programs import settled
+from launch.training.programs import settled
 from rewards.auto.program import SHORT_SHA
 from rewards.config import RewardConfig
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.run_folder import flatten
+from launch.runs.folder import flatten
 from rewards.auto.config import AutoConfig
 from rewards.auto.program import SHORT_SHA
 

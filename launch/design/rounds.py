@@ -17,16 +17,16 @@ from launch.design.running import run_and_journal
 from launch.design.screening import Screening
 from launch.design.summary import share_of
 from launch.design.trials import Outcome
-from launch.metrics import read_metrics
+from launch.runs.metrics import read_metrics
 from rewards.auto.admission import admit
-from rewards.auto.analyzer import Analysis, analyse
 from rewards.auto.archive import ArchiveEntry
 from rewards.auto.contained import ContainedProgram
 from rewards.auto.engine import EngineError
 from rewards.auto.program import SHORT_SHA, Program
-from rewards.auto.proposal import Brief
 from rewards.auto.scoring import score_episodes
-from rewards.auto.verdict import Verdict, verdict_of
+from rewards.auto.search.analyzer import Analysis, analyse
+from rewards.auto.search.proposal import Brief
+from rewards.auto.search.verdict import Verdict, verdict_of
 
 _OF_A_SEARCH = (
     "by", "parents", "prompt", "thoughts", "task", "round", "created_at", "search", "verdict", "fitness", "analysis",

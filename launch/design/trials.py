@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from launch.config import TrainConfig
+from launch.config.train import TrainConfig
 from launch.errors import RunError, UserError
-from launch.run_folder import RunFolder, read_config, read_events
+from launch.runs.folder import RunFolder, read_config, read_events
 
 SELECTION, REPORT = 1, 0
 """Lists of evaluation episodes: what programs are chosen by (seeds A), and what is reported of the chosen one (seeds
@@ -59,7 +59,7 @@ class Outcome:
     role: Role
     seed: int
     figures: Mapping[str, Any]
-    """As ``launch.evaluation.summarise``."""
+    """As ``launch.evaluation.evaluate.summarise``."""
     steps: int
     """Environment steps of training."""
     evaluation_steps: int
@@ -102,7 +102,7 @@ def run_trial(trial: Trial) -> Outcome:
     """
     import torch
 
-    from launch.programs import QUARANTINED
+    from launch.training.programs import QUARANTINED
 
     torch.set_num_threads(1)
     config = TrainConfig.model_validate_json(trial.config_json)
@@ -126,8 +126,8 @@ def run_trial(trial: Trial) -> Outcome:
 
 def _train(config: TrainConfig, path: Path, trial: Trial) -> Mapping[str, Any]:
     """The run's summary, which is the last that a run writes: without it, the run goes on, if only to write it."""
-    from launch.checkpoint import steps_of
-    from launch.training_run import SUMMARY_FILE
+    from launch.runs.checkpoint import steps_of
+    from launch.training.run import SUMMARY_FILE
 
     file = path / SUMMARY_FILE
     if not file.exists() or json.loads(file.read_text())["steps"] < config.total_steps:
@@ -142,10 +142,10 @@ def _train(config: TrainConfig, path: Path, trial: Trial) -> Mapping[str, Any]:
 
 
 def _go_on(config: TrainConfig, folder: RunFolder, trial: Trial, *, resume: bool) -> None:
-    from launch.programs import keep
-    from launch.progress import Silent
-    from launch.stopping import StopRequest
-    from launch.train import train
+    from launch.processes.stopping import StopRequest
+    from launch.runs.progress import Silent
+    from launch.training.driver import train
+    from launch.training.programs import keep
     from rewards.auto.archive import Archive
 
     if not resume:
@@ -177,8 +177,8 @@ def opened(path: Path, wait_s: float = _LOCK_WAIT_S) -> RunFolder:
 def _evaluate(path: Path, trial: Trial) -> tuple[Mapping[str, Any], list[Path], int]:
     """Its row of figures, files of recorded episodes, and steps of all episodes."""
     from envs.seeding import evaluation_seeds
-    from launch.evaluation import Evaluation, run_evaluation
-    from launch.policies import RunSource
+    from launch.evaluation.evaluate import Evaluation, run_evaluation
+    from launch.evaluation.policies import RunSource
 
     source = RunSource.of(path)
     seeds = evaluation_seeds(trial.episodes, trial.episode_list)
@@ -199,8 +199,8 @@ def record_random_play(task_config: TrainConfig, folder: Path, episodes: int) ->
         Their files, and their steps.
     """
     from envs.seeding import evaluation_seeds
-    from launch.evaluation import Evaluation, run_evaluation
-    from launch.policies import RandomSource
+    from launch.evaluation.evaluate import Evaluation, run_evaluation
+    from launch.evaluation.policies import RandomSource
 
     source = RandomSource(folder, task_config.env)
     seeds = evaluation_seeds(episodes, SELECTION)

@@ -11,9 +11,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from launch.durable import fsync_folder
 from launch.errors import UserError
 from launch.labels.stored import read_labels
+from launch.runs.durable import fsync_folder
 
 Rows = Sequence[Mapping[str, Any]]
 

@@ -16,7 +16,7 @@ from launch.errors import UserError
 from launch.labels.caption_files import GatheredCaption, read_gathered, write_gathered
 
 if TYPE_CHECKING:
-    from launch.policies import PolicySource
+    from launch.evaluation.policies import PolicySource
 
 
 class GatherFlags(Config):
@@ -106,7 +106,7 @@ def _check(tasks: Sequence[str], flags: GatherFlags) -> None:
 
 
 def _source(policy: str) -> PolicySource:
-    from launch.policies import RandomSource, RunSource
+    from launch.evaluation.policies import RandomSource, RunSource
 
     return RandomSource() if policy == "random" else RunSource.of(Path(policy))
 

@@ -17,7 +17,7 @@ from envs.data import Config
 from launch.arguments import parse
 from launch.errors import RunError, UserError
 from launch.labels.caption_files import read_captions
-from launch.llm_server_config import ServerConfig
+from launch.llm.config import ServerConfig
 from rewards.labels.config import LabelsConfig
 from rewards.labels.prompts import PromptSpec
 from rewards.labels.questions import Question
@@ -110,11 +110,11 @@ def _language_model(flags: OfflineFlags, console: Console) -> Iterator[LLMConfig
         yield llm
         return
     if llm.serve is None:
-        from launch.llm_check import answering_model
+        from launch.llm.check import answering_model
 
         yield llm.model_copy(update={"model": answering_model(llm)})
         return
-    from launch.llm_server import VLLMServer
+    from launch.llm.server import VLLMServer
 
     name = llm.model or flags.llm_server.served_model_name
     config = flags.llm_server.model_copy(update={"served_model_name": name, "api_key_env": llm.api_key_env})

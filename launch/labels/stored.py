@@ -42,7 +42,7 @@ def store_path(path: Path) -> Path:
     if path.is_file():
         return path
     if path.is_dir():
-        from launch.run_folder import read_config
+        from launch.runs.folder import read_config
 
         named = read_config(path).get("labels", {}).get("path")
         store = Path(named) if named else path / "labels.sqlite"

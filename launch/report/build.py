@@ -7,7 +7,7 @@ What is read, all of it optional but ``config.json``:
 * ``captions.json``: a list of ``{"text", "count", "label", "paid"}``.
 * ``programs/``: reward programs, ``rewards.auto.archive``.
 * ``heron.json``: the preference tree, ``rewards.heron.report.HeronReport``.
-* ``eval/*.json``: the summaries that ``launch.evaluation`` writes; other files there are passed over.
+* ``eval/*.json``: the summaries that ``launch.evaluation.evaluate`` writes; other files there are passed over.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from launch.durable import write_atomic
-from launch.metrics import GLOSSARY, read_metrics
-from launch.progress import duration
 from launch.report import formats, preference_tree, reward_programs, tables
 from launch.report.charts import Chart, draw, series_colour
 from launch.report.tables import Rows
-from launch.run_folder import flatten, read_config, read_events
+from launch.runs.durable import write_atomic
+from launch.runs.folder import flatten, read_config, read_events
+from launch.runs.metrics import GLOSSARY, read_metrics
+from launch.runs.progress import duration
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from launch.programs import PROGRAMS_FOLDER, QUARANTINED
 from launch.report.tables import Rows
+from launch.training.programs import PROGRAMS_FOLDER, QUARANTINED
 from rewards.auto.archive import Archive, ArchiveEntry
 from rewards.auto.program import SHORT_SHA
 

@@ -42,7 +42,10 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _log_of(folder: Path) -> Path:
-    from launch.programs import AUDIT_FILE, PROGRAMS_FOLDER  # here: it needs all that training is configured by
+    from launch.training.programs import (  # here: it needs all that training is configured by
+        AUDIT_FILE,
+        PROGRAMS_FOLDER,
+    )
 
     path = folder / PROGRAMS_FOLDER / AUDIT_FILE
     if not path.is_file():

@@ -21,7 +21,7 @@ from launch.rewards.stored import take_switch
 from launch.rewards.terminal import shown
 from rewards.auto.config import CompositionConfig, ContainmentConfig
 from rewards.auto.program import SHORT_SHA, Program, ProgramRejectedError, Rejection
-from rewards.auto.verdict import Finding, Verdict
+from rewards.auto.search.verdict import Finding, Verdict
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -111,7 +111,7 @@ def _checked(
     names: Sequence[str], played: Sequence[EpisodeRecord], flags: CheckFlags, containment: Containment
 ) -> Iterator[Checked]:
     """Each file in turn; what one is found to be is told before the next is looked at."""
-    from rewards.auto.critic import Critic
+    from rewards.auto.search.critic import Critic
 
     with WarmWorkers(containment) as workers, ThreadPoolExecutor(_AHEAD) as ahead:
         for checked in ahead.map(partial(_admitted, folder=flags.archive), names):

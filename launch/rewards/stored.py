@@ -23,8 +23,8 @@ def heron_config(run: Path) -> FactorsConfig:
         UserError: there is no run, or it has no such reward.
     """
     from launch.arguments import validate
-    from launch.config import TrainConfig
-    from launch.run_folder import read_config
+    from launch.config.train import TrainConfig
+    from launch.runs.folder import read_config
 
     config = validate(TrainConfig, read_config(run)).reward.heron
     if config.weight == 0:

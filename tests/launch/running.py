@@ -2,10 +2,10 @@
 
 from rich.console import Console
 
-from launch.progress import progress
-from launch.run_folder import RunFolder
-from launch.stopping import StopRequest
-from launch.train import train
+from launch.processes.stopping import StopRequest
+from launch.runs.folder import RunFolder
+from launch.runs.progress import progress
+from launch.training.driver import train
 
 
 def trained(config, *, resume=False):

@@ -4,9 +4,9 @@ import numpy as np
 
 from envs.captions import caption_id
 from envs.phases import Phases
-from launch.annotation import Annotation
-from launch.ledger import CaptionTally
-from launch.state_codec import decode_state, encode_state
+from launch.runs.state_codec import decode_state, encode_state
+from launch.training.annotation import Annotation
+from launch.training.ledger import CaptionTally
 from rewards.labels.questions import Answer, Question
 from rewards.oni.retrieval import RetrievalModel
 

@@ -8,8 +8,8 @@ from pydantic import Field, model_validator
 
 from envs.data import Config
 from launch.arguments import _unboxed, overridable, parse
+from launch.config.presets import PRESETS
 from launch.errors import UserError, unknown_name
-from launch.presets import PRESETS
 
 
 class Games(Config):
@@ -217,7 +217,7 @@ def test_unknown_names_point_to_the_nearest():
 
 def test_import_is_light():
     script = (
-        "import sys, launch.arguments, launch.run_folder, launch.progress, launch.metrics; "
+        "import sys, launch.arguments, launch.runs.folder, launch.runs.progress, launch.runs.metrics; "
         "heavy = {'torch', 'ray', 'gymnasium', 'tensorboard', 'matplotlib', 'safetensors', 'jinja2', 'nle'}; "
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )

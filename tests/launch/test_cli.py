@@ -9,7 +9,7 @@ import time
 import pytest
 
 from launch.cli import COMMANDS, main
-from launch.presets import PRESETS, preset
+from launch.config.presets import PRESETS, preset
 
 TINY = [
     "--rollout.num-workers",

@@ -14,8 +14,8 @@ import pytest
 from launch.cli import main
 from launch.design.journal import JOURNAL_FILE
 from launch.design.run import SUMMARY_FILE
-from launch.metrics import read_metrics
-from launch.run_folder import read_events
+from launch.runs.folder import read_events
+from launch.runs.metrics import read_metrics
 from rewards.auto.archive import Archive
 from rewards.auto.audit import verify
 from tests.rewards.fake_llm_server import FakeLLM, FakeLLMServer, Raw

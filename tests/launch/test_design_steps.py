@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from launch.config.presets import preset
 from launch.design import history
 from launch.design.config import DesignConfig, ReportConfig
 from launch.design.journal import JOURNAL_FILE, Journal
@@ -25,17 +26,16 @@ from launch.design.summary import pooled
 from launch.design.tables import show
 from launch.design.trials import Broken, Outcome
 from launch.errors import RunError, UserError
-from launch.presets import preset
-from launch.run_folder import RunFolder, read_events
+from launch.runs.folder import RunFolder, read_events
 from rewards.auto.admission import admit
 from rewards.auto.archive import Archive
 from rewards.auto.audit import AuditLog, read, verify
 from rewards.auto.config import AutoConfig, CompositionConfig, ContainmentConfig
 from rewards.auto.contained import ContainedProgram
 from rewards.auto.program import sha_of
-from rewards.auto.proposal import Costs, Proposal
+from rewards.auto.search.proposal import Costs, Proposal
+from rewards.auto.search.verdict import Finding, Verdict
 from rewards.auto.transitions import builtin_transitions
-from rewards.auto.verdict import Finding, Verdict
 
 PAYS = """COMPONENTS = {{"walk": "dense"}}
 def reward(obs, prev_obs, action, info):

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from launch.config import TrainConfig
+from launch.config.presets import preset
+from launch.config.train import TrainConfig
 from launch.design.trials import Broken, Trial, TrialInterruptedError, broken_by, opened, run_trial, run_trials
-from launch.presets import preset
-from launch.run_folder import RunFolder
-from launch.training_run import SUMMARY_FILE
+from launch.runs.folder import RunFolder
+from launch.training.run import SUMMARY_FILE
 
 STEPS = 2 * 8 * 64
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from launch.config.presets import PRESETS
 from launch.docs import pages
-from launch.presets import PRESETS
 
 ROOT = Path(__file__).parents[2]
 

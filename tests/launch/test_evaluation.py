@@ -1,8 +1,8 @@
 import pytest
 
 from envs.data import EndStatus, EpisodeResult, EpisodeSeeds
-from launch.evaluation import Evaluation, run_evaluation, summarise
-from launch.policies import RandomSource
+from launch.evaluation.evaluate import Evaluation, run_evaluation, summarise
+from launch.evaluation.policies import RandomSource
 
 
 def _result(task="MiniHack-Room-5x5-v0", *, success=True, steps=10, **game):

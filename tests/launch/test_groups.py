@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from envs.group import Alone
-from launch.groups import GlooMeeting, GroupBrokenError, SharedMemoryMeeting
+from launch.processes.groups import GlooMeeting, GroupBrokenError, SharedMemoryMeeting
 
 
 def _free_port():

@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
-from launch.checks import check_startable
 from launch.cli import main
+from launch.config.checks import check_startable
 from launch.errors import RunError, UserError
-from launch.run_folder import read_events
+from launch.runs.folder import read_events
 from tests.launch.running import trained
 from tests.launch.test_train import HERE, PEERS, UPDATE, small_run
 

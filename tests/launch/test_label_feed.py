@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from launch.config import TrainConfig
-from launch.label_feed import LabelFeed, RayFeed, ThreadFeed
-from launch.ray_session import ray_session
+from launch.config.train import TrainConfig
+from launch.processes.label_feed import LabelFeed, RayFeed, ThreadFeed
+from launch.processes.session import ray_session
 from rewards.labels.clients import LabelClientError, ScriptedClient
 from rewards.labels.config import LabellerConfig, LabelsConfig, ScriptedClientConfig
 from rewards.labels.labeller import Labeller, LabellerError
@@ -145,7 +145,7 @@ def test_the_actor_lives_on_the_drivers_node(tmp_path, monkeypatch):
         def get_node_id():
             return "ab" * 28
 
-    monkeypatch.setattr("launch.label_feed.LabellerActor", Options)
+    monkeypatch.setattr("launch.processes.label_feed.LabellerActor", Options)
     monkeypatch.setattr("ray.get_runtime_context", Here)
     with pytest.raises(LookupError, match="seen"):
         RayFeed(TrainConfig(preset="debug"), str(tmp_path / "labels.sqlite"))

@@ -22,7 +22,7 @@ from launch.labels.caption_files import read_captions, read_gathered
 from launch.labels.listing import ListFlags, is_wanted, ordered, spreads
 from launch.labels.offline import OfflineFlags, _language_model, random_pairs
 from launch.labels.stored import confidence, shown, soft_value
-from launch.llm_server_config import ServerConfig
+from launch.llm.config import ServerConfig
 from rewards.labels.store import Label, LabelStore, label_key
 from rewards.llm.config import LLMConfig
 
@@ -196,7 +196,7 @@ def test_a_question_that_cannot_be_asked_is_said_before_a_server_is_started(flag
     def started(*args):
         raise AssertionError("a server was started")
 
-    monkeypatch.setattr("launch.llm_server.VLLMServer", started)
+    monkeypatch.setattr("launch.llm.server.VLLMServer", started)
     captions = tmp_path / "a.txt"
     captions.write_text("You hit it.\n")
     command = f"labels run {captions} --out {tmp_path / 's.sqlite'} --llm.serve some/model {flags}"
@@ -221,7 +221,7 @@ def test_a_model_is_served_under_the_name_and_with_the_key_that_its_labels_are_a
         def __exit__(self, *error):
             pass
 
-    monkeypatch.setattr("launch.llm_server.VLLMServer", Served)
+    monkeypatch.setattr("launch.llm.server.VLLMServer", Served)
     llm = LLMConfig(serve="some/model", model="little", api_key_env="OUR_KEY")
     flags = OfflineFlags(out=tmp_path / "s.sqlite", llm=llm, llm_server=ServerConfig(dtype="float32"))
     with _language_model(flags, Console(quiet=True)) as found:

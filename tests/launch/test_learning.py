@@ -8,10 +8,10 @@ import pytest
 from agents.rollout import Collected
 from envs.data import EndStatus, EpisodeResult, FinalObs, RewardOutput, RewardPart, Rollout
 from envs.phases import Phases
-from launch.learning import Learning, Preferring
-from launch.ledger import RecentSums
-from launch.metrics import WindowedEpisodes
-from launch.training_run import return_correlation
+from launch.runs.metrics import WindowedEpisodes
+from launch.training.learning import Learning, Preferring
+from launch.training.ledger import RecentSums
+from launch.training.run import return_correlation
 from rewards.heron.cutter import SegmentCutter
 from rewards.heron.factors import Factor, FactorTable
 from rewards.heron.inputs import EncodedInputs, JoinedInputs

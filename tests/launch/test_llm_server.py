@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from launch import process_group
 from launch.arguments import parse
 from launch.commands import serve_llm
 from launch.errors import RunError, UserError
-from launch.llm_server import VLLMServer, check_port, free_port
-from launch.llm_server_config import ServerConfig
-from launch.llm_supervisor import SupervisedServer, serving
-from launch.vllm_command import VLLM, Model, find_model, find_vllm, server_command
+from launch.llm import process_group
+from launch.llm.config import ServerConfig
+from launch.llm.server import VLLMServer, check_port, free_port
+from launch.llm.supervisor import SupervisedServer, serving
+from launch.llm.vllm import VLLM, Model, find_model, find_vllm, server_command
 from rewards.llm.config import LLMConfig
 
 FAKE = Path(__file__).with_name("fake_vllm.py").read_text()
@@ -265,8 +265,8 @@ def test_a_server_that_dies_takes_its_engine_along_and_can_be_started_again(serv
 
 def test_a_killed_parent_leaves_no_server(vllm, model, tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from launch.llm_server import *; "
-        "from launch.llm_server_config import *; "
+        "import sys, time; from pathlib import Path; from launch.llm.server import *; "
+        "from launch.llm.config import *; "
         f"s = VLLMServer({model!r}, ServerConfig(vllm={str(vllm)!r}), Path({str(tmp_path / 'log')!r})); "
         "s.start(); s.wait_ready(); print(s.base_url, flush=True); time.sleep(60)"
     )

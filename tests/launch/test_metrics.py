@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from envs.data import EpisodeResult
-from launch.metrics import GLOSSARY, MetricsWriter, WindowedEpisodes, glossary_markdown, read_metrics
+from launch.runs.metrics import GLOSSARY, MetricsWriter, WindowedEpisodes, glossary_markdown, read_metrics
 
 
 def episode(**changes):
@@ -71,7 +71,7 @@ def test_tensorboard_gets_the_same_scalars_and_forgets_the_future(tmp_path):
 
 def test_tensorboard_is_written_without_torch(tmp_path):
     script = (
-        "import sys; from pathlib import Path; from launch.metrics import MetricsWriter; "
+        "import sys; from pathlib import Path; from launch.runs.metrics import MetricsWriter; "
         "assert 'tensorboard' not in sys.modules; "
         "MetricsWriter(Path(sys.argv[1])).close(); assert not {'torch', 'tensorflow'} & set(sys.modules)"
     )

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from envs.captions import canonical_of_raw
-from launch.presets import preset
+from launch.config.presets import preset
 
 ACCIDENTS = {
     "river_narrow_heron": [b"You fall into the water!  You sink like the rock."],

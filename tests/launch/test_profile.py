@@ -3,8 +3,8 @@
 import json
 
 from envs.phases import Phases, Span
-from launch import profile
-from launch.profile import Profile, table, trace
+from launch.runs import profile
+from launch.runs.profile import Profile, table, trace
 
 SPANS = {
     "worker 0": [Span("games", 10.0, 1.0), Span("learn/backward", 11.0, 0.5), Span("learn", 11.0, 2.0)],

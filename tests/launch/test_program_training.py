@@ -6,10 +6,10 @@ import pytest
 
 from launch.cli import main
 from launch.errors import UserError
-from launch.metrics import read_metrics
-from launch.programs import AUDIT_FILE, PROGRAMS_FOLDER, QUARANTINED, keep, settled
 from launch.report.build import build_report
-from launch.run_folder import RunFolder, read_events
+from launch.runs.folder import RunFolder, read_events
+from launch.runs.metrics import read_metrics
+from launch.training.programs import AUDIT_FILE, PROGRAMS_FOLDER, QUARANTINED, keep, settled
 from rewards.auto import contained
 from rewards.auto.audit import verify
 from rewards.auto.program import sha_of
@@ -65,9 +65,9 @@ def _first(config):
     """Train in the folder that is there already."""
     from rich.console import Console
 
-    from launch.progress import progress
-    from launch.stopping import StopRequest
-    from launch.train import train
+    from launch.processes.stopping import StopRequest
+    from launch.runs.progress import progress
+    from launch.training.driver import train
 
     shown = progress(Console(quiet=True), 1.0, total_steps=config.total_steps)
     with RunFolder.open(config.runs / config.name) as folder, StopRequest() as stop, shown:

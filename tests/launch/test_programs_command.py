@@ -10,18 +10,18 @@ import pytest
 from envs.data import EndStatus, EpisodeSeeds
 from envs.recording import EpisodeRecord
 from launch.cli import main
-from launch.programs import AUDIT_FILE, PROGRAMS_FOLDER
 from launch.rewards.refusals import rejection_text
 from launch.rewards.salvage import salvaged
 from launch.rewards.source import curves_of, sparkline
 from launch.rewards.terminal import shown
+from launch.training.programs import AUDIT_FILE, PROGRAMS_FOLDER
 from rewards.auto.archive import Archive, ArchiveEntry
 from rewards.auto.audit import AuditLog
 from rewards.auto.batches import BATCH
 from rewards.auto.contained import NonDeterministicError, Values
 from rewards.auto.engine import ProgramTimeoutError
 from rewards.auto.program import Rejection, sha_of
-from rewards.auto.verdict import Finding, Verdict
+from rewards.auto.search.verdict import Finding, Verdict
 
 GOOD = """COMPONENTS = {"goal": "sparse", "explore": "dense"}
 
@@ -585,7 +585,7 @@ def test_audit_refuses_bad_input(tmp_path, capsys):
 def test_help_and_checks_import_no_torch():
     code = (
         "import sys; from launch.cli import main; main(['rewards', '--help']); assert 'numpy' not in sys.modules;"
-        "import launch.rewards.check, launch.rewards.apply, launch.rewards.score, rewards.auto.critic;"
+        "import launch.rewards.check, launch.rewards.apply, launch.rewards.score, rewards.auto.search.critic;"
         "print([name for name in ('torch', 'ray', 'vllm', 'matplotlib') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

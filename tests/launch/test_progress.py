@@ -2,7 +2,7 @@ import io
 
 from rich.console import Console
 
-from launch.progress import LiveProgress, PlainProgress, duration, progress
+from launch.runs.progress import LiveProgress, PlainProgress, duration, progress
 
 
 class Clock:

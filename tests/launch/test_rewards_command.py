@@ -9,7 +9,7 @@ import pytest
 from envs.data import EndStatus, EpisodeSeeds
 from envs.recording import EpisodeRecord
 from launch.cli import main
-from launch.config import TrainConfig
+from launch.config.train import TrainConfig
 from launch.errors import UserError
 from launch.rewards import compare, listing, words
 from launch.rewards.stored import read_report

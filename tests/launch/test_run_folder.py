@@ -7,7 +7,7 @@ import textwrap
 import pytest
 
 from launch.errors import UserError
-from launch.run_folder import RunFolder, differences, flatten, next_name, read_config, read_events
+from launch.runs.folder import RunFolder, differences, flatten, next_name, read_config, read_events
 
 CONFIG = json.dumps({"env": {"task": "toy"}, "ppo": {"lr": 0.1}, "total_steps": 100})
 
@@ -69,7 +69,7 @@ def test_the_lock_goes_with_its_process(tmp_path):
     script = """
         import sys, time
         from pathlib import Path
-        from launch.run_folder import RunFolder
+        from launch.runs.folder import RunFolder
         run = RunFolder.open(Path(sys.argv[1]))
         print("locked", flush=True)
         time.sleep(60)

@@ -13,12 +13,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from launch.config import TrainConfig
+from launch.config.presets import preset
+from launch.config.train import TrainConfig
 from launch.errors import RunError, UserError
-from launch.presets import preset
-from launch.run_folder import RunFolder, read_events
-from launch.stopping import StopRequest
-from launch.train import train
+from launch.processes.stopping import StopRequest
+from launch.runs.folder import RunFolder, read_events
+from launch.training.driver import train
 from tests.launch.running import trained
 
 UPDATE = 4 * 32

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from launch import process_group
+from launch.llm import process_group
 from rewards.labels.clients import LabelRequest
 from rewards.labels.llm_client import LLMLabelClient
 from rewards.llm.config import LLMConfig

@@ -3,10 +3,10 @@
 import pytest
 
 from rewards.auto.config import CompositionConfig
-from rewards.auto.llm_designer import DesignerError, DesigningConfig, LLMDesigner
-from rewards.auto.opinion import LLMOpinion
 from rewards.auto.program import Program
-from rewards.auto.proposal import Brief
+from rewards.auto.search.llm_designer import DesignerError, DesigningConfig, LLMDesigner
+from rewards.auto.search.opinion import LLMOpinion
+from rewards.auto.search.proposal import Brief
 from rewards.llm.config import LLMConfig
 from rewards.llm.recorded import RecordedReplies
 from rewards.llm.server import LLMServer

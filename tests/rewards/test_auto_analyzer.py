@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from rewards.auto.analyzer import MAX_TEXT_CHARS, NUM_CHECKPOINTS, analyse, idle_components
 from rewards.auto.program import Program
+from rewards.auto.search.analyzer import MAX_TEXT_CHARS, NUM_CHECKPOINTS, analyse, idle_components
 from tests.rewards.recorded_play import played
 
 LOCKED = "This door is locked."

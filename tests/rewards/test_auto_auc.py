@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.auto.auc import Z_95, auc_of, interval
+from rewards.auto.search.auc import Z_95, auc_of, interval
 
 values = st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=12).map(np.array)
 

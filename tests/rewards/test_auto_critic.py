@@ -7,12 +7,12 @@ from rewards.auto import scoring
 from rewards.auto.batches import BATCH, run_in_batches
 from rewards.auto.config import CompositionConfig, ContainmentConfig
 from rewards.auto.contained import NUM_REPEATED, ContainedProgram, Values
-from rewards.auto.critic import MIN_EPISODES, Critic
-from rewards.auto.cycles import NUM_STEPS
 from rewards.auto.engine import ProgramTimeoutError, WorkerDiedError
 from rewards.auto.episode_pay import Pay, pay_of
 from rewards.auto.program import ProgramRejectedError
-from rewards.auto.verdict import Finding, verdict_of
+from rewards.auto.search.critic import MIN_EPISODES, Critic
+from rewards.auto.search.farming import NUM_STEPS
+from rewards.auto.search.verdict import Finding, verdict_of
 from tests.rewards.fake_engine import FakeEngine, program
 from tests.rewards.played import episode, walk
 

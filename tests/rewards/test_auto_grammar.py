@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.auto.grammar import (
+from rewards.auto.search.grammar import (
     MAX_DRAWN_COMPONENTS,
     Component,
     GrammarProgram,
     NotOfGrammarError,
     parse_program,
 )
-from rewards.auto.terms import Acted, Change, Compare, Crossed, Event, Flag, Measure, Said, atom_of, event_of
-from rewards.auto.variation import cross, drawn_components, mutate, random_program, uniform_draw
-from rewards.auto.vocabulary import Vocabulary
+from rewards.auto.search.terms import Acted, Change, Compare, Crossed, Event, Flag, Measure, Said, atom_of, event_of
+from rewards.auto.search.variation import cross, drawn_components, mutate, random_program, uniform_draw
+from rewards.auto.search.vocabulary import Vocabulary
 from tests.rewards.recorded_play import ACTIONS, played
 
 VOCABULARY = Vocabulary(ACTIONS, ("door", "don't", 'say "x"', "back\\slash"))

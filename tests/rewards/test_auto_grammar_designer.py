@@ -5,17 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rewards.auto.analyzer import analyse
-from rewards.auto.auc import share_in_order
-from rewards.auto.evidence import SATURATED_WEIGHT, UNSEEN_WEIGHT, Evidence, GuidedDraw
-from rewards.auto.grammar import Component, GrammarProgram, parse_program
-from rewards.auto.grammar_designer import FAMILIES_OF_FRESH, GrammarDesigner, RandomGrammarDesigner, parents_of
-from rewards.auto.play_statistics import Play
 from rewards.auto.program import Program, sha_of
-from rewards.auto.proposal import Brief, Tried
-from rewards.auto.terms import Compare, Event, Measure, Said
-from rewards.auto.verdict import Finding, Verdict
-from rewards.auto.vocabulary import NEW_MESSAGE, Vocabulary
+from rewards.auto.search.analyzer import analyse
+from rewards.auto.search.auc import share_in_order
+from rewards.auto.search.evidence import SATURATED_WEIGHT, UNSEEN_WEIGHT, Evidence, GuidedDraw
+from rewards.auto.search.grammar import Component, GrammarProgram, parse_program
+from rewards.auto.search.grammar_designer import FAMILIES_OF_FRESH, GrammarDesigner, RandomGrammarDesigner, parents_of
+from rewards.auto.search.play_statistics import Play
+from rewards.auto.search.proposal import Brief, Tried
+from rewards.auto.search.terms import Compare, Event, Measure, Said
+from rewards.auto.search.verdict import Finding, Verdict
+from rewards.auto.search.vocabulary import NEW_MESSAGE, Vocabulary
 from tests.rewards.recorded_play import ACTIONS, played
 
 T = 40

@@ -6,11 +6,11 @@ import pytest
 
 from envs.features import FIELDS, describe_schema
 from rewards.auto.config import CompositionConfig
-from rewards.auto.designing_prompt import WORDING, DesigningPrompt, PromptTooLongError, describe_composition
-from rewards.auto.llm_designer import MAX_REPLIES, DesignerError, DesigningConfig, LLMDesigner
 from rewards.auto.program import Program, ProgramRejectedError, Rejection, sha_of
-from rewards.auto.proposal import Brief, Tried
-from rewards.auto.verdict import Finding, Verdict
+from rewards.auto.search.designing_prompt import WORDING, DesigningPrompt, PromptTooLongError, describe_composition
+from rewards.auto.search.llm_designer import MAX_REPLIES, DesignerError, DesigningConfig, LLMDesigner
+from rewards.auto.search.proposal import Brief, Tried
+from rewards.auto.search.verdict import Finding, Verdict
 from rewards.llm.config import LLMConfig
 from rewards.llm.errors import LLMError, LLMRefusedError
 from rewards.llm.recorded import RecordedReplies

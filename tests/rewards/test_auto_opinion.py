@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewards.auto.config import CompositionConfig
-from rewards.auto.llm_designer import DesignerError
-from rewards.auto.opinion import LLMOpinion
 from rewards.auto.program import Program
-from rewards.auto.verdict import Finding
+from rewards.auto.search.llm_designer import DesignerError
+from rewards.auto.search.opinion import LLMOpinion
+from rewards.auto.search.verdict import Finding
 from rewards.llm.config import LLMConfig
 from rewards.llm.errors import LLMError
 from rewards.llm.recorded import RecordedReplies

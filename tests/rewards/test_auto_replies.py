@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.auto.replies import MAX_THOUGHTS, Code, Problem, code_of
+from rewards.auto.search.replies import MAX_THOUGHTS, Code, Problem, code_of
 
 HELPER = "def near(x):\n    return x <= 1\n"
 REWARD = "def reward(obs, prev_obs, action, info):\n    return 1.0 if near(info['key_distance']) else 0.0\n"

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from corpus import SPECS, answer, corpus, questions
 
-from launch.vllm_command import VLLM, find_vllm
+from launch.llm.vllm import VLLM, find_vllm
 
 __all__ = ["SPECS", "answer", "cached", "make", "questions"]
 

@@ -1,0 +1,1 @@
+"""Plays listed episodes with a policy, and summarises them."""

@@ -1,0 +1,1 @@
+"""The vLLM server: its command line, its process, and who watches over it."""

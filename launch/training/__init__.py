@@ -1,0 +1,1 @@
+"""The driver of a training run: its loop, and what it wires together."""

@@ -1,0 +1,1 @@
+"""Proposes reward programs, tests them, and learns from what they brought."""
