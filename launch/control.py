@@ -37,11 +37,11 @@ from launch.errors import RunError, UserError
 from launch.runs.durable import write_atomic
 from launch.runs.folder import installed_versions
 from rewards.bounded import bounded
-from rewards.env import EnvReward
 from rewards.heron.columns import columns_of
 from rewards.heron.config import FactorsConfig, PowersOfTenConfig, TreeConfig, WeightedSumConfig
 from rewards.heron.factors import FactorError
 from rewards.heron.online import OnlineHeron
+from rewards.mix import EnvReward
 from rewards.parts import PartConfig
 
 _NUM_ENVS = 4

@@ -20,19 +20,20 @@ from envs.phases import Phases
 from envs.seeding import TrainingSeeds
 from launch.config.train import TrainConfig
 from launch.errors import UserError
-from launch.processes.label_feed import LabelFeed, ThreadFeed
+from launch.processes.label_feed import ThreadFeed
 from launch.processes.placement import SplitPlacement
 from launch.processes.workers import LocalPool
 from launch.runs.folder import RunFolder
 from launch.runs.metrics import MetricsWriter
 from launch.runs.progress import Silent
-from launch.training.annotation import Annotation
 from launch.training.driver import resolved_config
 from launch.training.learning import Learning, Lessons
 from launch.training.programs import RunPrograms
 from launch.training.run import TrainingRun
 from launch.training.wiring import build_caption_model, build_games, build_labeller, build_learning, build_model
 from rewards.auto.admission import admit
+from rewards.oni.caption_teacher import CaptionTeacher
+from rewards.teacher import LabelFeed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,9 +195,9 @@ def _worker(config: TrainConfig, *, captions: bool) -> RolloutWorker:
     return RolloutWorker(games, policy, rollout.num_steps, config.seed, 0)
 
 
-def _annotation(config: TrainConfig, feed: LabelFeed, phases: Phases) -> Annotation:
+def _annotation(config: TrainConfig, feed: LabelFeed, phases: Phases) -> CaptionTeacher:
     waits = config.labels.mode == "barrier"
-    return Annotation(feed, build_caption_model(config), waits=waits, phases=phases, on_outage=lambda problem: None)
+    return CaptionTeacher(feed, build_caption_model(config), waits=waits, phases=phases, on_outage=lambda problem: None)
 
 
 class Loop:
@@ -208,7 +209,7 @@ class Loop:
         annotation: has the worker's captions labelled; None = nobody does.
     """
 
-    def __init__(self, worker: RolloutWorker, learning: Learning, annotation: Annotation | None) -> None:
+    def __init__(self, worker: RolloutWorker, learning: Learning, annotation: CaptionTeacher | None) -> None:
         self._worker, self._learning, self._annotation = worker, learning, annotation
         self.times: dict[str, float] = {}
         """Seconds by phase in the last update."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launch.arguments import parse, validate
-from launch.config.checks import check_label_store, check_preferences, check_startable, with_placement
+from launch.config.checks import check_label_store, check_startable, prepared, with_placement
 from launch.config.presets import PRESETS, preset
 from launch.config.train import TrainConfig, may_change_on_resume
 from launch.errors import UserError
@@ -52,18 +52,15 @@ def run(argv: Sequence[str]) -> int:
     name, *flags = arguments
     config = parse(preset(name), flags, f"yendor train {name}")
     check_startable(config)
-    check_preferences(config)
-    from launch.training import programs  # only here: its imports take time that --help does not have
-
-    config, entries = programs.settled(config)
-    programs.check_isolation(config)
+    config, keeps = prepared(config)
     config = with_placement(config)
     if dry_run:
         return _show(config)
     config = settled(config)
     check_label_store(config, None)
     folder = RunFolder.create(config.runs, config.name, config.model_dump_json(), prefix=config.preset)
-    programs.keep(entries, folder.path)
+    for keep in keeps:
+        keep(folder.path)
     return _train(config, folder, resume=False)
 
 
@@ -110,8 +107,7 @@ def processes(config: TrainConfig) -> list[str]:
         labeller = "an async Ray actor"
     if config.uses_labels:
         store = config.labels.path or "labels.sqlite in the run's folder"
-        asked = {"captions": config.labels_captions, "stretches of play": config.labels_play}
-        for about in (about for about, is_asked in asked.items() if is_asked):
+        for about in config.questions:
             lines.append(f"labeller of {about} ({_annotator(config)}) as {labeller}, storing in {store}")
         if config.asks_language_model and config.llm.serve:
             lines.append(f"vLLM server of {config.llm.serve}, in a process group of its own")

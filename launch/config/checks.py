@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from launch.config.train import TrainConfig
 from launch.errors import UserError
-from rewards.heron.config import TreeConfig
 
 
 def check_startable(config: TrainConfig) -> None:
@@ -31,6 +31,7 @@ def check_startable(config: TrainConfig) -> None:
     except ValueError as error:
         raise UserError(f"env.engine: {error}") from None
     _check_features(config)
+    check_rewards(config)
     if config.device != "cpu" and config.device != "auto":
         from agents.devices import device
 
@@ -46,7 +47,7 @@ def check_startable(config: TrainConfig) -> None:
 
 
 def _check_features(config: TrainConfig) -> None:
-    """Columns and factors that the games cannot give.
+    """Columns that the games cannot give.
 
     Raises:
         UserError: one sentence that names the field.
@@ -58,45 +59,44 @@ def _check_features(config: TrainConfig) -> None:
             check_names(config.env.features)
         except ValueError as error:
             raise UserError(f"env.features: {error}") from None
-    if config.reward.heron.weight > 0:
-        from envs.features import check_names
-
-        try:
-            check_names(config.reward.heron.table().columns)
-        except ValueError as error:
-            raise UserError(f"reward.heron.ranking: {error}") from None
-        try:
-            config.reward.heron.check_inputs()
-        except ValueError as error:
-            raise UserError(f"reward.heron.model.inputs: {error}") from None
 
 
-def check_preferences(config: TrainConfig) -> None:
-    """Refuse what people are said to prefer, where it cannot be learned from; a resumed run has learned it already.
+def check_rewards(config: TrainConfig) -> None:
+    """Refuse what a reward cannot be computed from.
 
     Raises:
-        UserError: one sentence with the file and the line.
+        UserError: one sentence that names the field.
     """
-    heron = config.reward.heron
-    if not isinstance(heron, TreeConfig) or heron.weight == 0 or heron.judges.human is None:
-        return
-    from envs.actions import union_of_names
-    from rewards.heron.human import pairs_in_file
-    from rewards.heron.preferences import check_learnable
+    for name, (kind, part) in config.reward.paid.items():
+        try:
+            kind.check(part)
+        except ValueError as error:
+            raise UserError(f"reward.{name}.{error}") from None
 
-    try:
-        pairs = pairs_in_file(heron, union_of_names(config.env.specs()), config.env.task_ids)
-        if pairs is not None:
-            check_learnable(pairs, heron, config.seed)
-    except ValueError as error:
-        raise UserError(f"reward.heron.judges.human: {error}") from None
+
+def prepared(config: TrainConfig) -> tuple[TrainConfig, list[Callable[[Path], None]]]:
+    """The configuration with what its rewards settle for good when a run begins, and what puts into its folder what
+    they need there.
+
+    Raises:
+        UserError: one sentence that names the field.
+    """
+    changes, keeps = {}, []
+    for name, (kind, part) in config.reward.paid.items():
+        try:
+            found = kind.prepare(part, config.env, config.seed)
+        except ValueError as error:
+            raise UserError(f"reward.{name}.{error}") from None
+        changes[name] = found.config
+        keeps.append(found.keep)
+    return config.replace(reward=config.reward.replace(**changes)), keeps
 
 
 def with_placement(config: TrainConfig) -> TrainConfig:
     """``placement=auto`` decided for good: a resumed run keeps it, whatever machine it goes on with."""
     if config.placement != "auto":
         return config
-    return config.model_copy(update={"placement": "symmetric" if _fits_peers(config) else "split"})
+    return config.replace(placement="symmetric" if _fits_peers(config) else "split")
 
 
 def _fits_peers(config: TrainConfig) -> bool:

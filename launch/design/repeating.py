@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from launch.runs.folder import flatten
-from rewards.auto.config import AutoConfig
+from rewards.auto.config import ProgramConfig
 from rewards.auto.program import SHORT_SHA
 
 
-def command_of(preset: str, sha: str, reward: AutoConfig, training: Sequence[str]) -> str:
+def command_of(preset: str, sha: str, reward: ProgramConfig, training: Sequence[str]) -> str:
     """``yendor train PRESET --reward.program SHA ...`` with whatever differs from the defaults.
 
     Args:
@@ -21,7 +21,7 @@ def command_of(preset: str, sha: str, reward: AutoConfig, training: Sequence[str
         reward: how it was composed, contained and weighed; its archive may be an absolute path.
         training: flags for training, as they were typed.
     """
-    usual = flatten(_with_absolute_archive(AutoConfig()).model_dump(mode="json"))
+    usual = flatten(_with_absolute_archive(ProgramConfig()).model_dump(mode="json"))
     ours = flatten(_with_absolute_archive(reward).model_dump(mode="json"))
     flags = ["--reward.program", sha[:SHORT_SHA]]
     for name, value in ours.items():
@@ -30,7 +30,7 @@ def command_of(preset: str, sha: str, reward: AutoConfig, training: Sequence[str
     return shlex.join(["yendor", "train", preset, *flags, *training])
 
 
-def _with_absolute_archive(reward: AutoConfig) -> AutoConfig:
+def _with_absolute_archive(reward: ProgramConfig) -> ProgramConfig:
     return reward.model_copy(update={"archive": Path(reward.archive).absolute()})
 
 

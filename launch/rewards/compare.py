@@ -113,7 +113,7 @@ def _of_run(path: Path) -> Judge:
             f"run {path} has no preference tree: its model learns from pairs that others judged; give --ranking instead"
         )
     try:
-        table = config.table()
+        table = FactorTable.from_ranking(config.ranking)
     except ValueError as error:
         raise UserError(f"the ranking of run {path} cannot be read here: {error}") from None
     if tuple(level.name for level in report.levels) != table.names:

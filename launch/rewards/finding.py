@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from envs.data import Config
 from launch.errors import UserError
 from rewards.auto.archive import Archive, ArchiveEntry, is_file_name, source_of
-from rewards.auto.config import AutoConfig
+from rewards.auto.config import ProgramConfig
 from rewards.auto.program import SHORT_SHA, Program, sha_of
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class ArchiveFlags(Config):
     """Where programs are kept."""
 
-    archive: Path = AutoConfig.model_fields["archive"].default
+    archive: Path = ProgramConfig.model_fields["archive"].default
     """Folder of the programs that a SHA is looked up in."""
 
 

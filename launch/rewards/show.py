@@ -31,7 +31,7 @@ def run(argv: Sequence[str]) -> int:
     parse(Config(), rest, f"yendor rewards show {path}")
     config = heron_config(path)
     try:
-        table = config.table()
+        table = FactorTable.from_ranking(config.ranking)
     except ValueError as error:
         raise UserError(f"the ranking of run {path} cannot be read here: {error}") from None
     if isinstance(config, SumConfig):

@@ -7,14 +7,15 @@ their own, so that torch's global generator is never drawn from.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rewards.oni.config import CharsConfig, NGramsConfig
 from rewards.oni.featurise import character_ids, ngram_ids
 
 
@@ -123,6 +124,21 @@ class CharNetwork:
     def parameters(self) -> Sequence[Tensor]:
         """Member after member: embedding, two convolutions, output."""
         return [tensor for layers in self._layers for tensor in layers]
+
+
+def build_network(config: NGramsConfig | CharsConfig, members: int, generator: torch.Generator) -> CaptionNetwork:
+    """The network that a configuration asks for.
+
+    Args:
+        config: its kind and sizes.
+        members: K.
+        generator: of the initial weights.
+    """
+    kind: Any = _NETWORKS[type(config)]
+    return kind(members, generator, **config.model_dump(exclude={"kind"}))
+
+
+_NETWORKS: Mapping[type, type] = {NGramsConfig: NGramNetwork, CharsConfig: CharNetwork}
 
 
 def _convolve(

@@ -30,7 +30,7 @@ from launch.runs.folder import RunFolder, read_events
 from rewards.auto.admission import admit
 from rewards.auto.archive import Archive
 from rewards.auto.audit import AuditLog, read, verify
-from rewards.auto.config import AutoConfig, CompositionConfig, ContainmentConfig
+from rewards.auto.config import CompositionConfig, ContainmentConfig, ProgramConfig
 from rewards.auto.contained import ContainedProgram
 from rewards.auto.program import sha_of
 from rewards.auto.search.proposal import Costs, Proposal
@@ -126,7 +126,7 @@ def parts(tmp_path, recorded):
     def make(designer, runs, critic=None, **changes):
         for one in made:
             one.journal.close()
-        reward = AutoConfig(archive=tmp_path / "archive", **changes.pop("reward", {}))
+        reward = ProgramConfig(archive=tmp_path / "archive", **changes.pop("reward", {}))
         config = DesignConfig(preset="room", reward=reward, rounds=len(designer.rounds), **changes)
         journal, audit = Journal(tmp_path), AuditLog(tmp_path / "audit.jsonl")
         if ("play", "") not in journal:
@@ -369,7 +369,7 @@ def test_every_update_of_a_trial_has_a_row_of_metrics(parts):
 
 def test_the_whole_command_that_repeats_a_reward(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    reward = AutoConfig(archive=tmp_path / "runs" / "programs")
+    reward = ProgramConfig(archive=tmp_path / "runs" / "programs")
     assert command_of("room", "a" * 64, reward, ()) == f"yendor train room --reward.program {'a' * 12}"
     changed = reward.model_copy(
         update={"archive": Path("/my archive"), "composition": CompositionConfig(dense="budget"), "weight": 0.5}

@@ -16,8 +16,8 @@ from launch.cli import main
 from launch.config.train import TrainConfig
 from launch.runs.folder import read_events
 from launch.runs.state_codec import decode_state, encode_state
-from launch.training.judging import Judging
 from rewards.heron.factors import FactorTable, parse_ranking
+from rewards.heron.pair_labelling import PairLabelling
 from rewards.heron.segments import Segments
 from rewards.labels.questions import Answer, Question
 from rewards.labels.store import LabelStore
@@ -108,7 +108,7 @@ class FakeFeed:
 
 def judging(trainer, feed, *, waits=False, num=4, seed=1, said=None):
     on_outage = (lambda problem: None) if said is None else said.append
-    return Judging(
+    return PairLabelling(
         trainer,
         TABLE,
         feed,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from launch.config.train import TrainConfig
-from launch.processes.label_feed import LabelFeed, RayFeed, ThreadFeed
+from launch.processes.label_feed import RayFeed, ThreadFeed
 from launch.processes.session import ray_session
 from rewards.labels.clients import LabelClientError, ScriptedClient
 from rewards.labels.config import LabellerConfig, LabelsConfig, ScriptedClientConfig
@@ -18,6 +18,7 @@ from rewards.labels.labeller import Labeller, LabellerError
 from rewards.labels.prompts import PromptSpec
 from rewards.labels.questions import Answer, Question
 from rewards.labels.store import LabelStore
+from rewards.teacher import LabelFeed
 
 
 def ask(*texts: str) -> list[Question]:

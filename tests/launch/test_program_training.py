@@ -3,13 +3,13 @@
 import json
 
 import pytest
+from launch.training.programs import AUDIT_FILE, PROGRAMS_FOLDER, QUARANTINED, keep, settled
 
 from launch.cli import main
 from launch.errors import UserError
 from launch.report.build import build_report
 from launch.runs.folder import RunFolder, read_events
 from launch.runs.metrics import read_metrics
-from launch.training.programs import AUDIT_FILE, PROGRAMS_FOLDER, QUARANTINED, keep, settled
 from rewards.auto import contained
 from rewards.auto.audit import verify
 from rewards.auto.program import sha_of

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from launch.training.programs import AUDIT_FILE, PROGRAMS_FOLDER
 
 from envs.data import EndStatus, EpisodeSeeds
 from envs.recording import EpisodeRecord
@@ -14,7 +15,6 @@ from launch.rewards.refusals import rejection_text
 from launch.rewards.salvage import salvaged
 from launch.rewards.source import curves_of, sparkline
 from launch.rewards.terminal import shown
-from launch.training.programs import AUDIT_FILE, PROGRAMS_FOLDER
 from rewards.auto.archive import Archive, ArchiveEntry
 from rewards.auto.audit import AuditLog
 from rewards.auto.batches import BATCH

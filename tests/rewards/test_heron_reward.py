@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from envs.data import FinalObs, Rollout
+from rewards.heron.heron_reward import HeronReward, Scorer
 from rewards.heron.input_scale import InputScale
 from rewards.heron.inputs import JoinedInputs, VectorInputs
-from rewards.heron.reward import HeronReward
-from rewards.heron.scorer import Scorer
 
 _spec = importlib.util.spec_from_file_location("conformance", Path(__file__).parent / "conformance.py")
 conformance = importlib.util.module_from_spec(_spec)

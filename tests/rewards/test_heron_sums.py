@@ -9,7 +9,7 @@ import pytest
 from envs.data import EndStatus, FinalObs, Rollout
 from rewards.heron.config import PowersOfTenConfig, WeightedSumConfig
 from rewards.heron.factors import FactorTable, parse_ranking
-from rewards.heron.sums import FactorSum
+from rewards.heron.heron_reward import FactorSum
 
 _spec = importlib.util.spec_from_file_location("conformance", Path(__file__).parent / "conformance.py")
 conformance = importlib.util.module_from_spec(_spec)

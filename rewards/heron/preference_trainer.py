@@ -18,6 +18,7 @@ from rewards.heron.cycles import cycle_rate
 from rewards.heron.dealing import held_out, learned_by
 from rewards.heron.factors import FactorTable
 from rewards.heron.growth import GrowingTree
+from rewards.heron.heron_reward import Scorer
 from rewards.heron.input_scale import InputScale
 from rewards.heron.judgement import Judgement, judge, segment_returns
 from rewards.heron.margins import dead_factors
@@ -25,7 +26,6 @@ from rewards.heron.network import RewardNetwork, preference_loss, segment_sums
 from rewards.heron.pairs import balanced_pairs, random_tuples
 from rewards.heron.preferences import MIN_JUDGED, PairBatch, PairStore, learnable
 from rewards.heron.report import HeronReport, LevelReport
-from rewards.heron.scorer import Scorer
 from rewards.heron.segments import Segments
 from rewards.heron.tree import PreferenceTree
 
@@ -41,7 +41,7 @@ _KEPT_WHOLE = ("human",)
 """Judges none of whose pairs is ever dropped: they are few, and come once."""
 
 
-class HeronTrainer:
+class PreferenceTrainer:
     """Fits an ensemble to what a preference tree, and others, prefer.
 
     The tree labels pairs of the segments that are kept, anew in each update, so that only margins are ever fixed: at

@@ -65,7 +65,7 @@ class _Cut:
     ended: bool
 
 
-class SegmentCutter:
+class Segmenter:
     """Segments of equal length, one after the other, from the beginning of each episode.
 
     What is left at an episode's end becomes a segment with the steps before it, so that it is as long as the others;

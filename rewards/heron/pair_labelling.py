@@ -1,27 +1,26 @@
-"""From pairs of segments to preferences, beside a run: HERON's annotator, who is told of play in words.
+"""Pairs of segments, described in words, to an annotator; its answers, as judged pairs, to the trainer.
 
-trainer.undecided -> describe -> questions -> feed -> annotator
+trainer.undecided -> describe -> questions -> labeller
 trainer.take <- judged pairs <- answers
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from envs.captions import caption_id
-from envs.phases import Phases
 from envs.protocols import State
-from launch.processes.label_feed import LabelFeed, OutageWatch
-from rewards.heron.describing import describe
-from rewards.heron.factors import FactorTable
+from rewards.heron.factors import Factor, FactorTable
 from rewards.heron.preferences import PairBatch
 from rewards.heron.segments import Segments
+from rewards.labels.inquiry import Inquiry
 from rewards.labels.questions import Answer, Ids, Question
+from rewards.teacher import Event
 
 SOURCE = "labeller"
 """Who judged, in reports."""
@@ -30,8 +29,13 @@ _MAX_PENDING_UPDATES = 16
 """While so many updates' pairs wait for their answer, no others are asked about: they would be old when it comes."""
 
 
+_MAX_MESSAGES = 32
+"""Different messages that are told; of more, the first and the last half of as many."""
+_NO_TEXT = "(a message that was not kept)"
+
+
 class JudgedTrainer(Protocol):
-    """What of a ``HeronTrainer`` is needed here."""
+    """What of a ``PreferenceTrainer`` is needed here."""
 
     def undecided(self, num: int) -> tuple[Segments, Segments]:
         """Different pairs to ask about, ``num`` at most, possibly none."""
@@ -52,8 +56,8 @@ class _Pair:
     second: Segments
 
 
-class Judging:
-    """What the driver does about pairs that an annotator is to judge, update after update.
+class PairLabelling:
+    """Has pairs of segments compared by an annotator, update after update.
 
     No pair is asked about twice, where two pairs are the same if their texts are. Two segments of one text are a tie,
     of which nobody is asked. Which of the two is shown first is left to chance.
@@ -61,33 +65,22 @@ class Judging:
     Args:
         trainer: says which pairs, and learns from the answers.
         table: the ranked factors, which are told of every segment.
-        feed: the labeller.
+        inquiry: the annotator.
         pairs_per_update: asked about in one update, at most.
         seed: of the order in which two segments are shown.
-        waits: each update waits for the answers about its pairs (``labels.mode=barrier``).
-        phases: where its time is counted: ``labels``.
-        on_outage: as of ``OutageWatch``.
-        grace_s: likewise.
-        clock: likewise.
     """
 
     def __init__(
         self,
         trainer: JudgedTrainer,
         table: FactorTable,
-        feed: LabelFeed,
+        inquiry: Inquiry,
         *,
         pairs_per_update: int,
         seed: int,
-        waits: bool,
-        phases: Phases,
-        on_outage: Callable[[str | None], None],
-        grace_s: float = 2.0,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._trainer, self._table, self._feed = trainer, table, feed
-        self._num, self._waits, self._phases = pairs_per_update, waits, phases
-        self._outages = OutageWatch(feed, on_outage, grace_s, clock)
+        self._trainer, self._table, self._inquiry = trainer, table, inquiry
+        self._num = pairs_per_update
         self._rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, 25))))
         self._met: set[Ids] = set()
         """Pairs of texts that were asked about, or need not be; the smaller id first."""
@@ -103,16 +96,14 @@ class Judging:
         Args:
             texts: of all captions so far, by their id.
         """
-        with self._phases.measure("labels"):
-            new, ties = self._meet(texts)
-            self._untaken |= {answer.question.ids: answer for answer in self._ask(new)}
-            judged = [(pair, self._untaken.pop(ids)) for ids, pair in self._pending.items() if ids in self._untaken]
-            for pair, _ in judged:
-                del self._pending[pair.question.ids]
-            self._hand_over(ties, judged)
-            self._outages.look()
+        new, ties = self._choose(texts)
+        self._untaken |= {answer.question.ids: answer for answer in self._inquiry.ask(new, self._unanswered)}
+        judged = [(pair, self._untaken.pop(ids)) for ids, pair in self._pending.items() if ids in self._untaken]
+        for pair, _ in judged:
+            del self._pending[pair.question.ids]
+        self._hand_over(ties, judged)
 
-    def _meet(self, texts: Mapping[int, str]) -> tuple[list[Question], list[tuple[Segments, Segments]]]:
+    def _choose(self, texts: Mapping[int, str]) -> tuple[list[Question], list[tuple[Segments, Segments]]]:
         """Choose pairs: the questions to ask, and the pairs that are ties without asking."""
         room = min(self._num, _MAX_PENDING_UPDATES * self._num - len(self._pending))
         if room <= 0:
@@ -139,18 +130,8 @@ class Judging:
         self._asked += len(new)
         return new, ties
 
-    def _ask(self, new: Sequence[Question]) -> Sequence[Answer]:
-        if self._waits:
-            answers = self._feed.drain(pair.question for pair in self._pending.values())
-            self._feed.poll()
-            return answers
-        self._feed.submit(new)
-        return self._feed.poll()
-
-    def ask_again(self) -> None:
-        """Questions without an answer (dropped from a full queue, given up in an outage, cut) are asked again."""
-        if not self._waits:
-            self._feed.submit(pair.question for pair in self._pending.values())
+    def _unanswered(self) -> list[Question]:
+        return [pair.question for pair in self._pending.values()]
 
     def _hand_over(self, ties: Sequence[tuple[Segments, Segments]], judged: Sequence[tuple[_Pair, Answer]]) -> None:
         pairs = list(ties)
@@ -169,18 +150,19 @@ class Judging:
             self._trainer.take(PairBatch(first=first, second=second, target=np.array(targets), source=SOURCE))
 
     def metrics(self) -> dict[str, float]:
-        """Figures by name."""
+        """Figures of the pairs, ``heron/...``, and the labeller's counters."""
         figures = {
-            "asked_pairs": float(self._asked),
-            "unanswered_pairs": float(len(self._pending)),
-            "unjudged_pairs": float(self._unjudged),
-            "alike_pairs": float(self._tied),
+            "heron/asked_pairs": float(self._asked),
+            "heron/unanswered_pairs": float(len(self._pending)),
+            "heron/unjudged_pairs": float(self._unjudged),
+            "heron/alike_pairs": float(self._tied),
+            **self._inquiry.metrics(),
         }
-        return figures | ({"first_shown_better": self._first_better / self._decided} if self._decided else {})
+        return figures | ({"heron/first_shown_better": self._first_better / self._decided} if self._decided else {})
 
-    def labeller_metrics(self) -> Mapping[str, float]:
-        """The labeller's counters."""
-        return self._feed.metrics()
+    def events(self) -> Sequence[Event]:
+        """Outages of the annotator."""
+        return self._inquiry.events()
 
     def state_dict(self) -> State:
         """What was asked, the segments that wait for an answer, counts, and the budget that was spent."""
@@ -191,7 +173,7 @@ class Judging:
             "segments": [[pair.first.state_dict(), pair.second.state_dict()] for pair in pending],
             "counts": [self._asked, self._unjudged, self._tied, self._decided, self._first_better],
             "generator": dict(self._rng.bit_generator.state),
-            "feed": self._feed.state_dict(),
+            "labeller": self._inquiry.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -203,5 +185,59 @@ class Judging:
             self._pending[pair.question.ids] = pair
         self._asked, self._unjudged, self._tied, self._decided, self._first_better = map(int, state["counts"])
         self._rng.bit_generator.state = state["generator"]
-        self._feed.load_state_dict(state["feed"])
-        self.ask_again()
+        self._inquiry.load_state_dict(state["labeller"])
+        self._inquiry.ask_again(self._unanswered())
+
+    def close(self) -> None:
+        """End the labeller."""
+        self._inquiry.close()
+
+
+def describe(segments: Segments, table: FactorTable, texts: Mapping[int, str]) -> list[str]:
+    """One text a segment, the same for the same play: its length, its end, its factors, its messages.
+
+    How an episode ended is told by what the factors count, such as ``success``, and by its last messages.
+
+    Args:
+        segments: N of them.
+        table: the factors that they hold.
+        texts: of captions by their id; a page a line.
+
+    Returns:
+        N texts. Segments of one text differ in nothing that an annotator could go by.
+    """
+    captions = np.split(segments.caption_id, segments.offsets[1:])
+    return [
+        "\n".join(
+            [_length(len(observed), ended=ended), *_values(table.factors, values), *_messages(observed.tolist(), texts)]
+        )
+        for observed, ended, values in zip(captions, segments.ended.tolist(), segments.factors.tolist(), strict=True)
+    ]
+
+
+def _length(steps: int, *, ended: bool) -> str:
+    taken = "1 action" if steps == 1 else f"{steps} actions"
+    return f"{taken}; the episode {'ended with the last one' if ended else 'went on after them'}."
+
+
+def _values(factors: Sequence[Factor], values: Sequence[float]) -> list[str]:
+    """Four digits each; no zero with a sign."""
+    return [
+        f"{factor.name}: {value + 0.0:.4g}" + (f" ({factor.description.rstrip('.')})" if factor.description else "")
+        for factor, value in zip(factors, values, strict=True)
+    ]
+
+
+def _messages(captions: Sequence[int], texts: Mapping[int, str]) -> list[str]:
+    counts = Counter(caption for caption in captions if caption)  # in the order in which they first came
+    if not counts:
+        return ["Messages: none."]
+    lines = [f"{count} x {_one_line(texts.get(caption, _NO_TEXT))}" for caption, count in counts.items()]
+    if len(lines) > _MAX_MESSAGES:
+        half = _MAX_MESSAGES // 2
+        lines = [*lines[:half], f"({len(lines) - 2 * half} other messages)", *lines[-half:]]
+    return ["Messages:", *lines]
+
+
+def _one_line(text: str) -> str:
+    return " / ".join(text.split("\n"))

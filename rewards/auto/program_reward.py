@@ -9,24 +9,27 @@ from typing import Any
 
 import numpy as np
 
-from envs.data import RewardPart, Rollout
+from envs.data import RewardOutput, RewardPart, Rollout
 from envs.features import COLUMNS, rollout_columns
 from envs.protocols import State
 from rewards.auto.batches import run_in_batches
 from rewards.auto.composition import Composed, Composer, Steps
-from rewards.auto.config import AutoConfig
+from rewards.auto.config import ProgramConfig
 from rewards.auto.contained import ContainedProgram, Values, printable
 from rewards.auto.engine import EngineError
 from rewards.auto.program import NUMBER_COMPONENT, Program
 from rewards.auto.watch import FailureWatch
+from rewards.kinds import PlainReward
 
 _LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quarantined:
-    """A program that may not be used any more."""
+    """A program was taken out of use by one of those who score."""
 
+    scorer: str
+    """The process: ``learner``, ``worker 3``."""
     sha: str
     code: str
     """``EngineError.code``, ``failures`` for too many rows without an answer, ``elsewhere`` where others found it."""
@@ -38,7 +41,7 @@ class Quarantined:
     """Rollouts that had been scored before the one that this program was not used for."""
 
 
-class ProgramReward:
+class ProgramReward(PlainReward):
     """Part ``program``: what a program's components come to; other parts show them one by one and pay nothing.
 
     A program that fails is quarantined: the rollout is scored anew, as a whole, with the next of the chain, and so is
@@ -58,6 +61,7 @@ class ProgramReward:
         config: composition and containment.
         make: starts a program's containment; it is called when the program is first needed.
         gamma: discount of the stream that is fed, for composition.dense="potential".
+        scorer: the process that scores, for what is told of quarantines.
 
     Raises:
         ValueError: the chain is empty.
@@ -66,15 +70,16 @@ class ProgramReward:
     def __init__(
         self,
         chain: Sequence[Program],
-        config: AutoConfig,
+        config: ProgramConfig,
         make: Callable[[Program], ContainedProgram] | None = None,
         *,
         gamma: float = 1.0,
+        scorer: str = "learner",
     ) -> None:
         if not chain:
             raise ValueError("a reward from programs needs a program")
         self.chain = tuple(chain)
-        self._config = config
+        self._config, self._scorer = config, scorer
         self._make = make or (lambda program: ContainedProgram(program, config.containment))
         names = [name for program in chain for name in program.components or (NUMBER_COMPONENT,)]
         self._composer = Composer(config.composition, names, gamma=gamma)
@@ -83,7 +88,8 @@ class ProgramReward:
         self._num_scored = 0
         self._watch = FailureWatch(config.containment)
         self._running: ContainedProgram | None = None
-        self._taken: list[Quarantined] = []
+        self.quarantines: list[Quarantined] = []
+        """Everything that was put aside here, what ``replay`` announced among it."""
         self._replayed: list[Quarantined] = []
 
     # ---- the chain
@@ -104,18 +110,20 @@ class ProgramReward:
         """How many programs have been quarantined."""
         return len(self._bad)
 
-    def quarantine(self, sha: str) -> None:
-        """Use a program no more, from the next rollout on, because others found it bad.
+    def take(self, news: Sequence[str]) -> None:
+        """Use these programs, by their SHAs, no more, from the next rollout on, because others found them bad.
 
         Programs that are not in the chain, or in quarantine already, change nothing.
         """
-        if sha in self._not_bad():
-            self._note(sha, "elsewhere", "it was quarantined elsewhere")
+        for sha in news:
+            if sha in self._not_bad():
+                self._note(sha, "elsewhere", "it was quarantined elsewhere")
 
-    def take_quarantines(self) -> list[Quarantined]:
-        """What was quarantined since the last call, what ``replay`` announced among it: others must be told again."""
-        taken, self._taken = self._taken, []
-        return taken
+    def evidence(
+        self, rollout: Rollout, output: RewardOutput, state: State
+    ) -> tuple[Sequence[Quarantined] | None, State]:
+        """Every quarantine so far, each time: an update that breaks must lose none."""
+        return tuple(self.quarantines) or None, state
 
     def replay(self, quarantines: Sequence[Quarantined]) -> None:
         """Announce what the log says will happen after a resume.
@@ -131,7 +139,9 @@ class ProgramReward:
     def _note(self, sha: str, code: str, why: str) -> None:
         self._drop(sha)
         fallback = None if self.program is None else self.program.sha
-        self._taken.append(Quarantined(sha=sha, code=code, why=why, fallback=fallback, batch=self._num_scored))
+        self.quarantines.append(
+            Quarantined(scorer=self._scorer, sha=sha, code=code, why=why, fallback=fallback, batch=self._num_scored)
+        )
 
     def _drop(self, sha: str) -> None:
         in_use = self.program is not None and self.program.sha == sha
@@ -144,7 +154,7 @@ class ProgramReward:
         for event in self._replayed:
             if event.batch == self._num_scored and event.sha in self._not_bad():
                 self._drop(event.sha)
-                self._taken.append(event)
+                self.quarantines.append(event)
 
     # ---- scoring
 
@@ -225,13 +235,10 @@ class ProgramReward:
                 self._drop(sha)
 
     def own_state(self) -> State:
-        """What belongs to this one alone: rollouts scored, recent failures, and quarantines.
-
-        The others may not have been told yet of what is quarantined here, so that is part of it too.
-        """
+        """What belongs to this one alone: rollouts scored, recent failures, and quarantines, which others may not know."""
         return {
             "bad": list(self._bad),
-            "taken": [asdict(event) for event in self._taken],
+            "quarantines": [asdict(event) for event in self.quarantines],
             "scored": self._num_scored,
             "watch": self._watch.state_dict(),
         }
@@ -239,7 +246,7 @@ class ProgramReward:
     def load_own_state(self, state: Mapping[str, Any]) -> None:
         """Continue from ``own_state``."""
         self.load_state_dict(state)
-        self._taken = [Quarantined(**event) for event in state["taken"]]
+        self.quarantines = [Quarantined(**event) for event in state["quarantines"]]
         self._num_scored = int(state["scored"])
         self._watch.load_state_dict(state["watch"])
 
