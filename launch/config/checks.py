@@ -75,8 +75,10 @@ def check_rewards(config: TrainConfig) -> None:
 
 
 def prepared(config: TrainConfig) -> tuple[TrainConfig, list[Callable[[Path], None]]]:
-    """The configuration with what its rewards settle for good when a run begins, and what puts into its folder what
-    they need there.
+    """The configuration with what its rewards settle for good when a run begins.
+
+    Returns:
+        It, and what puts into the run's folder what the rewards will need there.
 
     Raises:
         UserError: one sentence that names the field.

@@ -1,4 +1,4 @@
-"""Reward programs as a kind of reward: code that a language model, or a grammar, wrote (Auto MC-Reward, Li et al. 2024)."""
+"""Reward programs as a kind of reward: code that a language model, or a grammar, wrote (Li et al. 2024)."""
 
 from __future__ import annotations
 

@@ -235,7 +235,7 @@ class ProgramReward(PlainReward):
                 self._drop(sha)
 
     def own_state(self) -> State:
-        """What belongs to this one alone: rollouts scored, recent failures, and quarantines, which others may not know."""
+        """What belongs to this one alone: rollouts scored, recent failures, and quarantines."""
         return {
             "bad": list(self._bad),
             "quarantines": [asdict(event) for event in self.quarantines],

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.protocols import State
-from rewards.auto.audit import AuditLog, BrokenLogError, read
+from rewards.auto.audit import AuditLog, read
 from rewards.auto.program import Program
 from rewards.auto.program_reward import Quarantined
 from rewards.teacher import Event, Teacher
@@ -114,6 +114,6 @@ class ProgramTeacher(Teacher):
     def _append(self, kind: str, **what: Any) -> None:
         try:
             AuditLog(self._audit_path).append(kind, **what)
-        except (BrokenLogError, OSError) as error:
+        except OSError as error:
             note = f"the audit log of reward programs misses a line ({kind}): {error}"
             self._events.append(Event(kind="audit_incomplete", fields={"line": kind}, note=note))

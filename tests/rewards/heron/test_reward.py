@@ -10,7 +10,7 @@ from rewards.heron.heron_reward import HeronReward, Scorer
 from rewards.heron.input_scale import InputScale
 from rewards.heron.inputs import JoinedInputs, VectorInputs
 
-_spec = importlib.util.spec_from_file_location("conformance", Path(__file__).parent / "conformance.py")
+_spec = importlib.util.spec_from_file_location("conformance", Path(__file__).parents[1] / "conformance.py")
 conformance = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(conformance)
 
