@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from launch.report.tables import Rows
-from launch.training.programs import PROGRAMS_FOLDER, QUARANTINED
 from rewards.auto.archive import Archive, ArchiveEntry
 from rewards.auto.program import SHORT_SHA
+from rewards.auto.program_kind import PROGRAMS_FOLDER
+from rewards.auto.program_teacher import QUARANTINED
 
 
 def section(run: Path, config: Mapping[str, Any], events: Rows) -> dict[str, Any] | None:
@@ -23,11 +24,11 @@ def section(run: Path, config: Mapping[str, Any], events: Rows) -> dict[str, Any
     Raises:
         ValueError: a program's file is damaged, or was edited; the text names it.
     """
-    chosen = config.get("reward.program")
-    if chosen is None or not config.get("reward.auto.weight"):
+    chosen = config.get("reward.program.code")
+    if chosen is None or not config.get("reward.program.weight"):
         return None
     archive = Archive(run / PROGRAMS_FOLDER)
-    fallbacks = config.get("reward.auto.fallback") or ()
+    fallbacks = config.get("reward.program.fallback") or ()
     quarantined = [event for event in events if event["kind"] == QUARANTINED]
     began = [event for event in events if event["kind"] == "programs"]
     return {

@@ -16,6 +16,8 @@ from launch.rewards.stored import take_switch
 from launch.rewards.terminal import shown
 from rewards.auto.audit import read
 from rewards.auto.program import SHORT_SHA
+from rewards.auto.program_kind import PROGRAMS_FOLDER
+from rewards.auto.program_teacher import AUDIT_FILE
 
 _HEAD = frozenset({"time", "kind"})
 _SHA = re.compile(r"[0-9a-f]{64}")
@@ -45,14 +47,9 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _log_of(folder: Path) -> Path:
-    from launch.training.programs import (  # here: it needs all that training is configured by
-        AUDIT_FILE,
-        PROGRAMS_FOLDER,
-    )
-
     path = folder / PROGRAMS_FOLDER / AUDIT_FILE
     if not path.is_file():
-        raise UserError(f"there is no audit log of reward programs at {path}: a run with reward.program writes one")
+        raise UserError(f"there is no audit log of reward programs at {path}: a run with a reward program writes one")
     return path
 
 

@@ -10,10 +10,7 @@ from typing import Any
 
 from launch.errors import UserError
 from rewards.heron.config import FactorsConfig
-from rewards.heron.report import HeronReport, LevelReport
-
-REPORT_FILE = "heron.json"
-"""``HeronReport.as_json()``, beside a run's configuration; written with its checkpoints."""
+from rewards.heron.report import REPORT_FILE, HeronReport, LevelReport
 
 
 def heron_config(run: Path) -> FactorsConfig:
