@@ -22,11 +22,11 @@ class RewardConfig(Config):
 
     env: Annotated[PartConfig, Kind("rewards.mix:EnvKind")] = PartConfig()
     """The environment's own reward."""
-    oni: Annotated[OniConfig, Kind("rewards.oni.kind:OniKind")] = RetrievalConfig()
+    oni: Annotated[OniConfig, Kind("rewards.oni.oni_kind:OniKind")] = RetrievalConfig()
     """What captions are worth by an annotator's labels."""
-    heron: Annotated[HeronConfig, Kind("rewards.heron.kind:HeronKind")] = TreeConfig()
+    heron: Annotated[HeronConfig, Kind("rewards.heron.heron_kind:HeronKind")] = TreeConfig()
     """What play is worth by a ranking of factors."""
-    program: Annotated[ProgramConfig, Kind("rewards.auto.kind:ProgramKind")] = ProgramConfig()
+    program: Annotated[ProgramConfig, Kind("rewards.auto.program_kind:ProgramKind")] = ProgramConfig()
     """What a reward program gives: a program that a language model, or a grammar, wrote."""
     custom: tuple[str, ...] = ()
     """Kinds of your own: PATH.py:KIND, module:KIND, or an entry point of yendor.rewards; the configuration of each

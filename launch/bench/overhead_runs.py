@@ -52,7 +52,7 @@ class Variant:
     """Source of a reward program."""
 
 
-PHASES = ("games", "inference", "captions", "record", "labels", "reward_model", "score", "segments", "learn")
+PHASES = ("games", "inference", "captions", "record", "labels", "reward_model", "score", "evidence", "learn")
 """Parts of an update that are timed by themselves; everything else is ``rest``."""
 
 

@@ -44,7 +44,7 @@ def reward(obs, prev_obs, action, info):
 """A reward program of an ordinary size: three components, as `yendor design` writes them."""
 
 
-LEARNED = ("labels", "reward_model", "score", "segments")
+LEARNED = ("labels", "reward_model", "score", "evidence")
 """Phases of a learned reward: asking, training, scoring, cutting segments."""
 
 

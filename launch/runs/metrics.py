@@ -41,6 +41,8 @@ GLOSSARY: Mapping[str, str] = MappingProxyType(
         "rewards/program/*/raw/valid": "As rewards/program/*/valid.",
         "rewards/program/*/raw/episode_sum": "Mean sum of the component's own values over the last 100 episodes.",
         "rewards/*/episode_sum": "Mean sum of this reward part over the last 100 episodes, unweighted.",
+        "rewards/*/return_correlation": "Spearman's rank correlation, over the last 100 episodes, of the sum of this "
+        "reward (0 where it had no value yet) with the environment's own return.",
         "labels/queued": "Questions (captions, or pairs of captions) waiting to be put to the annotator.",
         "labels/in_flight": "Questions put to the annotator and not answered yet.",
         "labels/claimed_elsewhere": "Questions whose answer another run that shares the label store is getting now.",
@@ -104,8 +106,6 @@ GLOSSARY: Mapping[str, str] = MappingProxyType(
         "heron/dead_factors": "Factors that are the same in all segments that are kept: they decide nothing.",
         "heron/rank_correlation": "Spearman's, of held-out segments' rewards with the share of comparisons that "
         "they win.",
-        "heron/return_correlation": "Spearman's rank correlation, over the last 100 episodes, of the sum of HERON's "
-        "reward (0 before its first version) with the environment's own return.",
         "heron/judged_accuracy": "As heron/accuracy, of held-out pairs that others than the tree have judged.",
         "heron/pairs": "Pairs that HERON's model has learned from since the run began, repeats included.",
         "heron/judged_pairs": "Those of them that a language model or a human has judged.",
@@ -142,7 +142,7 @@ GLOSSARY: Mapping[str, str] = MappingProxyType(
         "time/learn_s": "Seconds that a learner spent on advantages and gradient steps, per update.",
         "time/exchange_s": "Seconds that a peer spent averaging gradients with the others, waiting included, per "
         "update.",
-        "time/segments_s": "Seconds that a learner spent cutting play into segments for HERON, per update.",
+        "time/evidence_s": "Seconds that a learner spent gathering what the rewards' teachers are told, per update.",
         "time/account_s": "Seconds that a learner spent summing up what was said and paid, per update.",
         "time/collect_s": "Seconds spent collecting rollouts, per update (in runs of the reference learner).",
         "time/elapsed_s": "Seconds since the run began, without the pauses between resumes.",
