@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from envs.files import write_atomic
 from launch.arguments import validate
 from launch.config.presets import PRESETS
 from launch.config.train import TrainConfig
@@ -23,7 +24,6 @@ from launch.design.search import run
 from launch.design.tables import printable, show
 from launch.errors import RunError, UserError
 from launch.processes.session import ray_session
-from launch.runs.durable import write_atomic
 from launch.runs.folder import RunFolder, installed_versions, read_config
 from launch.training.programs import isolation
 from rewards.auto.audit import AuditLog, BrokenLogError

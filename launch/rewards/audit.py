@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.data import Config
+from envs.files import unreadable
 from launch.arguments import parse
 from launch.errors import UserError
 from launch.rewards.stored import take_switch
@@ -35,7 +36,7 @@ def run(argv: Sequence[str]) -> int:
         broken = verify(path)
         lines = read(path) if broken is None or broken.torn else []
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {(error.strerror or 'it failed').lower()}") from None
+        raise UserError(unreadable(path, error)) from None
     show = _show_json if as_json else _show
     show(path, lines, broken)
     return 0 if broken is None else 1

@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from envs.files import fsync_folder, write_synced
 from launch.errors import UserError
-from launch.runs.durable import fsync_folder, write_synced
 from launch.runs.state_codec import decode_state, encode_state, plain_array
 
 FORMAT = 5
