@@ -57,7 +57,7 @@ class DesigningConfig(Config):
     max_in_flight: PositiveInt = 4
     """Candidates asked for side by side."""
     wording: Path | None = None
-    """TOML file with texts of your own, with the keys of rewards/auto/search/designing_prompt.toml; none = that file."""
+    """TOML file with texts of your own, with the keys of rewards/auto/search/designing_prompt.toml; none = that one."""
 
 
 @dataclass
