@@ -268,7 +268,7 @@ def _with_model_named(config: DesignConfig) -> DesignConfig:
     Raises:
         UserError: the server cannot be asked for its only model, or the file of replies cannot be used.
     """
-    from launch.llm.check import answering_model
+    from launch.llm.vllm import answering_model
     from rewards.llm.recorded import recorded_model
 
     if config.replies is None:
