@@ -20,8 +20,8 @@ from envs.files import write_atomic
 from envs.phases import Phases
 from launch.config.train import TrainConfig
 from launch.processes.label_feed import LabelFeed
+from launch.processes.lifecycle import StopRequest
 from launch.processes.placement import Placement
-from launch.processes.stopping import StopRequest
 from launch.rewards.stored import REPORT_FILE
 from launch.runs import checkpoint as checkpoints
 from launch.runs.folder import RunFolder, installed_versions

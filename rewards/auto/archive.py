@@ -23,7 +23,7 @@ from typing import Any
 
 from envs.files import file_lock, jsonable, unreadable, write_atomic
 from rewards.auto.program import SHORT_SHA, sha_of
-from rewards.auto.search.verdict import Verdict, verdict_of
+from rewards.auto.search.proposal import Verdict, verdict_of
 
 ARCHIVE_FORMAT = 1
 """Rises whenever an entry of before can no longer be read."""
