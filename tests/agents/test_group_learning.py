@@ -78,7 +78,7 @@ def _in_threads(works):
 
 
 def test_two_learners_with_half_a_batch_each_equal_one_with_all_of_it():
-    config = PPOConfig(minibatch=128, epochs=1, precision="fp32")  # the whole batch: no order of minibatches to differ in
+    config = PPOConfig(minibatch=128, epochs=1, precision="fp32")  # one minibatch: no order to differ in
     collected = [_rollout(stream) for stream in range(2)]
     # Built here: threads share torch's generator.
     one, *two = (_model(collected[0][0]) for _ in range(3))
