@@ -26,7 +26,7 @@ from launch.processes.session import ray_session
 from launch.runs.durable import write_atomic
 from launch.runs.folder import RunFolder, installed_versions, read_config
 from launch.training.programs import isolation
-from rewards.auto.audit import AuditLog, BrokenLogError
+from rewards.auto.audit import AuditLog
 from rewards.auto.search.critic import Critic
 from rewards.auto.search.proposal import Designer
 
@@ -131,7 +131,7 @@ def _found(stored: _Stored, folder: RunFolder, say: Say, install: Callable[[], N
         with ray_session(stored.design.ray_address, stored.design.parallel):
             install()  # Ray has a handler of its own, which ends the process without cleaning up
             return run(parts)
-    except (DesignerError, BrokenLogError) as error:
+    except DesignerError as error:
         raise RunError(str(error)) from error
 
 
@@ -197,7 +197,6 @@ def build_parts(
 
     Raises:
         UserError: the language model cannot be used.
-        BrokenLogError: the search's audit log was touched.
     """
     goal, reward = goal_of(config), config.reward
     model, name = None, ""

@@ -15,8 +15,8 @@ from rewards.llm.config import LLMConfig
 from rewards.llm.errors import LLMError, LLMRefusedError
 from rewards.llm.recorded import RecordedReplies
 from rewards.llm.server import LLMServer, Reply
-from tests.rewards.fake_chat import FakeChat
-from tests.rewards.fake_llm_server import FakeLLM, FakeLLMServer
+from tests.rewards.llm.fake_chat import FakeChat
+from tests.rewards.llm.fake_llm_server import FakeLLM, FakeLLMServer
 
 PASSED = Verdict(findings=[Finding(test="dry_run", outcome="pass", reason="answers 300 of 300 transitions")])
 FAILED = Verdict(findings=[Finding(test="cycle", outcome="fail", reason="500 steps are paid 500")])

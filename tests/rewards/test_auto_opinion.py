@@ -15,7 +15,7 @@ from rewards.llm.config import LLMConfig
 from rewards.llm.errors import LLMError
 from rewards.llm.recorded import RecordedReplies
 from rewards.llm.server import LLMServer
-from tests.rewards.fake_chat import FakeChat
+from tests.rewards.llm.fake_chat import FakeChat
 
 PROGRAM = Program(source="def reward(obs, prev_obs, action, info):\n    return {'a{b}': 1}\n", columns=())
 FINDINGS = [Finding(test="auc", outcome="pass", reason="0.9 by {return}")]

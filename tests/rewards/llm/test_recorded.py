@@ -9,8 +9,8 @@ from rewards.llm.config import LLMConfig
 from rewards.llm.errors import LLMError, LLMMissingError
 from rewards.llm.recorded import RecordedReplies, request_key
 from rewards.llm.server import LLMServer, Reply, Sampling
-from tests.rewards.fake_chat import FakeChat
-from tests.rewards.fake_llm_server import FakeLLM, FakeLLMServer
+from tests.rewards.llm.fake_chat import FakeChat
+from tests.rewards.llm.fake_llm_server import FakeLLM, FakeLLMServer
 
 CHAT = [{"role": "user", "content": "Wie geht's? \u2028 \u00e9"}]
 SAMPLING = Sampling(max_tokens=8, temperature=0.7, seed=3)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from envs.captions import caption_id
 from rewards.labels.store import CaptionCollisionError, Label, LabelStore, LabelStoreError, file_system, label_key
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def label(text: str, value: float | None = 1.0, **fields) -> Label:

@@ -22,7 +22,7 @@ from rewards.labels.prompts import PromptSpec
 from rewards.labels.questions import Answer, Question
 from rewards.labels.store import CaptionCollisionError, Label, LabelStore, label_key
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 QUICK: dict[str, Any] = {"backoff_min_s": 0.001, "backoff_max_s": 0.002}
 OUTAGE: dict[str, Any] = QUICK | {"breaker_failures": 3, "breaker_cool_down_s": 0.02, "breaker_max_cool_down_s": 0.04}
 SHARED: dict[str, Any] = {"lease_poll_s": 0.01}

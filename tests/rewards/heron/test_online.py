@@ -13,7 +13,7 @@ from envs.protocols import GamesSpec, ObsSpec
 from rewards.heron.config import JudgesConfig, ModelConfig, TreeConfig
 from rewards.heron.online import OnlineHeron
 
-_spec = importlib.util.spec_from_file_location("conformance", Path(__file__).parent / "conformance.py")
+_spec = importlib.util.spec_from_file_location("conformance", Path(__file__).parents[1] / "conformance.py")
 conformance = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(conformance)
 

@@ -18,7 +18,7 @@ from rewards.llm.api_key import read_key
 from rewards.llm.config import LLMConfig
 from rewards.llm.errors import LLMMissingError
 from rewards.llm.server import resolve
-from tests.rewards.fake_llm_server import FakeLLM, FakeLLMServer, Raw, failure
+from tests.rewards.llm.fake_llm_server import FakeLLM, FakeLLMServer, Raw, failure
 
 SPEC = PromptSpec("single-1")
 APIS = pytest.mark.parametrize("api", ["completions", "chat"])

@@ -11,7 +11,7 @@ from rewards.heron.inputs import JoinedInputs, VectorInputs
 from rewards.heron.reward import HeronReward
 from rewards.heron.scorer import Scorer
 
-_spec = importlib.util.spec_from_file_location("conformance", Path(__file__).parent / "conformance.py")
+_spec = importlib.util.spec_from_file_location("conformance", Path(__file__).parents[1] / "conformance.py")
 conformance = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(conformance)
 

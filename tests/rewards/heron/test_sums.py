@@ -11,7 +11,7 @@ from rewards.heron.config import PowersOfTenConfig, WeightedSumConfig
 from rewards.heron.factors import FactorTable, parse_ranking
 from rewards.heron.sums import FactorSum
 
-_spec = importlib.util.spec_from_file_location("conformance", Path(__file__).parent / "conformance.py")
+_spec = importlib.util.spec_from_file_location("conformance", Path(__file__).parents[1] / "conformance.py")
 conformance = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(conformance)
 
