@@ -32,7 +32,7 @@ from envs.protocols import State
 from envs.seeding import TrainingSeeds
 from launch.config.train import TrainConfig
 from launch.errors import UserError
-from launch.processes.stopping import StopRequest
+from launch.processes.lifecycle import StopRequest
 from launch.runs import checkpoint as checkpoints
 from launch.runs.durable import write_atomic
 from launch.runs.folder import RunFolder, installed_versions

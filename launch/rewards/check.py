@@ -21,7 +21,7 @@ from launch.rewards.stored import take_switch
 from launch.rewards.terminal import shown
 from rewards.auto.config import CompositionConfig, ContainmentConfig
 from rewards.auto.program import SHORT_SHA, Program, ProgramRejectedError, Rejection
-from rewards.auto.search.verdict import Finding, Verdict
+from rewards.auto.search.proposal import Finding, Verdict
 
 if TYPE_CHECKING:
     from rich.text import Text

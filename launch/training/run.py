@@ -19,8 +19,8 @@ from envs.actions import union_of_names
 from envs.phases import Phases
 from launch.config.train import TrainConfig
 from launch.processes.label_feed import LabelFeed
+from launch.processes.lifecycle import StopRequest
 from launch.processes.placement import Placement
-from launch.processes.stopping import StopRequest
 from launch.rewards.stored import REPORT_FILE
 from launch.runs import checkpoint as checkpoints
 from launch.runs.durable import write_atomic

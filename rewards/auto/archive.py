@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from rewards.auto.program import SHORT_SHA, sha_of
-from rewards.auto.search.verdict import Verdict, verdict_of
+from rewards.auto.search.proposal import Verdict, verdict_of
 
 ARCHIVE_FORMAT = 1
 """Rises whenever an entry of before can no longer be read."""

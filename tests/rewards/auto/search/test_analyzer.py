@@ -7,7 +7,7 @@ import pytest
 
 from rewards.auto.program import Program
 from rewards.auto.search.analyzer import MAX_TEXT_CHARS, NUM_CHECKPOINTS, analyse, idle_components
-from tests.rewards.recorded_play import played
+from tests.rewards.auto.search.recorded_play import played
 
 LOCKED = "This door is locked."
 COMPONENTS = {"goal": "sparse", "near": "dense", "absent": "dense", "always": "dense"}

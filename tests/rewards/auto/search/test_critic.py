@@ -1,20 +1,16 @@
 """The critic: every executed test can refuse a program, and says why."""
 
-import numpy as np
 import pytest
 
-from rewards.auto import scoring
-from rewards.auto.batches import BATCH, run_in_batches
 from rewards.auto.config import CompositionConfig, ContainmentConfig
-from rewards.auto.contained import NUM_REPEATED, ContainedProgram, Values
+from rewards.auto.contained import ContainedProgram
 from rewards.auto.engine import ProgramTimeoutError, WorkerDiedError
-from rewards.auto.episode_pay import Pay, pay_of
 from rewards.auto.program import ProgramRejectedError
 from rewards.auto.search.critic import MIN_EPISODES, Critic
 from rewards.auto.search.farming import NUM_STEPS
-from rewards.auto.search.verdict import Finding, verdict_of
+from rewards.auto.search.proposal import Finding, verdict_of
+from tests.rewards.auto.played import episode, walk
 from tests.rewards.fake_engine import FakeEngine, program
-from tests.rewards.played import episode, walk
 
 READ = ("obs.hp", "obs.x", "prev_obs.x", "obs.dungeon_level", "prev_obs.dungeon_level", "info.succeeded", "info.died")
 WALKED = ("info.new_tiles_seen", "info.visits_here", "info.step_in_episode", "info.has_key")
@@ -308,55 +304,6 @@ def test_too_few_of_either_is_never_a_pass(successes, failures):
 def test_unfinished_episodes_are_neither():
     unfinished = [walk("unfinished", [3, 4] * 20) for _ in range(9)]
     assert critique(GOOD, [*played(6, 2), *unfinished])["auc"].outcome == "undetermined"
-
-
-def test_pay_by_hand():
-    # Dense +1 a step pays 0.1 until the budget is used up; the success at the end pays 1.
-    runner = Made()(coded("0"))
-    judged = coded(f"{{'goal': {GOAL}, 'alive': 1}}", goal="sparse", alive="dense")
-    runner = Made()(judged)
-    short, long, dead = episode("success", 2), episode("out of time", 12), episode("death", 1)
-    pay = pay_of(runner, judged, [short, long, dead], CompositionConfig(dense="budget", dense_weight=0.1), 0.5)
-    assert pay[0].reward.tolist() == pytest.approx([0.1, 1.1])
-    assert pay[1].reward.tolist() == pytest.approx([0.1] * 9 + [0.0] * 3)
-    assert pay[2].reward.tolist() == pytest.approx([-0.9])
-    assert pay[0].discounted(0.5) == pytest.approx(0.1 + 0.5 * 1.1)
-    assert pay[1].per_step == pytest.approx(0.9 / 12)
-
-
-def test_what_is_invalid_is_no_pay_of_zero():
-    pay = Pay(np.array([0.0, 0.4]), np.array([False, True]))
-    assert pay.per_step == pytest.approx(0.4)
-    assert np.isnan(Pay(np.zeros(2), np.zeros(2, bool)).per_step)
-
-
-def test_batches_are_joined():
-    class Halves:
-        """The component is there in every other batch, and the third row of each has no answer."""
-
-        def __init__(self):
-            self.calls = 0
-
-        def evaluate(self, columns, num):
-            self.calls += 1
-            valid = np.arange(num) != 2
-            components = {"a": np.full(num, 1.0)} if self.calls % 2 else {}
-            return Values(components=components, valid=valid, why={2: "because"})
-
-    values = run_in_batches(Halves(), {"obs.hp": np.zeros(5000)}, 5000)
-    assert values.components["a"].tolist() == [1.0] * 2048 + [0.0] * 2048 + [1.0] * 904
-    assert list(values.why) == [2, 2050, 4098] and np.flatnonzero(~values.valid).tolist() == [2, 2050, 4098]
-
-
-def test_recorded_play_is_scored_in_batches(monkeypatch):
-    engine = FakeEngine({1: ProgramTimeoutError("suspended")})
-    monkeypatch.setattr(
-        scoring, "ContainedProgram", lambda made, config: ContainedProgram(made, config, engine, distinct=False)
-    )
-    long = episode("death", 3000, obs_hp=np.arange(3000))
-    found = scoring.score_episodes(coded("obs['hp']"), [long, episode("death", 7, obs_hp=5)], ContainmentConfig())
-    assert [rows - NUM_REPEATED for rows in engine.rows] == [BATCH, 3007 - BATCH, 3007 - BATCH]  # the second again
-    assert found[0]["reward"].tolist() == list(range(3000)) and found[1]["reward"].tolist() == [5] * 7
 
 
 # ---- the opinion

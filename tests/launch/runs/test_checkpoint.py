@@ -9,8 +9,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from launch.runs.checkpoint import CheckpointError, load, load_latest, save, steps_of, sweep_unfinished
-from launch.runs.state_codec import decode_state, encode_state
+from launch.runs.checkpoint import (
+    CheckpointError,
+    decode_state,
+    encode_state,
+    load,
+    load_latest,
+    save,
+    steps_of,
+    sweep_unfinished,
+)
 
 TENSORS = {
     "model": {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(3, np.float64)},

@@ -10,7 +10,7 @@ import pytest
 
 from rewards.auto.archive import Archive, ArchiveEntry, forest, is_file_name, source_of
 from rewards.auto.program import sha_of
-from rewards.auto.search.verdict import Finding, Verdict
+from rewards.auto.search.proposal import Finding, Verdict
 
 ACCEPTED = Verdict(findings=[Finding(test="admission", outcome="pass", reason="it may run")])
 REJECTED = Verdict(

@@ -8,9 +8,8 @@ from envs.features import FIELDS, describe_schema
 from rewards.auto.config import CompositionConfig
 from rewards.auto.program import Program, ProgramRejectedError, Rejection, sha_of
 from rewards.auto.search.designing_prompt import WORDING, DesigningPrompt, PromptTooLongError, describe_composition
-from rewards.auto.search.llm_designer import MAX_REPLIES, DesignerError, DesigningConfig, LLMDesigner
-from rewards.auto.search.proposal import Brief, Tried
-from rewards.auto.search.verdict import Finding, Verdict
+from rewards.auto.search.llm import MAX_REPLIES, DesignerError, DesigningConfig, LLMDesigner
+from rewards.auto.search.proposal import Brief, Finding, Tried, Verdict
 from rewards.llm.config import LLMConfig
 from rewards.llm.errors import LLMError, LLMRefusedError
 from rewards.llm.recorded import RecordedReplies

@@ -11,10 +11,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envs.features import COLUMNS
+from rewards.auto.batches import BATCH, run_in_batches
+from rewards.auto.config import CompositionConfig, ContainmentConfig
+from rewards.auto.contained import NUM_REPEATED, ContainedProgram, NonDeterministicError, Values
+from rewards.auto.engine import ProgramTimeoutError
+from rewards.auto.episodes import (
+    EpisodePay,
+    builtin_transitions,
+    pay_of,
+    read_transitions,
+    run_isolating_failures,
+    transitions_of,
+    values_by_episode,
+    values_of,
+)
 from rewards.auto.program import Program, read_as
-from rewards.auto.transitions import builtin_transitions, read_transitions, transitions_of
+from tests.rewards.auto.played import episode
+from tests.rewards.fake_engine import FakeEngine, program
 
 PROGRAM = Program(source="", columns=("obs.hp", "prev_obs.message", "action", "info.succeeded"))
+GOAL = "1.0 if info['succeeded'] else -1.0 if info['died'] else 0.0"
 WHOLE = {"obs": {"hp": 3}, "prev_obs": {"message": "Hello"}, "action": "north", "info": {"succeeded": False}}
 
 
@@ -23,6 +39,11 @@ def read(tmp_path, *lines, program=PROGRAM):
     texts = (line if isinstance(line, str) else json.dumps(line) for line in lines)
     path.write_bytes("".join(text + "\n" for text in texts).encode("utf-8", "surrogatepass"))
     return read_transitions(path, program)
+
+
+def coded(body, **components):
+    source = f"def reward(obs, prev_obs, action, info):\n    return {body}\n"
+    return program(source, "obs.hp", "info.succeeded", "info.died", **components)
 
 
 def changed(group, **values):
@@ -142,7 +163,7 @@ def test_a_bad_line_is_named(tmp_path, line, said):
 
 
 def test_a_file_without_end_is_refused(monkeypatch):
-    monkeypatch.setattr("rewards.auto.transitions.MAX_FILE_BYTES", 1 << 20)
+    monkeypatch.setattr("rewards.auto.episodes.MAX_FILE_BYTES", 1 << 20)
     with pytest.raises(ValueError, match="/dev/zero holds more than 1 MB"):
         read_transitions(Path("/dev/zero"), PROGRAM)
 
@@ -185,3 +206,118 @@ def test_recorded_play_written_as_lines_reads_the_same(tmp_path):
 
 def test_columns_are_named_as_programs_write_them():
     assert [read_as(name) for name in ("obs.hp", "action")] == ["obs['hp']", "action"]
+
+
+# ---- what a program answers, and what it pays
+
+
+def test_pay_by_hand():
+    # Dense +1 a step pays 0.1 until the budget is used up; the success at the end pays 1.
+    judged = coded(f"{{'goal': {GOAL}, 'alive': 1}}", goal="sparse", alive="dense")
+    runner = ContainedProgram(judged, ContainmentConfig(), FakeEngine(), distinct=False)
+    episodes = [episode("success", 2), episode("out of time", 12), episode("death", 1)]
+    values = values_of(runner, judged, episodes)
+    pay = pay_of(values, judged, episodes, CompositionConfig(dense="budget", dense_weight=0.1), 0.5)
+    assert pay[0].reward.tolist() == pytest.approx([0.1, 1.1])
+    assert pay[1].reward.tolist() == pytest.approx([0.1] * 9 + [0.0] * 3)
+    assert pay[2].reward.tolist() == pytest.approx([-0.9])
+    assert pay[0].discounted(0.5) == pytest.approx(0.1 + 0.5 * 1.1)
+    assert pay[1].per_step == pytest.approx(0.9 / 12)
+
+
+def test_what_is_invalid_is_no_pay_of_zero():
+    pay = EpisodePay(np.array([0.0, 0.4]), np.array([False, True]))
+    assert pay.per_step == pytest.approx(0.4)
+    assert np.isnan(EpisodePay(np.zeros(2), np.zeros(2, bool)).per_step)
+
+
+def test_batches_are_joined():
+    class Halves:
+        """The component is there in every other batch, and the third row of each has no answer."""
+
+        def __init__(self):
+            self.calls = 0
+
+        def evaluate(self, columns, num):
+            self.calls += 1
+            valid = np.arange(num) != 2
+            components = {"a": np.full(num, 1.0)} if self.calls % 2 else {}
+            return Values(components=components, valid=valid, why={2: "because"})
+
+    values = run_in_batches(Halves(), {"obs.hp": np.zeros(5000)}, 5000)
+    assert values.components["a"].tolist() == [1.0] * 2048 + [0.0] * 2048 + [1.0] * 904
+    assert list(values.why) == [2, 2050, 4098] and np.flatnonzero(~values.valid).tolist() == [2, 2050, 4098]
+
+
+def test_recorded_play_is_scored_in_batches():
+    engine = FakeEngine({1: ProgramTimeoutError("suspended")})
+    judged = coded("obs['hp']")
+    runner = ContainedProgram(judged, ContainmentConfig(), engine, distinct=False)
+    episodes = [episode("death", 3000, obs_hp=np.arange(3000)), episode("death", 7, obs_hp=5)]
+    found = values_by_episode(values_of(runner, judged, episodes), episodes)
+    assert [rows - NUM_REPEATED for rows in engine.rows] == [BATCH, 3007 - BATCH, 3007 - BATCH]  # the second again
+    assert found[0]["reward"].tolist() == list(range(3000)) and found[1]["reward"].tolist() == [5] * 7
+
+
+# ---- rows that fail
+
+
+class Clocked:
+    """A runner whose every row takes a time of its own, and a clock that it moves."""
+
+    def __init__(self, costs, limit=1.0):
+        self.costs, self.limit, self.now, self.sizes = np.asarray(costs, float), limit, 0.0, []
+
+    def evaluate(self, columns, num):
+        rows = columns["obs.hp"]
+        assert len(rows) == num
+        self.sizes.append(num)
+        took = self.costs[rows].sum()
+        self.now += min(took, self.limit)
+        if took > self.limit:
+            raise ProgramTimeoutError("it took too long")
+        return Values(components={"reward": rows * 2.0}, valid=np.ones(num, bool))
+
+    def run(self, retry_s=20.0):
+        num = len(self.costs)
+        return run_isolating_failures(self, {"obs.hp": np.arange(num)}, num, retry_s=retry_s, clock=lambda: self.now)
+
+
+def test_one_bad_row_does_not_fail_the_others():
+    costs = np.zeros(2500)
+    costs[1700] = 9.0
+    runner = Clocked(costs)
+    values = runner.run()
+    assert np.flatnonzero(~values.valid).tolist() == [1700] and values.why == {1700: "timeout: it took too long"}
+    expected = np.arange(2500) * 2.0
+    expected[1700] = 0.0
+    assert (values.components["reward"] == expected).all()
+    assert runner.now == 12.0  # a batch of each size from 2048 to 1
+    assert len(Clocked(np.zeros(2500)).run().why) == 0
+
+
+def test_what_fails_everywhere_is_given_up_in_bounded_time():
+    runner = Clocked(np.full(5000, 9.0))
+    values = runner.run()
+    assert not values.valid.any() and set(values.why.values()) == {"timeout: it took too long"}
+    assert runner.now == 20.0 and len(values.why) == 5000
+    few = Clocked(np.full(8, 9.0))
+    assert not few.run().valid.any() and few.sizes == [8, 4, 4] + [1] * 8
+
+
+def test_a_slow_program_is_given_batches_that_it_can_answer():
+    runner = Clocked(np.full(3000, 0.002))  # 500 rows a second
+    values = runner.run()
+    assert values.valid.all()
+    assert runner.sizes.count(BATCH) <= 3
+
+
+def test_an_impure_program_gets_no_answer():
+    class Impure(Clocked):
+        def evaluate(self, columns, num):
+            if columns["obs.hp"][0] > 0:
+                raise NonDeterministicError("two answers")
+            return super().evaluate(columns, num)
+
+    values = Impure(np.zeros(3000)).run()
+    assert not values.valid.any() and values.why[0] == "nondeterministic: two answers"

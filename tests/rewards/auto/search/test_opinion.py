@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 
 from rewards.auto.config import CompositionConfig
 from rewards.auto.program import Program
-from rewards.auto.search.llm_designer import DesignerError
-from rewards.auto.search.opinion import LLMOpinion
-from rewards.auto.search.verdict import Finding
+from rewards.auto.search.llm import DesignerError, LLMOpinion
+from rewards.auto.search.proposal import Finding
 from rewards.llm.config import LLMConfig
 from rewards.llm.errors import LLMError
 from rewards.llm.recorded import RecordedReplies

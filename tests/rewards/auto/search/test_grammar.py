@@ -12,12 +12,12 @@ from rewards.auto.search.grammar import (
     Component,
     GrammarProgram,
     NotOfGrammarError,
+    Vocabulary,
     parse_program,
 )
 from rewards.auto.search.terms import Acted, Change, Compare, Crossed, Event, Flag, Measure, Said, atom_of, event_of
 from rewards.auto.search.variation import cross, drawn_components, mutate, random_program, uniform_draw
-from rewards.auto.search.vocabulary import Vocabulary
-from tests.rewards.recorded_play import ACTIONS, played
+from tests.rewards.auto.search.recorded_play import ACTIONS, played
 
 VOCABULARY = Vocabulary(ACTIONS, ("door", "don't", 'say "x"', "back\\slash"))
 DRAW = uniform_draw(VOCABULARY)

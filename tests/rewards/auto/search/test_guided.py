@@ -8,15 +8,21 @@ import pytest
 from rewards.auto.program import Program, sha_of
 from rewards.auto.search.analyzer import analyse
 from rewards.auto.search.auc import share_in_order
-from rewards.auto.search.evidence import SATURATED_WEIGHT, UNSEEN_WEIGHT, Evidence, GuidedDraw
-from rewards.auto.search.grammar import Component, GrammarProgram, parse_program
-from rewards.auto.search.grammar_designer import FAMILIES_OF_FRESH, GrammarDesigner, RandomGrammarDesigner, parents_of
-from rewards.auto.search.play_statistics import Play
-from rewards.auto.search.proposal import Brief, Tried
+from rewards.auto.search.grammar import NEW_MESSAGE, Component, GrammarProgram, Vocabulary, parse_program
+from rewards.auto.search.guided import (
+    FAMILIES_OF_FRESH,
+    SATURATED_WEIGHT,
+    UNSEEN_WEIGHT,
+    Evidence,
+    GrammarDesigner,
+    GuidedDraw,
+    RandomGrammarDesigner,
+    parents_of,
+)
+from rewards.auto.search.play import Play
+from rewards.auto.search.proposal import Brief, Finding, Tried, Verdict
 from rewards.auto.search.terms import Compare, Event, Measure, Said
-from rewards.auto.search.verdict import Finding, Verdict
-from rewards.auto.search.vocabulary import NEW_MESSAGE, Vocabulary
-from tests.rewards.recorded_play import ACTIONS, played
+from tests.rewards.auto.search.recorded_play import ACTIONS, played
 
 T = 40
 DESIGNERS = [GrammarDesigner(), RandomGrammarDesigner()]
