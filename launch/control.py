@@ -26,7 +26,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from agents.evaluate import evaluate
 from agents.sb3 import RewardReplayBuffer, RewardVecEnvWrapper, Sb3Policy
-from agents.sb3.reward_wrapper import OnStep
+from agents.sb3.rewards import OnStep
 from envs.data import EndStatus, EpisodeResult, FinalObs, Rollout
 from envs.files import write_atomic
 from envs.gym_games import GymnasiumGames

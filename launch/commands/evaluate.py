@@ -80,7 +80,7 @@ def _source(policy: str, flags: EvaluateFlags) -> PolicySource:
             raise UserError("yendor eval random needs --tasks: the random policy has no task of its own")
         return RandomSource()
     if policy.endswith(".zip"):
-        from launch.evaluation.sb3_source import Sb3Source
+        from launch.evaluation.policies import Sb3Source
 
         return Sb3Source.of(Path(policy))
     return RunSource.of(Path(policy), flags.checkpoint)

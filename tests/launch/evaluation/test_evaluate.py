@@ -1,7 +1,7 @@
 import pytest
 
 from envs.data import EndStatus, EpisodeResult, EpisodeSeeds
-from launch.evaluation.evaluate import Evaluation, run_evaluation, summarise
+from launch.evaluation.evaluate import Evaluation, progression, run_evaluation, summarise
 from launch.evaluation.policies import RandomSource
 
 
@@ -93,3 +93,11 @@ def test_records_are_kept_beside_the_results_and_an_episode_without_its_record_i
     assert played == [] and not lost.exists()
     run_evaluation(recorded, lambda done, total: played.append(done))
     assert played == [4] and lost.exists() and kept.stat().st_mtime_ns == before
+
+
+def test_progression_is_the_better_of_depth_and_level():
+    assert progression(1, 1) == 0.0126
+    assert progression(10, 1) == 0.1256
+    assert progression(1, 14) == 0.4940
+    assert progression(99, 1) == 0.8068  # deeper than the table goes
+    assert progression(0, 0) == 0.0

@@ -7,16 +7,15 @@ import pytest
 import torch
 
 from agents.config import EncoderConfig, ModelConfig, PPOConfig
-from agents.noise import EpisodeNoise
+from agents.evaluate import EpisodeNoise
 from agents.sb3 import GamesVecEnv, RewardVecEnvWrapper
 from envs.seeding import TrainingSeeds
 from launch.arguments import parse
 from launch.commands import reference as command
 from launch.config.presets import preset
 from launch.errors import UserError
-from launch.evaluation.policies import RunSource
+from launch.evaluation.policies import RunSource, Sb3Source
 from launch.evaluation.reference import WorkerSeeds, reference_env, reference_ppo
-from launch.evaluation.sb3_source import Sb3Source
 from launch.runs.metrics import read_metrics
 from launch.training.driver import games_spec
 from rewards.config import PartConfig, RewardConfig

@@ -22,12 +22,6 @@ from envs.seeding import TrainingSeeds, evaluation_seeds
 from envs.toy import CorridorGames
 
 
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch, tmp_path):
-    torch.set_num_threads(1)
-    monkeypatch.setenv("SB3_LOGDIR", str(tmp_path))
-
-
 def cells(rollout):
     """The cell [T, B] that each action led to."""
     obs = rollout.obs["vector"][1:].copy()

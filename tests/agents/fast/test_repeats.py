@@ -2,8 +2,8 @@
 
 import torch
 
-from agents import repeats
-from agents.repeats import Memo, distinct_rows
+from agents.fast import repeats
+from agents.fast.repeats import Memo, distinct_rows, joint_shares
 
 
 def test_distinct_rows_come_in_order_and_spread_back():
@@ -50,3 +50,16 @@ def test_a_memo_computes_each_row_once_and_forgets_when_full(monkeypatch):
     for _ in range(2):
         assert memo.of("b", torch.ones(1, 1)).tolist() == [[2.0]]
     assert seen == [1.0, 1.0]
+
+
+def test_joint_shares_are_the_pieces_of_a_linear_layer():
+    weight = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], requires_grad=True)
+    a = torch.tensor([[1.0, 1.0]], requires_grad=True)
+    b = torch.tensor([[2.0], [3.0]])
+    left, right = joint_shares(weight, [a, b])
+    assert left.tolist() == [[3.0, 9.0]]
+    assert right.tolist() == [[6.0, 12.0], [9.0, 18.0]]
+    (left.sum() + 2.0 * right.sum()).backward()
+    assert weight.grad is not None and a.grad is not None
+    assert weight.grad.tolist() == [[1.0, 1.0, 10.0], [1.0, 1.0, 10.0]]
+    assert a.grad.tolist() == [[5.0, 7.0]]

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from agents import patches
+from agents.fast import patches
 
 needs_compiler = pytest.mark.skipif(not patches.is_compiled(), reason="agents._patches was not compiled")
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvObs, VecEnvStepReturn, VecEnvWrapper
 
-from agents.sb3.games_vec_env import GamesVecEnv
+from agents.sb3.vec_env import GamesVecEnv
 from envs.captions import CaptionTracker
 from envs.data import EndStatus, FinalObs, RewardOutput, RewardPart, Rollout
 

@@ -2,7 +2,7 @@ import numpy as np
 import torch
 
 from agents.config import PPOConfig
-from agents.heads.base import HeadBatch
+from agents.heads.actor_head import HeadBatch
 from agents.heads.categorical import CategoricalHead
 
 
