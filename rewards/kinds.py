@@ -150,12 +150,13 @@ class RewardKind(Generic[C]):
 
     # -- afterwards
 
-    def report(self, run: Path, config: Mapping[str, Any]) -> Section | None:
+    def report(self, run: Path, config: C, events: Sequence[Mapping[str, Any]]) -> Section | None:
         """The reward's part of a run's report; None where the run has nothing to show.
 
         Args:
             run: the run's folder.
-            config: its configuration, flat: ``{"reward.oni.weight": 0.1}``.
+            config: the run's.
+            events: what its log says.
 
         Raises:
             ValueError: a file is damaged; the sentence names it.

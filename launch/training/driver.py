@@ -35,23 +35,24 @@ from typing import Any
 import torch
 
 from agents.devices import device, resolved
+from envs.files import sweep
 from envs.phases import Phases
 from envs.protocols import GamesSpec
 from envs.seeding import TrainingSeeds
 from envs.tasks import make
-from envs.tempdirs import sweep
 from launch.config.checks import with_placement
 from launch.config.train import TrainConfig
 from launch.errors import RunError, UserError
-from launch.llm.attached import language_model
+from launch.llm.supervisor import language_model
 from launch.processes.label_feed import RayFeed, ThreadFeed
+from launch.processes.lifecycle import StopRequest
 from launch.processes.peers import SymmetricPlacement
 from launch.processes.placement import Placement, SplitPlacement
 from launch.processes.session import ray_session
-from launch.processes.stopping import StopRequest
 from launch.processes.workers import LocalPool, RayPool, WorkerPool
 from launch.runs import checkpoint as checkpoints
 from launch.runs.folder import RunFolder
+from launch.runs.glossary import glossary
 from launch.runs.metrics import MetricsWriter
 from launch.runs.progress import Progress
 from launch.training.ledger import CaptionLedger
@@ -101,7 +102,10 @@ def train(
         # Ray and the games put handlers of their own in place when they start; this run ends them itself.
         stop.install()
         writer = MetricsWriter(
-            folder.path, tensorboard=config.logging.tensorboard, resume_step=saved.step if saved else None
+            folder.path,
+            tensorboard=config.logging.tensorboard,
+            resume_step=saved.step if saved else None,
+            glossary=glossary(config.reward),
         )
         stack.callback(writer.close)
         run = TrainingRun(config, folder, placement, teachers, writer, progress, ledger, phases)

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from envs.files import write_atomic
 from envs.phases import Phases
 from launch.config.train import TrainConfig
+from launch.processes.lifecycle import StopRequest
 from launch.processes.placement import Placement
-from launch.processes.stopping import StopRequest
 from launch.runs import checkpoint as checkpoints
-from launch.runs.durable import write_atomic
 from launch.runs.folder import RunFolder, installed_versions
 from launch.runs.metrics import MetricsWriter, WindowedEpisodes
 from launch.runs.profile import Profile

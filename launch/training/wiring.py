@@ -9,9 +9,8 @@ from typing import Any
 import torch
 
 from agents.devices import device
-from agents.encoding import encoding
 from agents.model import ActorCritic
-from agents.policy import TorchPolicy
+from agents.policy import TorchPolicy, encoding
 from agents.ppo import PPOLearner
 from agents.rollout import RolloutWorker
 from envs.protocols import Games, GamesSpec, SeedSource

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from envs.tasks import GamesConfig
 from rewards.auto.config import ContainmentConfig, ProgramConfig
@@ -15,10 +16,24 @@ if TYPE_CHECKING:
     from rewards.auto.program import Program
     from rewards.auto.program_reward import ProgramReward
     from rewards.auto.program_teacher import ProgramTeacher, RunPrograms
+    from rewards.reporting import Section
     from rewards.teacher import TeachingContext
 
 PROGRAMS_FOLDER = "programs"
 """Of a run: an archive of the programs that it uses."""
+
+
+_METRICS: Mapping[str, str] = MappingProxyType(
+    {
+        "rewards/program/*/mean": "What this component of the reward program pays, composed; mean over valid steps.",
+        "rewards/program/*/valid": "Share of the steps of the last update for which the reward program had an answer.",
+        "rewards/program/*/episode_sum": "Mean sum of what this component pays over the last 100 episodes.",
+        "rewards/program/*/raw/mean": "What the reward program itself gave for this component; mean over valid steps.",
+        "rewards/program/*/raw/valid": "As rewards/program/*/valid.",
+        "rewards/program/*/raw/episode_sum": "Mean sum of the component's own values over the last 100 episodes.",
+    }
+)
+"""``{metric name: what it is}``; ``*`` stands for one name, that of a component."""
 
 
 class ProgramKind(RewardKind[ProgramConfig]):
@@ -26,6 +41,7 @@ class ProgramKind(RewardKind[ProgramConfig]):
 
     name = "program"
     config = ProgramConfig
+    metrics: ClassVar[Mapping[str, str]] = _METRICS
     usual_weight = 0.3
 
     def columns(self, config: ProgramConfig) -> Sequence[str]:
@@ -84,6 +100,19 @@ class ProgramKind(RewardKind[ProgramConfig]):
         from rewards.auto.program_teacher import ProgramTeacher
 
         return ProgramTeacher(context.given, isolation_line(config.containment), context.folder / PROGRAMS_FOLDER)
+
+    def report(self, run: Path, config: ProgramConfig, events: Sequence[Mapping[str, Any]]) -> Section | None:
+        """Source and origin of the run's programs, and their quarantines."""
+        if not config.pays:
+            return None
+        from rewards.auto.archive import Archive
+        from rewards.auto.program_section import program_section
+        from rewards.auto.program_teacher import QUARANTINED
+
+        began = [event for event in events if event["kind"] == "programs"]
+        quarantines = [event for event in events if event["kind"] == QUARANTINED]
+        shas = (str(config.code), *(config.fallback or ()))
+        return program_section(Archive(run / PROGRAMS_FOLDER), shas, began[-1] if began else {}, quarantines)
 
 
 def isolation_line(containment: ContainmentConfig) -> str:
