@@ -116,13 +116,13 @@ class CaptionReward(PlainReward):
     without a value yet is invalid, not 0; a step without a message is worth 0.
 
     Args:
-        count_exponent: 3 in ONI.
         values: what captions are worth at first; ``take`` renews it between rollouts.
+        count_exponent: 3 in ONI.
     """
 
     part_names = ("oni",)
 
-    def __init__(self, count_exponent: float = 3.0, values: CaptionValues | None = None) -> None:
+    def __init__(self, values: CaptionValues | None = None, count_exponent: float = 3.0) -> None:
         self.values = values or CaptionValues()
         self._exponent = count_exponent
 

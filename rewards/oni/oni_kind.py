@@ -66,7 +66,7 @@ class OniKind(RewardKind[CaptionRewardConfig]):
         """See ``RewardKind.model``."""
         from rewards.oni.caption_reward import CaptionReward
 
-        return CaptionReward(config.count_exponent)
+        return CaptionReward(count_exponent=config.count_exponent)
 
     def teacher(self, config: CaptionRewardConfig, context: TeachingContext) -> CaptionTeacher:
         """See ``RewardKind.teacher``."""

@@ -8,7 +8,6 @@ import pytest
 from agents.evaluate import evaluate
 from agents.policy import RandomPolicy
 from envs.captions import caption_id
-from envs.phases import Phases
 from envs.recording import make_recorded
 from envs.seeding import ListedSeeds, evaluation_seeds
 from envs.tasks import GamesConfig, make
@@ -19,6 +18,7 @@ from launch.runs.folder import read_events
 from rewards.heron.factors import FactorTable, parse_ranking
 from rewards.heron.pair_labelling import PairLabelling
 from rewards.heron.segments import Segments
+from rewards.labels.inquiry import Inquiry
 from rewards.labels.questions import Answer, Question
 from rewards.labels.store import LabelStore
 from tests.launch.running import trained
@@ -106,44 +106,34 @@ class FakeFeed:
         pass
 
 
-def judging(trainer, feed, *, waits=False, num=4, seed=1, said=None):
-    on_outage = (lambda problem: None) if said is None else said.append
-    return PairLabelling(
-        trainer,
-        TABLE,
-        feed,
-        pairs_per_update=num,
-        seed=seed,
-        waits=waits,
-        phases=Phases(),
-        on_outage=on_outage,
-        grace_s=0.0,
-    )
+def labelling(trainer, feed, *, waits=False, num=4, seed=1):
+    inquiry = Inquiry(feed, "play", waits=waits, grace_s=0.0)
+    return PairLabelling(trainer, TABLE, inquiry, pairs_per_update=num, seed=seed)
 
 
 def test_answers_are_learned_from_when_they_come_in_the_order_in_which_segments_were_shown():
     trainer, feed = FakeTrainer((1, 2), (4, 3)), FakeFeed(delay=1)
-    own = judging(trainer, feed)
+    own = labelling(trainer, feed)
     own.update(TEXTS)
     assert len(feed.asked) == 2 and trainer.taken == []
-    assert own.metrics()["unanswered_pairs"] == 2
+    assert own.metrics()["heron/unanswered_pairs"] == 2
     own.update(TEXTS)
     assert {frozenset(pair[:2]) for pair in trainer.taken} == {frozenset({1.0, 2.0}), frozenset({3.0, 4.0})}
     assert all(target == (first < second) for first, second, target in trainer.taken)
-    assert own.metrics()["asked_pairs"] == 2 and own.metrics()["unanswered_pairs"] == 0
+    assert own.metrics()["heron/asked_pairs"] == 2 and own.metrics()["heron/unanswered_pairs"] == 0
     own.update(TEXTS)
     assert len(trainer.taken) == 2
 
 
 def test_barrier_mode_waits_for_each_answer():
     trainer = FakeTrainer((1, 2), (4, 3))
-    judging(trainer, FakeFeed(), waits=True).update(TEXTS)
+    labelling(trainer, FakeFeed(), waits=True).update(TEXTS)
     assert len(trainer.taken) == 2
 
 
 def test_no_pair_is_asked_about_twice_however_it_is_turned():
     trainer, feed = FakeTrainer((1, 2), (2, 1), (1, 2), (1, 3)), FakeFeed()
-    own = judging(trainer, feed, num=2)
+    own = labelling(trainer, feed, num=2)
     for _ in range(4):
         own.update(TEXTS)
     assert len(feed.asked) == len(trainer.taken) == 2
@@ -151,81 +141,84 @@ def test_no_pair_is_asked_about_twice_however_it_is_turned():
 
 def test_segments_of_one_text_are_a_tie_without_asking():
     trainer, feed = FakeTrainer((5, 5), (1, 2)), FakeFeed()
-    own = judging(trainer, feed)
+    own = labelling(trainer, feed)
     own.update(TEXTS)
     assert trainer.taken == [(5.0, 5.0, 0.5)] and len(feed.asked) == 1
-    assert own.metrics()["alike_pairs"] == 1
+    assert own.metrics()["heron/alike_pairs"] == 1
 
 
 def test_what_has_no_answer_is_dropped_and_counted():
     trainer = FakeTrainer((1, 13), (1, 2))
-    own = judging(trainer, FakeFeed(), waits=True)
+    own = labelling(trainer, FakeFeed(), waits=True)
     own.update(TEXTS)
     assert len(trainer.taken) == 1
-    assert own.metrics()["unjudged_pairs"] == 1
+    assert own.metrics()["heron/unjudged_pairs"] == 1
 
 
 def test_which_segment_is_shown_first_is_left_to_chance():
     pairs = [(i, i + 100) for i in range(200)]
     trainer = FakeTrainer(*pairs)
-    own = judging(trainer, FakeFeed(), waits=True, num=200)
+    own = labelling(trainer, FakeFeed(), waits=True, num=200)
     own.update(TEXTS)
-    assert 0.35 < own.metrics()["first_shown_better"] < 0.65
+    assert 0.35 < own.metrics()["heron/first_shown_better"] < 0.65
     again = FakeTrainer(*pairs)
-    judging(again, FakeFeed(), waits=True, num=200).update(TEXTS)
+    labelling(again, FakeFeed(), waits=True, num=200).update(TEXTS)
     assert again.taken == trainer.taken
 
 
 def test_while_answers_are_late_few_pairs_wait():
     trainer, feed = FakeTrainer(*((i, i + 1000) for i in range(1000))), FakeFeed(delay=1000)
-    own = judging(trainer, feed, num=2)
+    own = labelling(trainer, feed, num=2)
     for _ in range(100):
         own.update(TEXTS)
-    assert len(feed.asked) == own.metrics()["unanswered_pairs"] == 32
+    assert len(feed.asked) == own.metrics()["heron/unanswered_pairs"] == 32
 
 
 def test_answers_that_the_store_has_already_are_used_when_their_pair_comes():
     before = FakeFeed()
-    judging(FakeTrainer((1, 2)), before).update(TEXTS)
+    labelling(FakeTrainer((1, 2)), before).update(TEXTS)
     (asked,) = before.asked
     stored = [before.answer(question) for question in (asked, Question.pair(asked.second_text, asked.text))]
     trainer, feed = FakeTrainer((7, 8), (1, 2)), FakeFeed(delay=1000, stored=stored)
-    own = judging(trainer, feed, num=1)
+    own = labelling(trainer, feed, num=1)
     own.update(TEXTS)
     assert trainer.taken == []
     own.update(TEXTS)
-    assert len(trainer.taken) == 1 and own.metrics()["unanswered_pairs"] == 1
+    assert len(trainer.taken) == 1 and own.metrics()["heron/unanswered_pairs"] == 1
 
 
 def test_a_saved_state_goes_on_as_if_nothing_had_happened():
     pairs = [(i, i + 50) for i in range(12)]
     whole = FakeTrainer(*pairs)
-    own = judging(whole, FakeFeed(delay=1))
+    own = labelling(whole, FakeFeed(delay=1))
     for _ in range(5):
         own.update(TEXTS)
     half, rest = FakeTrainer(*pairs[:8]), FakeTrainer(*pairs[8:])
-    first = judging(half, FakeFeed(delay=1))
+    first = labelling(half, FakeFeed(delay=1))
     first.update(TEXTS)
     first.update(TEXTS)
-    assert first.metrics()["unanswered_pairs"] == 4
+    assert first.metrics()["heron/unanswered_pairs"] == 4
     state = decode_state(*encode_state(first.state_dict()))
     feed = FakeFeed(delay=1)
-    second = judging(rest, feed, seed=2)
+    second = labelling(rest, feed, seed=2)
     second.load_state_dict(state)
     assert len(feed.asked) == 4
     for _ in range(3):
         second.update(TEXTS)
     assert sorted(half.taken + rest.taken) == sorted(whole.taken)
-    assert second.metrics() == own.metrics()
+    figures = [{name: x for name, x in one.metrics().items() if name.startswith("heron/")} for one in (second, own)]
+    assert figures[0] == figures[1]
 
 
 def test_an_outage_is_told_once():
-    said, feed = [], FakeFeed()
-    own = judging(FakeTrainer(), feed, said=said)
+    feed, events = FakeFeed(), []
+    own = labelling(FakeTrainer(), feed)
     for trouble in (None, "no labels: refused", "no labels: refused", None, None):
         feed.trouble = trouble
         own.update(TEXTS)
-    assert said == ["no labels: refused", None]
+        events += own.events()
+    assert [event.fields.get("cause") for event in events] == ["no labels: refused", None]
+    assert {event.fields["about"] for event in events} == {"play"}
 
 
 # ---- runs

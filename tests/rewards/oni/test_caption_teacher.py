@@ -5,8 +5,9 @@ import numpy as np
 from envs.captions import caption_id
 from envs.phases import Phases
 from launch.runs.checkpoint import decode_state, encode_state
-from launch.training.ledger import CaptionTally
+from rewards.labels.inquiry import Inquiry
 from rewards.labels.questions import Answer, Question
+from rewards.oni.caption_reward import CaptionEvidence
 from rewards.oni.caption_teacher import CaptionTeacher
 from rewards.oni.retrieval import RetrievalModel
 
@@ -64,9 +65,24 @@ class FakeFeed:
         pass
 
 
-def annotation(feed, *, waits=False, said=None):
-    said = [] if said is None else said
-    return CaptionTeacher(feed, RetrievalModel(), waits=waits, phases=Phases(), on_outage=said.append)
+class Clock:
+    """A second for each look."""
+
+    def __init__(self):
+        self.now_s = 0
+
+    def __call__(self):
+        self.now_s += 1
+        return self.now_s
+
+
+def teacher(feed, *, waits=False, clock=None, again_s=1e9):
+    inquiry = Inquiry(feed, "captions", waits=waits, again_s=again_s, clock=clock or Clock())
+    return CaptionTeacher(RetrievalModel(), inquiry, Phases(), clock=Clock())
+
+
+def known(own):
+    return own.metrics()["labels/known"]
 
 
 def values(pairs):
@@ -75,69 +91,69 @@ def values(pairs):
 
 def test_labels_take_effect_when_they_arrive():
     feed = FakeFeed(delay=1)
-    own = annotation(feed)
+    own = teacher(feed)
     assert own.update(CAPTIONS) == []
     assert values(own.update({})) == {GOOD: 1.0, BAD: 0.0}
     assert own.update({}) == []
-    assert own.num_known == 2 and own.metrics()["labels/known"] == 2.0
+    assert known(own) == 2
 
 
 def test_a_barrier_waits_for_every_answer():
-    own = annotation(FakeFeed(delay=100), waits=True)
+    own = teacher(FakeFeed(delay=100), waits=True)
     assert values(own.update(CAPTIONS)) == {GOOD: 1.0, BAD: 0.0}
 
 
 def test_a_store_that_others_filled_is_not_asked_again():
     feed = FakeFeed(stored=[Answer(Question.single(GOOD), 1.0)])
-    own = annotation(feed)
+    own = teacher(feed)
     own.begin()
-    assert own.num_known == 1
+    assert known(own) == 1
     own.update({})
     assert values(own.update({caption_id(GOOD): GOOD})) == {GOOD: 1.0}
     assert own.model.value(caption_id(GOOD)) == 1.0 and feed.asked == []
 
 
 def test_what_was_lost_is_asked_again_until_it_is_answered():
-    feed = FakeFeed(delay=1)
-    own = annotation(feed)
+    feed, clock = FakeFeed(delay=1), Clock()
+    own = teacher(feed, clock=clock, again_s=100)
     own.update(CAPTIONS)
     feed.waiting.clear()  # dropped, or given up in an outage
     own.update({})
-    assert own.num_known == 0
-    own.ask_again()
+    assert known(own) == 0
+    clock.now_s += 100
+    own.update({})
     own.update({})
     assert values(own.update({})) == {GOOD: 1.0, BAD: 0.0}
-    own.ask_again()
+    clock.now_s += 100
+    own.update({})
     assert [q.text for q in feed.asked].count(GOOD) == 2, "an answer ends the asking"
 
 
 def test_an_outage_is_told_once_and_its_end_too():
-    feed, said, now = FakeFeed(), [], iter(range(100))
-    own = CaptionTeacher(
-        feed,
-        RetrievalModel(),
-        waits=False,
-        phases=Phases(),
-        on_outage=said.append,
-        grace_s=2.0,
-        clock=lambda: next(now),
-    )
+    feed = FakeFeed()
+    own, events = teacher(feed), []
     for trouble in (None, "no labels: 503", None, *["no labels: refused"] * 4, "no labels: 500", None, None):
         feed.trouble = trouble
         own.update({})
-    assert said == ["no labels: refused", None], "a hiccup is no outage, and an outage is told once"
+        events += own.events()
+    assert [(event.kind, event.fields.get("cause")) for event in events] == [
+        ("labels_stopped", "no labels: refused"),
+        ("labels_resumed", None),
+    ], "a hiccup is no outage, and an outage is told once"
+    assert "goes on with the labels of captions" in events[0].note
 
 
 def test_a_resumed_run_goes_on_where_it_stood():
     feed = FakeFeed(delay=1)
-    own = annotation(feed)
+    own = teacher(feed)
     own.update(CAPTIONS)
-    own.count([CaptionTally(ids=np.array([caption_id(GOOD)]), counts=np.array([3]), paid=np.zeros(1))])
+    own.observe([CaptionEvidence(ids=np.array([0, caption_id(GOOD)]), counts=np.array([5, 3]), num_valued=0)])
+    assert own.metrics()["labels/coverage"] == 0.0
     own.update({})
     feed.waiting = [(Question.single(GOOD), 0)]  # arrives while the checkpoint is written
     restored = decode_state(*encode_state(own.state_dict()))
-    again = annotation(FakeFeed(delay=1))
+    again = teacher(FakeFeed(delay=1))
     again.load_state_dict(restored)
-    assert again.num_known == own.num_known == 2
+    assert known(again) == known(own) == 2
     assert values(own.update({})) == values(again.update({}))
     assert values(again.update({caption_id("Hello."): "Hello."})) == {}
