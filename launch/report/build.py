@@ -20,10 +20,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from envs.files import write_atomic
 from launch.report import sections
 from launch.report.charts import Chart, draw, series_colour
 from launch.report.sections import Rows
-from launch.runs.durable import write_atomic
 from launch.runs.folder import flatten, read_config, read_events
 from launch.runs.glossary import GLOSSARY
 from launch.runs.metrics import read_metrics

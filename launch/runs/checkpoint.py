@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
+from envs.files import fsync_folder, write_synced
 from launch.errors import UserError
-from launch.runs.durable import fsync_folder, write_synced
 
 FORMAT = 6
 """Of run folders and their checkpoints; raised whenever what is saved changes its shape. 6: a run folder says its own

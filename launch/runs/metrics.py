@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from envs.files import JsonLines, read_lines
 from launch.errors import nearest
-from launch.runs.durable import JsonLines, read_lines
 from launch.runs.glossary import GLOSSARY
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from envs.files import unreadable
 from rewards.heron.factors import Factor
 from rewards.heron.judgement import Judgement
 
@@ -131,7 +132,7 @@ def read_report(run: Path) -> HeronReport:
     except FileNotFoundError:
         raise ValueError(f"run {run} has no {REPORT_FILE} yet: it comes with the run's first checkpoint") from None
     except OSError as error:
-        raise ValueError(f"{path} cannot be read: {(error.strerror or 'it failed').lower()}") from None
+        raise ValueError(unreadable(path, error)) from None
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} is damaged, or of another version: {error}") from None
 
