@@ -21,7 +21,7 @@ def answering_model(llm: LLMConfig) -> str:
 async def _looked_at(llm: LLMConfig) -> str:
     from rewards.labels.clients import LabelClientError
     from rewards.labels.llm_client import LLMLabelClient
-    from rewards.llm.errors import LLMError
+    from rewards.llm.config import LLMError
     from rewards.llm.server import resolve
 
     try:

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from launch.errors import UserError
 from launch.llm.config import ServerConfig
-from rewards.llm.address import is_loopback
-from rewards.llm.api_key import read_key
+from rewards.llm.config import is_loopback, read_key
 
 VLLM_ENV = "YENDOR_VLLM"
 """Environment variable that names the vllm executable, or the environment that has it."""

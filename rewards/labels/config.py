@@ -94,7 +94,7 @@ class LLMClientConfig(AnnotatorConfig):
 
     def check(self, llm: LLMConfig, goal: str) -> None:
         """See ``AnnotatorConfig.check``."""
-        from rewards.llm.api_key import read_key
+        from rewards.llm.config import read_key
 
         read_key(llm.api_key_env)
 

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 
 from rewards.labels.clients import BatchRefusedError, LabelClientError, LabelReply, LabelRequest
 from rewards.labels.prompts import PromptSpec
-from rewards.llm.asking import Asker, prepare
-from rewards.llm.choices import choice_probabilities
-from rewards.llm.config import LLMConfig
-from rewards.llm.errors import (
+from rewards.llm.asking import Asker, choice_probabilities, prepare
+from rewards.llm.config import (
+    LLMConfig,
     LLMConnectionError,
     LLMError,
     LLMMissingError,

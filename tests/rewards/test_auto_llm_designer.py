@@ -11,8 +11,7 @@ from rewards.auto.search.designing_prompt import WORDING, DesigningPrompt, Promp
 from rewards.auto.search.llm_designer import MAX_REPLIES, DesignerError, DesigningConfig, LLMDesigner
 from rewards.auto.search.proposal import Brief, Tried
 from rewards.auto.search.verdict import Finding, Verdict
-from rewards.llm.config import LLMConfig
-from rewards.llm.errors import LLMError, LLMRefusedError
+from rewards.llm.config import LLMConfig, LLMError, LLMRefusedError
 from rewards.llm.recorded import RecordedReplies
 from rewards.llm.server import LLMServer, Reply
 from tests.rewards.llm.fake_chat import FakeChat

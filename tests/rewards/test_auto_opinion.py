@@ -11,8 +11,7 @@ from rewards.auto.program import Program
 from rewards.auto.search.llm_designer import DesignerError
 from rewards.auto.search.opinion import LLMOpinion
 from rewards.auto.search.verdict import Finding
-from rewards.llm.config import LLMConfig
-from rewards.llm.errors import LLMError
+from rewards.llm.config import LLMConfig, LLMError
 from rewards.llm.recorded import RecordedReplies
 from rewards.llm.server import LLMServer
 from tests.rewards.llm.fake_chat import FakeChat

@@ -26,7 +26,7 @@ from rewards.auto.search.designing_prompt import DesigningPrompt, Prompt, Prompt
 from rewards.auto.search.proposal import Brief, Costs, Proposal
 from rewards.auto.search.replies import Code, Problem, code_of
 from rewards.llm.chat import PAUSES_S, ChatModel, chat_all
-from rewards.llm.errors import LLMError
+from rewards.llm.config import LLMError
 from rewards.llm.server import Messages, Reply, Sampling, Usage
 
 MAX_REPLIES = 3

@@ -16,7 +16,7 @@ from rewards.auto.search.llm_designer import DesignerError
 from rewards.auto.search.proposal import Costs
 from rewards.auto.search.verdict import Finding, Outcome
 from rewards.llm.chat import PAUSES_S, ChatModel, chat_patiently
-from rewards.llm.errors import LLMError, LLMMissingError
+from rewards.llm.config import LLMError, LLMMissingError
 from rewards.llm.server import Sampling, Usage
 
 _MAX_REPLY = 16_000

@@ -13,10 +13,7 @@ from rewards.labels.clients import BatchRefusedError, LabelClientError, LabelReq
 from rewards.labels.llm_client import LLMLabelClient
 from rewards.labels.prompts import PromptSpec
 from rewards.labels.questions import Question
-from rewards.llm.address import is_loopback
-from rewards.llm.api_key import read_key
-from rewards.llm.config import LLMConfig
-from rewards.llm.errors import LLMMissingError
+from rewards.llm.config import LLMConfig, LLMMissingError, is_loopback, read_key
 from rewards.llm.server import resolve
 from tests.rewards.llm.fake_llm_server import FakeLLM, FakeLLMServer, Raw, failure
 
