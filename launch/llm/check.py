@@ -19,8 +19,7 @@ def answering_model(llm: LLMConfig) -> str:
 
 
 async def _looked_at(llm: LLMConfig) -> str:
-    from rewards.labels.clients import LabelClientError
-    from rewards.labels.llm_client import LLMLabelClient
+    from rewards.labels.annotators import LabelClientError, LLMLabelClient
     from rewards.llm.config import LLMError
     from rewards.llm.server import resolve
 
