@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from envs.files import JsonLines, read_lines
 from launch.design.trials import Outcome, outcome_of
-from launch.runs.durable import JsonLines, read_lines
 from rewards.auto.program import sha_of
 from rewards.auto.search.proposal import Proposal, Tried, verdict_of
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from envs.files import write_atomic
 from launch.arguments import validate
 from launch.config.presets import PRESETS
 from launch.config.train import TrainConfig
@@ -22,7 +23,6 @@ from launch.design.summary import print_summary, printable
 from launch.design.trials import Plans, with_absolute_paths
 from launch.errors import RunError, UserError
 from launch.processes.session import ray_session
-from launch.runs.durable import write_atomic
 from launch.runs.folder import RunFolder, installed_versions, read_config
 from launch.training.programs import isolation
 from rewards.auto.audit import AuditLog

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from agents.evaluate import evaluate
-from agents.random_policy import RandomPolicy
+from agents.policy import RandomPolicy
 from envs.captions import caption_id
 from envs.phases import Phases
 from envs.recording import make_recorded
