@@ -1,7 +1,8 @@
-"""The command that starts vLLM: which vLLM, for which model, with which flags and environment."""
+"""The command that starts vLLM: which vLLM, model, flags and environment; and a look at a server that runs already."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from launch.errors import UserError
 from launch.llm.config import ServerConfig
-from rewards.llm.config import is_loopback, read_key
+from rewards.llm.config import LLMConfig, is_loopback, read_key
 
 VLLM_ENV = "YENDOR_VLLM"
 """Environment variable that names the vllm executable, or the environment that has it."""
@@ -202,3 +203,35 @@ def _environment(vllm: VLLM, config: ServerConfig, key: str | None) -> dict[str,
     if key:
         environment["VLLM_API_KEY"] = key
     return environment
+
+
+def answering_model(llm: LLMConfig) -> str:
+    """The model's name on the server at ``llm.base_url``; the server is only asked where that is necessary.
+
+    Raises:
+        UserError: the API key cannot be sent; no model is named and the server cannot be asked for its only one; or
+            ``llm.required``, and the server cannot be used.
+    """
+    return asyncio.run(_resolved_model(llm))
+
+
+async def _resolved_model(llm: LLMConfig) -> str:
+    from rewards.labels.annotators import LabelClientError, LLMLabelClient
+    from rewards.llm.config import LLMError
+    from rewards.llm.server import resolve
+
+    try:
+        llm = await resolve(llm)
+        client = LLMLabelClient(llm)
+    except LLMError as error:
+        raise UserError(f"llm.base_url: {error}; without llm.model, the server must answer at the start") from None
+    except ValueError as error:
+        raise UserError(f"llm: {error}") from None
+    try:
+        if llm.required:
+            await client.check()
+    except LabelClientError as error:
+        raise UserError(f"llm.required: {error}") from None
+    finally:
+        await client.close()
+    return client.name

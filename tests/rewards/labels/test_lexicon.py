@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from agents.noise import GeneratorNoise
-from agents.random_policy import RandomPolicy
+from agents.policy import RandomPolicy
+from agents.rollout import GeneratorNoise
 from envs.captions import canonical
 from envs.seeding import TrainingSeeds
 from envs.tasks import GamesConfig, make
