@@ -23,10 +23,10 @@ import numpy as np
 
 from agents.statistics import bootstrap_interval, interquartile_mean, wilson_interval
 from envs.data import EndStatus, EpisodeResult, EpisodeSeeds
+from envs.files import write_atomic
 from envs.protocols import Games, SeedSource
 from envs.tasks import GamesConfig
 from launch.evaluation.policies import PolicySource
-from launch.runs.durable import write_atomic
 from launch.runs.folder import installed_versions
 
 

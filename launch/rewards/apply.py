@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from envs.files import unreadable
 from launch.arguments import parse
 from launch.errors import UserError
 from launch.rewards import words
@@ -68,7 +69,7 @@ def _read(path: Path, program: Program) -> Transitions:
     try:
         lines = read_transitions(path, program)
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {(error.strerror or 'it failed').lower()}") from None
+        raise UserError(unreadable(path, error)) from None
     except ValueError as error:
         raise UserError(str(error)) from None
     if not lines.num:

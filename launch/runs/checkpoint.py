@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
+from envs.files import fsync_folder, write_synced
 from launch.errors import UserError
-from launch.runs.durable import fsync_folder, write_synced
 
 FORMAT = 5
 """Raised whenever what is saved changes its shape; 2: learner and workers by placement, parameters in one piece."""

@@ -35,9 +35,9 @@ from typing import Any
 import torch
 
 from agents.devices import device, resolved
+from envs.files import sweep
 from envs.protocols import GamesSpec
 from envs.tasks import make
-from envs.tempdirs import sweep
 from launch.config.checks import with_placement
 from launch.config.train import TrainConfig
 from launch.errors import RunError

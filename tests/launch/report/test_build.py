@@ -5,10 +5,10 @@ from html.parser import HTMLParser
 
 import pytest
 
+from envs.files import JsonLines
 from launch.errors import UserError
 from launch.report.build import build_report
 from launch.report.charts import Chart, draw, short_number
-from launch.runs.durable import JsonLines
 
 CONFIG = {
     "preset": "keyroom_oni", "seed": 1, "total_steps": 500_000,

@@ -1,12 +1,15 @@
+import math
 import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from envs import tempdirs
+from envs import files
 from envs.seeding import TrainingSeeds
 from envs.tasks import GamesConfig, make
 
@@ -33,7 +36,7 @@ def start(folder, before="", after=""):
 
 def test_closing_the_last_games_removes_their_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("YENDOR_TMPDIR", str(tmp_path))
-    tempdirs.remove()
+    files.remove_folder()
     config = GamesConfig(task="MiniHack-Room-5x5-v0", obs_keys=("blstats",))
     one, other = (make(config, 1, TrainingSeeds(0, 0, 1)) for _ in range(2))
     assert len(list(tmp_path.iterdir())) == 1
@@ -91,8 +94,53 @@ def test_sweep_removes_what_the_dead_left_and_only_that(tmp_path):
     (tmp_path / "something-else").mkdir()
     dead.send_signal(signal.SIGKILL)
     dead.wait(timeout=20)
-    assert tempdirs.sweep(tmp_path) == 1
+    assert files.sweep(tmp_path) == 1
     assert len(list(tmp_path.iterdir())) == 2
     living.terminate()
     living.wait(timeout=20)
     assert [p.name for p in tmp_path.iterdir()] == ["something-else"]
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    file = tmp_path / "a.txt"
+    files.write_atomic(file, "old")
+    with pytest.raises(KeyError), files.replacing(file) as temporary:
+        temporary.write_text("half")
+        raise KeyError
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"] and file.read_text() == "old"
+    with files.replacing(file) as temporary:
+        temporary.write_text("new")
+        assert file.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"] and file.read_text() == "new"
+
+
+def test_a_lock_is_held_by_one_and_leaves_what_the_file_says(tmp_path):
+    file = tmp_path / "lock"
+    file.write_text("mine")
+    one, other = files.file_lock(file), files.file_lock(file)
+    one.acquire(blocking=False)
+    with pytest.raises(TimeoutError):
+        other.acquire(blocking=False)
+    with pytest.raises(TimeoutError):
+        other.acquire(timeout=0.05, poll_interval=0.01)
+    thread = threading.Thread(target=one.release)
+    thread.start()
+    thread.join()
+    with other:
+        assert file.read_text() == "mine"
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        files.file_lock(tmp_path / "folder").acquire(blocking=False)
+
+
+def test_a_torn_line_is_cut_off_and_values_become_json(tmp_path):
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(b'{"n": 1}\n{"n": ')
+    assert list(files.read_lines(file)) == [{"n": 1}]
+    lines = files.JsonLines(file)
+    lines.append({"n": np.float32(2), "inf": math.inf, "path": Path("a"), "set": {3}, 4: np.arange(2)})
+    lines.close()
+    assert list(files.read_lines(file))[1] == {"n": 2.0, "inf": None, "path": "a", "set": [3], "4": [0, 1]}
+    file.write_text("[]\n")
+    with pytest.raises(ValueError, match="line 1 is not a JSON object"):
+        list(files.read_lines(file))
