@@ -21,7 +21,7 @@ import numpy as np
 from envs.data import RewardOutput, Rollout
 from envs.protocols import GamesSpec, RewardModel, State
 from rewards.labels.config import LabelsConfig
-from rewards.labels.prompts import PromptSpec
+from rewards.labels.questions import PromptSpec
 from rewards.llm.config import LLMConfig
 from rewards.parts import PartConfig
 

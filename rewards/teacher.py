@@ -16,8 +16,7 @@ from envs.phases import Phases
 from envs.protocols import State
 from envs.tasks import GamesConfig
 from rewards.labels.config import LabelsConfig
-from rewards.labels.prompts import PromptSpec
-from rewards.labels.questions import Answer, Question
+from rewards.labels.questions import Answer, PromptSpec, Question
 
 
 @dataclass(frozen=True, kw_only=True)

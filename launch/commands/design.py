@@ -22,7 +22,7 @@ already, such as that of 'yendor serve-llm') a language model writes the program
 Flags after -- change what each run trains, as those of 'yendor train PRESET'; with another --env.task, --goal says in
 words what it asks for. A search that was stopped goes on with --resume.
 
-The chosen program can be used in any run: yendor train PRESET --reward.program SHA
+The chosen program can be used in any run: yendor train PRESET --reward.program.code SHA
 
 'yendor design PRESET --help' lists every flag.
 """
@@ -33,8 +33,8 @@ _OURS: Mapping[str, str] = {
     "name": "use --name before the --",
     "runs": "use --runs before the --",
     "ray-address": "use --ray-address before the --",
-    "reward.auto.*": "use --reward.* before the --",
-    "reward.program": "that is what a search looks for",
+    "reward.program.code": "that is what a search looks for",
+    "reward.program.*": "use --reward.* before the --",
     "threads": "a run of a search is one process with one thread",
     "placement": "a run of a search is one process with one thread",
     "rollout.num-workers": "a run of a search is one process with one thread; --parallel says how many run at a time",
@@ -58,14 +58,14 @@ def run(argv: Sequence[str]) -> int:
     if arguments[0] == "--resume":
         if len(arguments) != 2 or training:
             raise UserError("yendor design --resume takes the search's folder and nothing else")
-        from launch.design.run import resume
+        from launch.design.startup import resume
 
         return resume(Path(arguments[1]), result_path(out))
     name, *flags = arguments
     defaults = preset(name)
     config = parse(DesignConfig(preset=name), flags, f"yendor design {name}")
     train = _checked(config, defaults, training)
-    from launch.design.run import begin
+    from launch.design.startup import begin
 
     return begin(config, train, training, result_path(out))
 

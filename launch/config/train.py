@@ -14,7 +14,7 @@ from envs.tasks import GamesConfig
 from launch.llm.config import ServerConfig
 from rewards.config import RewardConfig
 from rewards.labels.config import LabelsConfig
-from rewards.labels.prompts import PromptSpec
+from rewards.labels.questions import PromptSpec
 from rewards.llm.config import LLMConfig
 
 

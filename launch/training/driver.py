@@ -60,7 +60,7 @@ from launch.training.run import TrainingRun, TrainSummary
 from launch.training.wiring import Given, build_labeller, build_learning, build_worker, given_to_rewards
 from rewards.kinds import RewardError
 from rewards.labels.labeller import LabellerError
-from rewards.labels.prompts import PromptSpec
+from rewards.labels.questions import PromptSpec
 from rewards.labels.store import LabelStore, LabelStoreError
 from rewards.teacher import LabelFeed, Teacher, TeachingContext
 

@@ -21,8 +21,9 @@ from launch.errors import UserError
 from launch.runs.folder import read_events
 from launch.training.learning import Learning
 from rewards.kinds import Encode, ScoringContext
+from rewards.labels.annotators import build_client
 from rewards.labels.labeller import Labeller
-from rewards.labels.prompts import PromptSpec
+from rewards.labels.questions import PromptSpec
 from rewards.labels.store import LabelStore
 from rewards.mix import RewardMix, build_mix
 from rewards.parts import PartConfig
@@ -155,6 +156,6 @@ def build_labeller(
         LabelStoreError: the store cannot be written.
     """
     labels = config.labels
-    client = labels.client.build(config.llm)
+    client = build_client(labels.client, config.llm)
     store = LabelStore(store_path)
     return store, Labeller(store, client, spec, labels.labeller, run_id)

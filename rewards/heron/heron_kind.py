@@ -13,7 +13,7 @@ from rewards.heron.config import FactorsConfig, HeronConfig, SumConfig, TreeConf
 from rewards.kinds import Prepared, RewardKind, ScoringContext
 from rewards.labels.config import LabelsConfig
 from rewards.labels.label_metrics import METRICS as LABEL_METRICS
-from rewards.labels.prompts import PromptSpec
+from rewards.labels.questions import PromptSpec
 from rewards.llm.config import LLMConfig
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from rewards.kinds import RewardKind, ScoringContext
 from rewards.labels.config import LabelsConfig
 from rewards.labels.label_metrics import METRICS as LABEL_METRICS
-from rewards.labels.prompts import PromptSpec
+from rewards.labels.questions import PromptSpec
 from rewards.llm.config import LLMConfig
 from rewards.oni.config import CaptionRewardConfig, ClassificationConfig, OniConfig, RankingConfig, RetrievalConfig
 
