@@ -7,9 +7,9 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 
-from launch.arguments import parse, take_value
+from envs.files import write_atomic
+from launch.arguments import parse, result_path, take_value
 from launch.errors import UserError, unknown_name
-from launch.runs.durable import result_path, write_atomic
 
 Benches = Mapping[str, tuple[str, str, str]]
 """``{name: (module, its configuration class, what is measured)}``; a module's ``measure`` takes an instance of the

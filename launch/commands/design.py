@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from launch.arguments import parse, take_value
+from launch.arguments import parse, result_path, take_value
 from launch.config.presets import PRESETS, preset
 from launch.config.train import TrainConfig
 from launch.design.config import DesignConfig
 from launch.errors import UserError
-from launch.runs.durable import result_path
 
 _USAGE = """usage: yendor design PRESET [--flag value ...] [--json OUT] [-- --training-flag value ...]
        yendor design --resume FOLDER [--json OUT]
@@ -59,14 +58,14 @@ def run(argv: Sequence[str]) -> int:
     if arguments[0] == "--resume":
         if len(arguments) != 2 or training:
             raise UserError("yendor design --resume takes the search's folder and nothing else")
-        from launch.design.run import resume
+        from launch.design.startup import resume
 
         return resume(Path(arguments[1]), result_path(out))
     name, *flags = arguments
     defaults = preset(name)
     config = parse(DesignConfig(preset=name), flags, f"yendor design {name}")
     train = _checked(config, defaults, training)
-    from launch.design.run import begin
+    from launch.design.startup import begin
 
     return begin(config, train, training, result_path(out))
 

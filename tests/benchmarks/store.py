@@ -19,8 +19,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from envs.files import fsync_folder
 from launch.errors import UserError, unknown_name
-from launch.runs.durable import fsync_folder
 
 RESULTS = Path("tests/benchmarks/results")
 Record = Mapping[str, Any]

@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 from torch import Tensor
 
 from agents.config import EncoderConfig
-from agents.sb3.spaces import obs_specs
+from agents.sb3.vec_env import obs_specs
 from launch.bench.harness import Round, System
 from launch.config.train import TrainConfig
 from launch.evaluation.reference import reference_env, reference_ppo

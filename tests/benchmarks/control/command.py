@@ -6,9 +6,8 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from launch.arguments import parse, take_value
+from launch.arguments import parse, result_path, take_value
 from launch.errors import UserError, unknown_name
-from launch.runs.durable import result_path
 from tests.benchmarks.control.config import TASKS, check_control, control_defaults
 from tests.benchmarks.control.training import check_columns, games_spec, train_control, write_result
 

@@ -23,12 +23,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from envs.files import write_atomic
 from launch.cli import main
-from launch.rewards.stored import REPORT_FILE
 from launch.runs.checkpoint import steps_of
-from launch.runs.durable import write_atomic
 from launch.runs.folder import installed_versions
 from launch.runs.metrics import read_metrics
+from rewards.heron.report import REPORT_FILE
 from tests.benchmarks.__main__ import main as benchmarks_main
 from tests.benchmarks.store import Results
 from tests.benchmarks.studies.jobs import AnyJob, ControlJob, DesignJob, Job
