@@ -37,10 +37,8 @@ from launch.llm import process_group
 from launch.llm.config import ServerConfig
 from launch.llm.server import VLLMServer
 from launch.llm.vllm import find_model, find_vllm
-from rewards.labels.clients import LabelRequest, LexiconClient
-from rewards.labels.llm_client import LLMLabelClient
-from rewards.labels.prompts import PromptSpec, newest_version
-from rewards.labels.questions import Question
+from rewards.labels.annotators import LexiconClient, LLMLabelClient
+from rewards.labels.questions import PromptSpec, Question, newest_version
 from rewards.llm.config import LLMConfig
 
 _GAMES = 32
@@ -187,7 +185,7 @@ def draw_questions(captions: Sequence[str], flags: LabelBench) -> list[list[Ques
 
 
 def _lexicon_answers(spec: PromptSpec, questions: Sequence[Question]) -> list[str]:
-    replies = asyncio.run(LexiconClient().label([LabelRequest(spec, question) for question in questions]))
+    replies = asyncio.run(LexiconClient().label(spec, questions))
     return [reply.text for reply in replies]
 
 
@@ -226,7 +224,7 @@ class Served:
         async def label(start: int) -> list[str]:
             async with free:
                 part = questions[start : start + client.max_batch]
-                return [reply.text for reply in await client.label([LabelRequest(spec, question) for question in part])]
+                return [reply.text for reply in await client.label(spec, part)]
 
         try:
             await client.check()  # once in a run, not once a round
