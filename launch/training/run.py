@@ -55,11 +55,11 @@ class TrainingRun:
         config: the run's.
         folder: where it is written.
         placement: plays, scores and learns.
-        teachers: of the rewards that have one, by kind; built with this run's ``captions`` and ``phases``.
+        teachers: of the rewards that have one, by kind; built with this run's ``ledger`` and ``phases``.
         writer: takes metrics.
         progress: told of metrics and events.
-        ledger: of the captions.
-        phases: where the driver's time is counted.
+        ledger: of the captions; None = a new one.
+        phases: where the driver's time is counted; None = by itself.
     """
 
     def __init__(
@@ -70,13 +70,13 @@ class TrainingRun:
         teachers: Mapping[str, Teacher],
         writer: MetricsWriter,
         progress: Progress,
-        ledger: CaptionLedger,
-        phases: Phases,
+        ledger: CaptionLedger | None = None,
+        phases: Phases | None = None,
     ) -> None:
         self.config, self.folder = config, folder
         self.placement, self.teachers = placement, teachers
         self.writer, self.progress = writer, progress
-        self.ledger, self.phases = ledger, phases
+        self.ledger, self.phases = ledger or CaptionLedger(), phases or Phases()
         self.steps = self.updates = 0
         self.phases.spans_left = PROFILED_SPANS if config.profile else 0
         self._profile = Profile(folder.path) if config.profile else None

@@ -66,7 +66,7 @@ class LearnedConfig(CaptionRewardConfig):
 
     network: Annotated[NGramsConfig | CharsConfig, Field(discriminator="kind")] = NGramsConfig()
     """What reads captions. Characters judge a little better from 200 labels, and a gradient step of theirs takes some
-    ninety times as long (`yendor bench judges`), too long beside training."""
+    ninety times as long (`python -m tests.benchmarks judges`), too long beside training."""
     members: Annotated[int, Field(ge=1, le=5)] = 3
     """Networks of the ensemble. Each leaves templates of its own out and is judged by them, so that three judge
     three times as many labels as one, and no kind of message is left out by all."""

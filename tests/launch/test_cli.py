@@ -73,7 +73,7 @@ def test_parsing_a_training_run_imports_neither_torch_nor_ray():
         ("train keyroom --placement symmetric --rollout.max-policy-lag 1", "needs rollout.max_policy_lag 0"),
         ("train keyroom --placement symmetric --ppo.minibatch 511", "multiple of rollout.num_workers 2"),
         ("train keyroom --env.engine nativ", "env.engine"),
-        ("bench soak --task MiniHack-Rom-5x5-v0", "MiniHack-Room-5x5-v0"),
+        ("bench env --task MiniHack-Rom-5x5-v0", "MiniHack-Room-5x5-v0"),
         ("train keyroom --ppo.minibatch 100000", "ppo.minibatch 100000 is larger than a batch"),
         ("train keyroom --env.features obs.hpp", "obs.hp"),
         ("train keyroom --env.obs-keys glyphs", "the network cannot read 'glyphs'"),
@@ -90,10 +90,9 @@ def test_parsing_a_training_run_imports_neither_torch_nor_ray():
         ("eval random", "--tasks"),
         ("eval random --tasks MiniHack-Room-5x5-v0 --json .", "--json . is a folder"),
         ("eval random --tasks MiniHack-Room-5x5-v0 --json /dev/null/out.json", "out.json cannot be written: "),
-        ("bench soak --json /dev/null/out.json", "out.json cannot be written: "),
+        ("bench env --json /dev/null/out.json", "out.json cannot be written: "),
         ("labels lst x", "unknown labels action 'lst'; did you mean list"),
         ("labels list nowhere", "neither a run folder nor a label store"),
-        ("study nothing", "unknown study 'nothing'"),
     ],
 )
 def test_bad_input_gets_one_sentence_and_exit_code_2(argv, says, capsys, tmp_path, monkeypatch):

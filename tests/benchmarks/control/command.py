@@ -1,0 +1,51 @@
+"""``control ENV [--reward NAME] [--flag value ...] [--json OUT]``: classic control under ranked factors."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+
+from launch.arguments import parse, result_path, take_value
+from launch.errors import UserError, unknown_name
+from tests.benchmarks.control.config import TASKS, check_control, control_defaults
+from tests.benchmarks.control.training import check_columns, games_spec, train_control, write_result
+
+PROG = "python -m tests.benchmarks control"
+
+
+def _help() -> str:
+    return (
+        f"usage: {PROG} ENV [--reward NAME] [--flag value ...] [--json OUT]\n\n"
+        "Train Stable-Baselines3's TD3 with a reward from ranked factors; the environment's own return is measured\n"
+        "along the way. --json keeps every evaluation.\n\n"
+        f"environments: {', '.join(TASKS)}\n\n"
+        f"'{PROG} ENV --help' lists every flag with the environment's values.\n"
+    )
+
+
+def run(argv: Sequence[str]) -> int:
+    """Check, train, print each evaluation.
+
+    Raises:
+        UserError: it cannot be run so.
+        RunError: a factor or a gradient is not finite.
+    """
+    if not argv or argv[0] in ("-h", "--help"):
+        sys.stdout.write(_help())
+        return 0
+    env, *rest = argv
+    if env.startswith("-"):
+        raise UserError(f"the environment comes first: {PROG} ENV {env} ...; environments: {', '.join(TASKS)}")
+    if env not in TASKS:
+        raise unknown_name("environment", env, TASKS)
+    out, flags = take_value(rest, "--json")
+    defaults = control_defaults(TASKS[env])
+    config = parse(defaults, flags, f"{PROG} {env}")
+    check_control(config, defaults)
+    check_columns(config, env, games_spec(TASKS[env].env))
+    path = result_path(out)
+    outcome = train_control(TASKS[env], config, lambda step, mean: print(f"step {step:>9,}   true return {mean:9.2f}"))
+    if path is not None:
+        write_result(path, env, config, outcome, f"{PROG} {shlex.join(argv)}")
+    return 0
