@@ -162,11 +162,11 @@ def test_the_report_shows_when_and_why(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["--reward.program", "beef"], "no program beef"),
-        (["--reward.program", "{missing}"], "cannot be read"),
-        (["--reward.program", "{bad}"], "is not admitted: E"),
-        (["--reward.program", "{good}", "--reward.auto.fallback", "{bad}"], "is not admitted: E"),
-        (["--reward.program", "not a sha"], "is no SHA"),
+        (["--reward.program.code", "beef"], "no program beef"),
+        (["--reward.program.code", "{missing}"], "cannot be read"),
+        (["--reward.program.code", "{bad}"], "is not admitted: E"),
+        (["--reward.program.code", "{good}", "--reward.program.fallback", "{bad}"], "is not admitted: E"),
+        (["--reward.program.code", "not a sha"], "is no SHA"),
     ],
 )
 def test_bad_programs_are_refused_before_anything_is_written(tmp_path, capsys, flags, sentence):
@@ -174,7 +174,7 @@ def test_bad_programs_are_refused_before_anything_is_written(tmp_path, capsys, f
     files["bad"].write_text("import os\ndef reward(obs, prev_obs, action, info):\n    return 1.0\n")
     files["good"].write_text(SOUND)
     flags = [flag.format(**files) for flag in flags]
-    runs = ["--runs", str(tmp_path / "runs"), "--reward.auto.archive", str(tmp_path / "archive")]
+    runs = ["--runs", str(tmp_path / "runs"), "--reward.program.archive", str(tmp_path / "archive")]
     assert main(["train", "room", *flags, *runs]) == 2
     told = capsys.readouterr().err
     assert sentence in told and "Traceback" not in told
@@ -183,7 +183,7 @@ def test_bad_programs_are_refused_before_anything_is_written(tmp_path, capsys, f
 
 def test_a_dry_run_shows_the_whole_sha_and_what_the_games_record(tmp_path, capsys):
     (tmp_path / "p.py").write_text(SOUND)
-    assert main(["train", "room", "--reward.program", str(tmp_path / "p.py"), "--dry-run"]) == 0
+    assert main(["train", "room", "--reward.program.code", str(tmp_path / "p.py"), "--dry-run"]) == 0
     shown = json.loads(capsys.readouterr().out.partition("\n}\n")[0] + "}")
     assert shown["reward"]["program"] == sha_of(SOUND)
     assert "info.succeeded" in shown["env"]["features"]

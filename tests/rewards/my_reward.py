@@ -1,5 +1,7 @@
 """Random network distillation (Burda et al. 2018, arXiv 1810.12894): a learned reward of one's own, in one file."""
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 
@@ -97,7 +99,7 @@ class RNDKind(RewardKind):
     """The registry's side."""
 
     name, config, usual_weight = "rnd", RNDConfig, 0.2
-    metrics = {"rnd/loss": "Mean error of the predictor over the places of the last update."}
+    metrics: ClassVar = {"rnd/loss": "Mean error of the predictor over the places of the last update."}
 
     def columns(self, config):
         return COLUMNS
