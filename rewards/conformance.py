@@ -198,13 +198,14 @@ def _check_same_up_to_lookahead(
         np.testing.assert_allclose(part.value[both], whole[name].value[both], rtol=1e-6, atol=1e-7)
 
 
-def sample_rollout(num_steps: int = 12, num_games: int = 3, seed: int = 1) -> Rollout:
+def sample_rollout(num_steps: int = 12, num_games: int = 3, seed: int = 1, columns: Sequence[str] = ()) -> Rollout:
     """A rollout to check with: random observations and rewards, captions that come again, episodes that end.
 
     Args:
         num_steps: T, at least 4.
         num_games: B.
         seed: of everything.
+        columns: of the schema, filled with small whole numbers.
 
     Returns:
         Observations ``vector`` float32 [T+1, B, 4], 3 actions, captions; game 0 ends after its second step, the last
@@ -236,6 +237,7 @@ def sample_rollout(num_steps: int = 12, num_games: int = 3, seed: int = 1) -> Ro
         step_in_episode=step.astype(np.int32),
         caption_id=captions,
         caption_count=_counts(captions, done),
+        features={name: rng.integers(0, 20, size=(T, B)).astype(np.float64) for name in columns},
     )
 
 

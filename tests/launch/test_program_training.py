@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from launch.training.programs import AUDIT_FILE, PROGRAMS_FOLDER, QUARANTINED, keep, settled
 
 from launch.cli import main
+from launch.config.checks import prepared
 from launch.errors import UserError
 from launch.report.build import build_report
 from launch.runs.folder import RunFolder, read_events
@@ -13,6 +13,8 @@ from launch.runs.metrics import read_metrics
 from rewards.auto import contained
 from rewards.auto.audit import read
 from rewards.auto.program import sha_of
+from rewards.auto.program_kind import PROGRAMS_FOLDER
+from rewards.auto.program_teacher import AUDIT_FILE, QUARANTINED
 from tests.launch.running import trained
 from tests.launch.test_train import HERE, PEERS, UPDATE, small_run
 from tests.rewards.fake_engine import FakeEngine, answering
@@ -41,23 +43,27 @@ MISBEHAVIOUR = {
 
 
 def _settled(path, program, fallback=SOUND, *, containment=None, **changes):
-    """A run's configuration with a program and another to fall back to, and the programs."""
+    """A run's configuration with a program and another to fall back to, and what puts them into its folder."""
     path.mkdir(parents=True, exist_ok=True)
     for name, source in (("program.py", program), ("fallback.py", fallback)):
         (path / name).write_text(source)
     reward = {
         "oni": {"kind": "retrieval", "weight": 0.0},
-        "program": str(path / "program.py"),
-        "auto": {"fallback": [str(path / "fallback.py")], "containment": {"batch_s": 0.3, **(containment or {})}},
+        "program": {
+            "code": str(path / "program.py"),
+            "fallback": [str(path / "fallback.py")],
+            "containment": {"batch_s": 0.3, **(containment or {})},
+        },
     }
-    return settled(small_run(path, reward=reward, **changes))
+    return prepared(small_run(path, reward=reward, **changes))
 
 
 def _trained(path, program, *, steps=6 * UPDATE, resume=False, **changes):
-    config, entries = _settled(path, program, total_steps=steps, **changes)
+    config, keeps = _settled(path, program, total_steps=steps, **changes)
     if not resume:
         with RunFolder.create(config.runs, config.name, config.model_dump_json()):
-            keep(entries, config.runs / config.name)
+            for keep in keeps:
+                keep(config.runs / config.name)
     return trained(config, resume=True) if resume else _first(config)
 
 
@@ -185,8 +191,8 @@ def test_a_dry_run_shows_the_whole_sha_and_what_the_games_record(tmp_path, capsy
     (tmp_path / "p.py").write_text(SOUND)
     assert main(["train", "room", "--reward.program.code", str(tmp_path / "p.py"), "--dry-run"]) == 0
     shown = json.loads(capsys.readouterr().out.partition("\n}\n")[0] + "}")
-    assert shown["reward"]["program"] == sha_of(SOUND)
-    assert "info.succeeded" in shown["env"]["features"]
+    assert shown["reward"]["program"]["code"] == sha_of(SOUND)
+    assert "info.succeeded" in shown["reward"]["program"]["columns"]
 
 
 def test_a_program_that_was_edited_in_the_run_folder_is_not_used(tmp_path):

@@ -22,7 +22,7 @@ class RNDConfig(PartConfig):
     stream: str = "intrinsic"
     normalise: str = "return"
     width: int = 32
-    learning_rate: float = 0.01
+    learning_rate: float = 0.02
 
 
 def network(width, seed):
