@@ -76,5 +76,5 @@ def _serve(server: VLLMServer, config: ServerConfig, should_stop: Callable[[], b
     print(f"  yendor train keyroom_oni --llm.base-url {server.base_url} --llm.model {server.model}", flush=True)
     while not should_stop():
         if not server.is_alive:
-            raise RunError(f"the language model server ended: {server.last_words()}")
+            raise RunError(f"the language model server ended: {server.log_tail()}")
         time.sleep(_POLL_S)
