@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from launch.arguments import parse
 from launch.errors import RunError, UserError
 from launch.llm.config import ServerConfig
-from rewards.llm.api_key import read_key
+from rewards.llm.config import read_key
 
 if TYPE_CHECKING:
     from launch.llm.server import VLLMServer
