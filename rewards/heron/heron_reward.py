@@ -12,8 +12,7 @@ from envs.data import RewardOutput, RewardPart, Rollout
 from envs.protocols import State
 from rewards.ensemble import AGGREGATES
 from rewards.heron.factors import FactorTable
-from rewards.heron.input_scale import InputScale
-from rewards.heron.inputs import StepInputs
+from rewards.heron.inputs import InputScale, StepInputs
 from rewards.heron.segmenter import Segmenter
 from rewards.heron.segments import Segments
 from rewards.kinds import PlainReward

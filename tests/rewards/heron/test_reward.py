@@ -5,8 +5,7 @@ import numpy as np
 from envs.data import FinalObs, Rollout
 from rewards import conformance
 from rewards.heron.heron_reward import HeronReward, Scorer
-from rewards.heron.input_scale import InputScale
-from rewards.heron.inputs import JoinedInputs, VectorInputs
+from rewards.heron.inputs import InputScale, JoinedInputs, VectorInputs
 
 
 def _scorer(version=1, hidden=4, members=2, seed=0):
