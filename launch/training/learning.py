@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from agents.ppo import PPOLearner
-from agents.rollout import Collected
+from agents.rollout import WorkerRollout
 from envs.data import EpisodeResult, RewardOutput
 from envs.phases import Span
 from envs.protocols import State
@@ -66,7 +66,7 @@ class Learning:
         """Score with what teachers have learned, ``{kind of reward: news}``, from now on."""
         self.mix.take(news)
 
-    def score(self, collected: Sequence[Collected]) -> list[RewardOutput]:
+    def score(self, collected: Sequence[WorkerRollout]) -> list[RewardOutput]:
         """What each rollout was worth; memories move on with their games.
 
         Evidence for the teachers is taken at once, so that it shows what the rewards read when they scored, also where
@@ -84,11 +84,11 @@ class Learning:
             outputs.append(output)
         return outputs
 
-    def _memory(self, collected: Collected) -> Any:
+    def _memory(self, collected: WorkerRollout) -> Any:
         memory = self._memories.get(collected.worker)
         return self.mix.initial_state(collected.rollout.num_games) if memory is None else memory
 
-    def learn(self, collected: Sequence[Collected], outputs: Sequence[RewardOutput], share: float) -> UpdateReport:
+    def learn(self, collected: Sequence[WorkerRollout], outputs: Sequence[RewardOutput], share: float) -> UpdateReport:
         """One update of the network.
 
         Args:
@@ -125,7 +125,9 @@ class Learning:
             spans=spans,
         )
 
-    def _episode_sums(self, collected: Sequence[Collected], outputs: Sequence[RewardOutput]) -> dict[str, list[float]]:
+    def _episode_sums(
+        self, collected: Sequence[WorkerRollout], outputs: Sequence[RewardOutput]
+    ) -> dict[str, list[float]]:
         found: dict[str, list[float]] = {name: [] for name in self.mix.part_names}
         for c, output in zip(collected, outputs, strict=True):
             for name, sums in self._sums.add(c.worker, c.rollout, output).items():

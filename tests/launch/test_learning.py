@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from agents.rollout import Collected
+from agents.rollout import WorkerRollout
 from envs.data import EndStatus, EpisodeResult, FinalObs, RewardPart, Rollout
 from envs.phases import Phases
 from launch.runs.metrics import WindowedEpisodes
@@ -76,7 +76,7 @@ def collected(number, worker=0, ends=False):
         episode_id=np.zeros((T, 1), np.int64),
         step_in_episode=(number * T + np.arange(T, dtype=np.int32))[:, None],
     )
-    return Collected(rollout=rollout, episodes=[], worker=worker, seconds={}, spans=[])
+    return WorkerRollout(rollout=rollout, episodes=[], worker=worker, seconds={}, spans=[])
 
 
 def update(learning, *played):
