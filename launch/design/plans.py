@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from launch.arguments import validate
+from launch.config.flags import validate
 from launch.config.train import TrainConfig
 from launch.design.config import DesignConfig
 from launch.design.trials import REPORT, SELECTION, Trial

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from launch.arguments import validate
+from launch.config.flags import validate
 from launch.config.presets import PRESETS
 from launch.config.train import TrainConfig
 from launch.design.config import DesignConfig

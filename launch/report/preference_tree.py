@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from dataclasses import fields
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from markupsafe import Markup
 
+from launch.errors import UserError
 from launch.report import formats
-from launch.rewards import words
-from launch.rewards.stored import has_report, read_report
-
-if TYPE_CHECKING:
-    from rewards.heron.report import HeronReport, LevelReport
+from launch.show import direction, margin
+from rewards.heron.report import REPORT_FILE, HeronReport, LevelReport
 
 _WIDTH, _BOX_WIDTH, _BOX_HEIGHT, _GAP = 620, 330, 88, 44
 _LEFT, _TOP = 4, 4
@@ -24,13 +25,35 @@ _DIRECTIONS = {1: ("\N{UPWARDS ARROW}", "var(--good)"), -1: ("\N{DOWNWARDS ARROW
 """By sign: the arrow that stands for it, and its colour."""
 
 
+def read_report(run: Path) -> HeronReport:
+    """The newest report of a run's preference tree.
+
+    Raises:
+        UserError: there is none yet, or it is damaged; the text names the file.
+    """
+    path = run / REPORT_FILE
+    try:
+        values = json.loads(path.read_text())
+        return _built(HeronReport, values | {"levels": tuple(_built(LevelReport, v) for v in values["levels"])})
+    except FileNotFoundError:
+        raise UserError(f"run {run} has no {REPORT_FILE} yet: it comes with the run's first checkpoint") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {(error.strerror or 'it failed').lower()}") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} is damaged, or of another version: {error}") from None
+
+
+def _built(kind: type, values: Mapping[str, Any]) -> Any:
+    return kind(**{field.name: values[field.name] for field in fields(kind)})
+
+
 def section(run: Path) -> dict[str, Any] | None:
     """What the page shows of a run's preferences; None where there are none. Without a tree: nothing but the facts.
 
     Raises:
         UserError: its report is damaged; the text names the file.
     """
-    if not has_report(run):
+    if not (run / REPORT_FILE).is_file():
         return None
     report = read_report(run)
     if not report.uses_tree:
@@ -45,7 +68,7 @@ def section(run: Path) -> dict[str, Any] | None:
 
 def _sentence(level: LevelReport, mode: str) -> str:
     decides = "decides nothing" if level.dead else f"decides {level.decided} of {level.compared} pairs"
-    return f"{words.direction(level.sign)} {level.name} is better, {words.margin(level.margin, mode)}, {decides}"
+    return f"{direction(level.sign)} {level.name} is better, {margin(level.margin, mode)}, {decides}"
 
 
 def _row(level: LevelReport) -> dict[str, Any]:
@@ -130,7 +153,7 @@ def _box(number: int, level: LevelReport, mode: str, top: float) -> str:
         + _text(x, top + 27, f"{number}", fill="var(--muted)")
         + _text(x + 18, top + 27, _shortened(level.name), font_size=15, font_weight=650, fill=ink)
         + _pill(level, top + 12)
-        + _text(x + 18, top + 50, words.margin(level.margin, mode), fill="var(--muted)")
+        + _text(x + 18, top + 50, margin(level.margin, mode), fill="var(--muted)")
         + _text(x + 18, top + 72, _learned(level), fill=ink)
         + "</g>"
     )
@@ -154,7 +177,7 @@ def _pill(level: LevelReport, top: float) -> str:
     ) + _text(
         right - width / 2,
         top + 15.5,
-        f"{arrow} {words.direction(level.sign)} is better",
+        f"{arrow} {direction(level.sign)} is better",
         fill=colour,
         font_size=11.5,
         text_anchor="middle",

@@ -11,6 +11,9 @@ import numpy as np
 from rewards.heron.factors import Factor
 from rewards.heron.judgement import Judgement
 
+REPORT_FILE = "heron.json"
+"""``HeronReport.as_json()``, beside a run's configuration; written with its checkpoints."""
+
 _Z_95 = 1.96
 
 
