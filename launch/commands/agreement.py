@@ -16,11 +16,11 @@ from pydantic import Field, NonNegativeInt
 from pydantic_settings import CliPositionalArg
 
 from envs.data import Config
+from envs.files import write_atomic
 from launch.commands.captions import read_gathered
 from launch.commands.labels import AnnotatorName, Key, asked, caption_counts, confidence, read_labels
-from launch.config.flags import JsonOut
+from launch.config.flags import JsonOut, result_path
 from launch.errors import UserError
-from launch.runs.durable import result_path, write_atomic
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,18 +13,18 @@ import numpy as np
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
+from envs.files import unreadable
 from launch.commands.programs import ArchiveFlags, admitted, read_record
 from launch.commands.verdicts import Containment, rejection_json, rejection_text
 from launch.config.flags import AsJson
 from launch.errors import RunError, UserError
 from launch.show import NONE, figure, visible
-from rewards.auto.batches import Runner, batches, part_of
 from rewards.auto.composition import Composed, Composer, Steps
 from rewards.auto.config import CompositionConfig, ContainmentConfig
-from rewards.auto.contained import ContainedProgram, NonDeterministicError, Values
+from rewards.auto.contained import ContainedProgram, Values
 from rewards.auto.engine import EngineError
+from rewards.auto.episodes import Transitions, read_transitions, run_isolating_failures
 from rewards.auto.program import ComponentKind, Program, ProgramRejectedError, read_as
-from rewards.auto.transitions import Transitions, read_transitions
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,10 +34,6 @@ if TYPE_CHECKING:
 
 _RETRIES = 12
 """Batch limits that may be spent on batches that fail, and on parts of them."""
-_ALIKE = 3
-"""Failures of batches of one size after which no others of that size are tried; one less while none has answered."""
-_LEAP = 8
-"""How much smaller batches become at once while none has answered: it may be every row that takes too long."""
 
 
 def _refused(name: str, error: ProgramRejectedError, *, as_json: bool) -> int:
@@ -138,7 +132,7 @@ def _scored(program: Program, records: Sequence[tuple[Path, EpisodeRecord]], fla
 
 
 def _columns(path: Path, record: EpisodeRecord, program: Program) -> tuple[dict[str, np.ndarray], int]:
-    from rewards.auto.transitions import transitions_of
+    from rewards.auto.episodes import transitions_of
 
     try:
         return transitions_of([record], program.needed_columns)
@@ -280,7 +274,7 @@ def _read(path: Path, program: Program) -> Transitions:
     try:
         lines = read_transitions(path, program)
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {(error.strerror or 'it failed').lower()}") from None
+        raise UserError(unreadable(path, error)) from None
     except ValueError as error:
         raise UserError(str(error)) from None
     if not lines.num:
@@ -296,7 +290,7 @@ def _answers(lines: Transitions, containment: Containment) -> list[dict[str, Any
     with containment.engine() as engine:
         for part in lines.parts:
             contained = ContainedProgram(part.program, config, engine)
-            values = salvaged(contained, part.columns, len(part.rows), retry_s=retry_s)
+            values = run_isolating_failures(contained, part.columns, len(part.rows), retry_s=retry_s)
             for at, line in enumerate(part.rows.tolist()):
                 answers[line] = _answer(values, at, part.lacks)
     return answers
@@ -331,94 +325,3 @@ def _print_answers(answers: Sequence[dict[str, Any]]) -> None:
         parts = (figure(answer["parts"].get(name)) for name in names)
         table.add_row(str(number), value, *parts, Text(visible(answer["why"])))
     Console().print(table)
-
-
-# -- batches that fail ------------------------------------------------------------------------------
-
-
-@dataclass
-class _Found:
-    """What is known of N rows so far."""
-
-    num: int
-    components: dict[str, np.ndarray] = field(default_factory=dict)
-    lacking: dict[str, np.ndarray] = field(default_factory=dict)
-    why: dict[int, str] = field(default_factory=dict)
-
-    def take(self, rows: range, values: Values) -> None:
-        for name, value in values.components.items():
-            self.components.setdefault(name, np.zeros(self.num))[rows.start : rows.stop] = value
-            self.lacking.setdefault(name, np.ones(self.num, bool))[rows.start : rows.stop] = values.lacks(name)
-        self.why |= {rows.start + row: why for row, why in values.why.items()}
-
-    def refuse(self, rows: range, why: str) -> None:
-        self.why |= dict.fromkeys(rows, why)
-
-    def values(self) -> Values:
-        valid = np.ones(self.num, bool)
-        valid[list(self.why)] = False
-        return Values(components=self.components, valid=valid, why=self.why, lacking=self.lacking)
-
-
-def salvaged(
-    runner: Runner,
-    columns: Mapping[str, np.ndarray],
-    num: int,
-    *,
-    retry_s: float,
-    clock: Callable[[], float] = time.monotonic,
-) -> Values:
-    """Run a program on rows; a batch without an answer is halved until single rows are left to blame.
-
-    Large batches come first, so that what can be answered soon is. A program that is no function of its inputs gets no
-    row answered, whatever it said before.
-
-    Args:
-        runner: where it runs; it must survive an ``EngineError``.
-        columns: ``{qualified column: [N]}``.
-        num: N.
-        retry_s: seconds for batches that fail, and for the parts of them; what is left then has no answer.
-        clock: seconds, never going back.
-    """
-    found, failures, cap = _Found(num), Counter[int](), num
-    left = deque((rows, False) for rows in batches(num))
-    why, spent = "", 0.0
-    while left:
-        rows, is_retry = left.popleft()
-        if spent >= retry_s:
-            found.refuse(rows, why)
-        elif len(rows) > cap:
-            left.extend((half, True) for half in _halves(rows))
-        else:
-            began = clock()
-            try:
-                found.take(rows, runner.evaluate(part_of(columns, rows), len(rows)))
-            except NonDeterministicError as error:
-                found.refuse(range(num), _reason(error))
-                break
-            except EngineError as error:
-                is_retry, why = True, _reason(error)
-                failures[len(rows)] += 1
-                cap = min(cap, _cap(len(rows), failures[len(rows)], answered=bool(found.components)))
-                if len(rows) == 1:
-                    found.refuse(rows, why)
-                left.extend((half, True) for half in _halves(rows))
-            spent += (clock() - began) * is_retry
-    return found.values()
-
-
-def _cap(size: int, failures: int, *, answered: bool) -> int:
-    """Rows of the batches that are tried from now on, given failures of batches of one size."""
-    if failures < (_ALIKE if answered else _ALIKE - 1):
-        return size
-    return max(1, size // (2 if answered else _LEAP))
-
-
-def _halves(rows: range) -> list[range]:
-    """Two halves; none of a single row."""
-    middle = rows.start + len(rows) // 2
-    return [range(rows.start, middle), range(middle, rows.stop)] if len(rows) > 1 else []
-
-
-def _reason(error: EngineError) -> str:
-    return f"{error.code}: {error}"

@@ -9,9 +9,9 @@ import sys
 from pydantic import BaseModel
 from pydantic_settings import CliPositionalArg
 
-from launch.config.flags import JsonOut, Selection
+from envs.files import write_atomic
+from launch.config.flags import JsonOut, Selection, result_path
 from launch.errors import unknown_name
-from launch.runs.durable import result_path, write_atomic
 
 BENCHES = {
     "train": ("launch.bench.train", "TrainBench", "training: our PPO beside Stable-Baselines3's and sample-factory's"),

@@ -22,9 +22,9 @@ from pydantic_settings import CliPositionalArg
 
 from envs.captions import canonical, canonical_of_raw
 from envs.data import Config
+from envs.files import read_lines, write_atomic
 from launch.errors import RunError, UserError
 from launch.llm.config import ServerConfig
-from launch.runs.durable import read_lines, write_atomic
 from launch.show import PAGE_BREAK
 from rewards.labels.config import LabelsConfig
 from rewards.labels.prompts import PromptSpec
@@ -250,7 +250,7 @@ def play(
         gathered: takes the captions.
         on_step: called now and then with how many steps are done.
     """
-    from agents.noise import GeneratorNoise
+    from agents.rollout import GeneratorNoise
     from envs.seeding import TrainingSeeds
     from envs.tasks import make
 
@@ -350,7 +350,7 @@ def _language_model(flags: LabelFlags, console: Console) -> Iterator[LLMConfig]:
         yield llm
         return
     if llm.serve is None:
-        from launch.llm.check import answering_model
+        from launch.llm.vllm import answering_model
 
         yield llm.replace(model=answering_model(llm))
         return

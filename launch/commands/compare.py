@@ -12,9 +12,9 @@ from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
 from envs.data import Config
-from launch.config.flags import JsonOut
+from envs.files import write_atomic
+from launch.config.flags import JsonOut, result_path
 from launch.errors import UserError
-from launch.runs.durable import result_path, write_atomic
 
 _FIGURES = ("success", "env_return", "episode_steps", "score", "max_depth", "max_xp_level", "progression")
 

@@ -11,13 +11,12 @@ from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
 from envs.data import Config
-from launch.config.flags import AFTER, JsonOut, Selection, parse
+from launch.config.flags import AFTER, JsonOut, Selection, parse, result_path
 from launch.config.presets import PRESETS, preset
 from launch.config.resolve import check_startable
 from launch.config.train import TrainConfig
 from launch.design.config import DesignConfig
 from launch.errors import UserError
-from launch.runs.durable import result_path
 
 _OURS: Mapping[str, str] = {
     "total-steps": "use --trial-steps and --report.steps",

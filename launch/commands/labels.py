@@ -5,10 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,8 +15,8 @@ from pydantic import Field, field_validator
 from pydantic_settings import CliPositionalArg
 
 from envs.data import Config
+from envs.files import replacing
 from launch.errors import UserError
-from launch.runs.durable import fsync_folder
 from launch.show import one_line
 
 if TYPE_CHECKING:
@@ -252,20 +250,6 @@ def _or_inf(value: float | None) -> float:
 # -- export ------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _replacing(out: Path) -> Iterator[Path]:
-    """A file beside ``out`` that takes its place once it is written whole; a failure leaves ``out`` as it was."""
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
-    fsync_folder(out.parent)
-
-
 def _write_csv(out: Path, names: Sequence[str], rows: Rows) -> None:
     with out.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names)
@@ -322,7 +306,7 @@ def export(flags: ExportFlags) -> int:
     names = [field.name for field in fields(Label)]
     rows = [{name: getattr(label, name) for name in names} for label in read_labels(flags.labels)]
     out.parent.mkdir(parents=True, exist_ok=True)
-    with _replacing(out) as temporary:
+    with replacing(out) as temporary:
         WRITERS[out.suffix](temporary, names, rows)
     print(f"{len(rows)} labels written to {out}")
     return 0

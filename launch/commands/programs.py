@@ -15,11 +15,12 @@ import numpy as np
 from pydantic_settings import CliPositionalArg
 
 from envs.data import Config
+from envs.files import unreadable
 from launch.config.flags import AsJson
 from launch.errors import UserError
 from launch.show import figure, share_of, visible
 from rewards.auto.archive import Archive, ArchiveEntry, Branch, forest, is_file_name, source_of
-from rewards.auto.audit import Break, read, verify
+from rewards.auto.audit import read
 from rewards.auto.config import AutoConfig
 from rewards.auto.program import SHORT_SHA, Program, sha_of
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from rich.tree import Tree
 
     from envs.recording import EpisodeRecord
-    from rewards.auto.search.verdict import Verdict
+    from rewards.auto.search.proposal import Verdict
 
 NOT_JUDGED = "not judged"
 _SHA = re.compile(r"[0-9A-Fa-f]{4,64}")
@@ -41,7 +42,7 @@ _PROMPT_LINES = 12
 _OUTCOMES = {"pass": "green", "fail": "red", "undetermined": "yellow"}
 _DIFF_STYLES = {"---": "bold", "+++": "bold", "@@": "cyan", "-": "red", "+": "green"}
 """By how a line begins; the first that fits."""
-_CHAIN = frozenset({"previous", "time", "kind", "sha256"})
+_HEAD = frozenset({"time", "kind"})
 """What every line of an audit log has."""
 
 
@@ -105,7 +106,7 @@ def admitted(name: str, folder: Path) -> Program:
     try:
         return admit_file(Path(name))
     except OSError as error:
-        raise UserError(f"{name} cannot be read: {(error.strerror or 'it failed').lower()}") from None
+        raise UserError(unreadable(name, error)) from None
 
 
 def read_record(path: Path) -> EpisodeRecord:
@@ -119,7 +120,7 @@ def read_record(path: Path) -> EpisodeRecord:
     try:
         return EpisodeRecord.load(path)
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {(error.strerror or 'it failed').lower()}") from None
+        raise UserError(unreadable(path, error)) from None
     except ValueError as error:
         raise UserError(str(error)) from None
 
@@ -399,7 +400,7 @@ def _outcomes(old: Named, new: Named) -> list[tuple[str, str, str]]:
 
 
 class AuditFlags(Config):
-    """Verify the audit log of a run's reward programs, and print it; exit code 1 where the log was touched."""
+    """Print the audit log of a run's reward programs."""
 
     run: CliPositionalArg[Path]
     """A run folder."""
@@ -408,16 +409,19 @@ class AuditFlags(Config):
 
 
 def audit(flags: AuditFlags) -> int:
-    """Print the log's lines; exit code 0 where all of them hold, else 1."""
+    """Print what a run did with its programs."""
     path = _log_of(flags.run)
     try:
-        broken = verify(path)
-        lines = read(path) if broken is None or broken.torn else []
+        lines = read(path)
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {(error.strerror or 'it failed').lower()}") from None
-    show = _print_log_json if flags.as_json else _print_log
-    show(path, lines, broken)
-    return 0 if broken is None else 1
+        raise UserError(unreadable(path, error)) from None
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if flags.as_json:
+        sys.stdout.write(json.dumps({"file": str(path), "lines": lines}, indent=1) + "\n")
+    else:
+        _print_log(lines)
+    return 0
 
 
 def _log_of(folder: Path) -> Path:
@@ -432,26 +436,10 @@ def _log_of(folder: Path) -> Path:
     return path
 
 
-def _print_log_json(path: Path, lines: Sequence[Mapping[str, Any]], broken: Break | None) -> None:
-    found = {
-        "file": str(path),
-        "holds": broken is None,
-        "broken_line": broken.line if broken else None,
-        "torn": broken is not None and broken.torn,
-        "why": broken.why if broken else "",
-        "lines": lines,
-    }
-    sys.stdout.write(json.dumps(found, indent=1) + "\n")
-
-
-def _print_log(path: Path, lines: Sequence[Mapping[str, Any]], broken: Break | None) -> None:
+def _print_log(lines: Sequence[Mapping[str, Any]]) -> None:
     for line in lines:
-        facts = ", ".join(f"{name} {_fact(value)}" for name, value in line.items() if name not in _CHAIN)
+        facts = ", ".join(f"{name} {_fact(value)}" for name, value in line.items() if name not in _HEAD)
         sys.stdout.write(visible(f"{str(line['time'])[:19]}  {line['kind']}: {facts}") + "\n")
-    if broken is None:
-        sys.stdout.write(f"all {len(lines):,} lines of {path} hold\n")
-    else:
-        sys.stdout.write(f"{path} does not hold: line {broken.line}: {broken.why}\n")
 
 
 def _fact(value: Any) -> str:

@@ -38,7 +38,7 @@ class ServeFlags(ServerConfig):
 def run(flags: ServeFlags) -> int:
     """Serve until Ctrl-C or SIGTERM."""
     from launch.llm.server import VLLMServer
-    from launch.processes.stopping import StopRequest
+    from launch.processes.lifecycle import StopRequest
 
     handle, log = tempfile.mkstemp(prefix="yendor-vllm-", suffix=".log")
     os.close(handle)

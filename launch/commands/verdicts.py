@@ -17,6 +17,7 @@ from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
 from envs.data import Config
+from envs.files import unreadable
 from launch.commands.programs import ArchiveFlags, admitted, find, is_path, read_record
 from launch.config.flags import AsJson
 from launch.errors import UserError, unknown_name
@@ -25,7 +26,7 @@ from rewards.auto.config import CompositionConfig, ContainmentConfig
 from rewards.auto.contained import ContainedProgram, Values
 from rewards.auto.engine import Engine
 from rewards.auto.program import SHORT_SHA, Program, ProgramRejectedError, Rejection
-from rewards.auto.search.verdict import Finding, Verdict
+from rewards.auto.search.proposal import Finding, Verdict
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -109,7 +110,7 @@ def _check_readable(names: Sequence[str], folder: Path) -> None:
         try:
             Path(name).open("rb").close()
         except OSError as error:
-            raise UserError(f"{name} cannot be read: {(error.strerror or 'it failed').lower()}") from None
+            raise UserError(unreadable(name, error)) from None
 
 
 def _checked(played: Sequence[EpisodeRecord], flags: CheckFlags, containment: Containment) -> Iterator[Checked]:

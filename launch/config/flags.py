@@ -15,16 +15,19 @@ import argparse
 import copy
 import inspect
 import re
+import tempfile
 import textwrap
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
 from envs.data import Config
+from envs.files import reason_of
 from launch.errors import UserError, nearest
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
@@ -120,6 +123,31 @@ def validate(model: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
         return model.model_validate(values)
     except ValidationError as error:
         raise UserError("; ".join(_sentence(e, values) for e in error.errors(include_url=False))) from None
+
+
+def result_path(out: str | None) -> Path | None:
+    """Where ``--json OUT`` is to be written once hours of work are over; its folder is made now.
+
+    Args:
+        out: as it was typed; None = nowhere.
+
+    Raises:
+        UserError: it is a folder, or its folder cannot be made or written.
+    """
+    if out is None:
+        return None
+    path = Path(out)
+    try:
+        is_folder = path.is_dir()
+        if not is_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", dir=path.parent):
+                pass  # only to see that it can be
+    except OSError as error:
+        raise UserError(f"--json {out} cannot be written: {reason_of(error)}") from None
+    if is_folder:
+        raise UserError(f"--json {path} is a folder; give the name of a file")
+    return path
 
 
 # -- what there is to set ----------------------------------------------------------------------------

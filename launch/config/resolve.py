@@ -189,7 +189,7 @@ def _with_language_model(config: TrainConfig) -> TrainConfig:
         return config
     llm = config.llm
     if llm.serve is None:
-        from launch.llm.check import answering_model
+        from launch.llm.vllm import answering_model
 
         return config.replace(llm=llm.replace(model=answering_model(llm)))
     from launch.llm.vllm import find_model, find_vllm

@@ -11,6 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from envs.files import unreadable
 from launch.errors import UserError
 from launch.report import formats
 from launch.show import direction, margin
@@ -38,7 +39,7 @@ def read_report(run: Path) -> HeronReport:
     except FileNotFoundError:
         raise UserError(f"run {run} has no {REPORT_FILE} yet: it comes with the run's first checkpoint") from None
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {(error.strerror or 'it failed').lower()}") from None
+        raise UserError(unreadable(path, error)) from None
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path} is damaged, or of another version: {error}") from None
 

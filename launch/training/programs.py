@@ -12,7 +12,7 @@ from launch.errors import UserError
 from launch.runs.folder import read_events
 from rewards.auto.admission import admit
 from rewards.auto.archive import Archive, ArchiveEntry, is_file_name, source_of
-from rewards.auto.audit import AuditLog, BrokenLogError, read
+from rewards.auto.audit import AuditLog, read
 from rewards.auto.config import ContainmentConfig
 from rewards.auto.program import Program, ProgramRejectedError, sha_of
 from rewards.auto.reward import ProgramReward, Quarantined
@@ -21,7 +21,7 @@ PROGRAMS_FOLDER = "programs"
 """Of a run: an archive of the programs that it uses."""
 
 AUDIT_FILE = "audit.jsonl"
-"""In that folder: what was done with them, each line chained to the one before (``rewards.auto.audit``)."""
+"""In that folder: what was done with them (``rewards.auto.audit``)."""
 
 QUARANTINED = "program_quarantined"
 """Kind of the event that says so."""
@@ -205,15 +205,12 @@ class RunAudit:
         """Say what is used from now on, after what the events know of and a crash kept from the log.
 
         Raises:
-            UserError: the log was touched.
+            UserError: the log cannot be read.
         """
         try:
-            log = AuditLog(self._path)
-        except BrokenLogError as error:
-            raise UserError(f"the audit log of the run's reward programs does not hold: {error}") from None
-        if log.torn is not None:
-            self._told(f"the last line of the audit log was cut off by a crash: {log.torn.why}; it is sealed now")
-        lines = read(self._path) if self._path.exists() else []
+            lines = read(self._path) if self._path.exists() else []
+        except ValueError as error:
+            raise UserError(f"the audit log of the run's reward programs cannot be read: {error}") from None
         written = {line["program"] for line in lines if line["kind"] == "quarantined"}
         for one in programs.logged:
             if one.what.sha not in written:
@@ -230,7 +227,7 @@ class RunAudit:
     def _append(self, kind: str, **fields: Any) -> None:
         try:
             AuditLog(self._path).append(kind, run=self._run_id, **fields)
-        except (BrokenLogError, OSError) as error:
+        except OSError as error:
             self._told(f"the audit log of reward programs misses a line ({kind}): {error}")
 
 

@@ -17,8 +17,8 @@ from launch.design.run import SUMMARY_FILE
 from launch.runs.folder import read_events
 from launch.runs.metrics import read_metrics
 from rewards.auto.archive import Archive
-from rewards.auto.audit import verify
-from tests.rewards.fake_llm_server import FakeLLM, FakeLLMServer, Raw
+from rewards.auto.audit import read
+from tests.rewards.llm.fake_llm_server import FakeLLM, FakeLLMServer, Raw
 
 STEPS = 2 * 16 * 128
 """Two updates of a trial's sixteen games."""
@@ -195,7 +195,7 @@ def test_a_language_model_writes_the_programs_and_a_recording_repeats_the_search
     repeated = json.loads((tmp_path / "again" / "search" / SUMMARY_FILE).read_text())
     assert _shas(repeated) == _shas(found) and repeated["chosen"] == found["chosen"]
     assert repeated["costs"]["requests"] == 0, "nobody was asked"
-    assert not verify(tmp_path / "search" / "audit.jsonl")
+    assert read(tmp_path / "search" / "audit.jsonl")
 
 
 def test_a_server_that_does_not_answer_ends_the_search_in_one_sentence(tmp_path, capsys):

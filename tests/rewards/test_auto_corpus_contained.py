@@ -17,9 +17,9 @@ from rewards.auto.config import ContainmentConfig
 from rewards.auto.contained import ContainedProgram
 from rewards.auto.engine import EngineError
 from rewards.auto.engines import build_engine
+from rewards.auto.episodes import builtin_transitions, transitions_of
 from rewards.auto.program import NUMBER_COMPONENT
 from rewards.auto.syntax.answering import answered
-from rewards.auto.transitions import builtin_transitions, transitions_of
 from tests.rewards.auto_corpus import HEAD, cases
 
 ENGINES = ["monty", pytest.param("cpython", marks=pytest.mark.slow)]
