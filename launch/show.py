@@ -36,20 +36,6 @@ def interval(low: float, high: float) -> str:
     return f"[{low:.2f}, {high:.2f}]"
 
 
-def direction(sign: int) -> str:
-    """'more' or 'less': what is better of a factor."""
-    return "more" if sign > 0 else "less"
-
-
-def margin(value: float | None, mode: str) -> str:
-    """Of a level of a preference tree: 'bins of 2.5', 'more than 2.5 apart', 'any difference counts', or none yet."""
-    if value is None:
-        return "no margin yet"
-    if not value:
-        return "any difference counts"
-    return f"bins of {figure(value)}" if mode == "bins" else f"more than {figure(value)} apart"
-
-
 def visible(text: str) -> str:
     """Text that others wrote, fit for a terminal: what is no visible character, tab or newline is spelled out."""
     return "".join(

@@ -79,12 +79,12 @@ class DesignFlags(Selection):
 def run(flags: DesignFlags, config: Config) -> int:
     """Search, print what was found; see ``launch.cli.main`` for the exit code."""
     if not isinstance(config, DesignConfig):
-        from launch.design.run import resume
+        from launch.design.startup import resume
 
         assert flags.resume is not None
         return resume(flags.resume, result_path(flags.out))
     train = _checked(config, preset(config.preset), flags.training)
-    from launch.design.run import begin
+    from launch.design.startup import begin
 
     return begin(config, train, flags.training, result_path(flags.out))
 

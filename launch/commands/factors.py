@@ -18,10 +18,11 @@ from envs.data import Config
 from launch.commands.programs import read_record
 from launch.config.flags import AsJson, validate
 from launch.errors import UserError
-from launch.report.preference_tree import read_report
-from launch.show import direction, figure, margin, share, share_of
+from launch.show import figure, share, share_of
+from rewards.heron import report as stored
 from rewards.heron.config import DEFAULT_RANKING, FactorsConfig, SumConfig, TreeConfig
 from rewards.heron.factors import FactorTable, parse_ranking
+from rewards.heron.report import direction, margin
 from rewards.heron.tree import Level, LevelVerdict, Mode, PreferenceTree
 
 if TYPE_CHECKING:
@@ -113,6 +114,18 @@ def heron_config(run: Path) -> FactorsConfig:
     if config.weight == 0:
         raise UserError(f"run {run} has no reward over factors: its reward.heron.weight is 0")
     return config
+
+
+def read_report(run: Path) -> HeronReport:
+    """The newest report of a run's preference tree.
+
+    Raises:
+        UserError: there is none yet, or it is damaged; the text names the file.
+    """
+    try:
+        return stored.read_report(run)
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def show_run(run: Path, *, as_json: bool) -> int:

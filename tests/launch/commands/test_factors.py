@@ -11,12 +11,13 @@ from envs.recording import EpisodeRecord
 from launch import show
 from launch.cli import main
 from launch.commands import factors as factors_command
+from launch.commands.factors import read_report
 from launch.config.train import TrainConfig
 from launch.errors import UserError
-from launch.report.preference_tree import read_report
+from launch.runs.folder import write_config
 from rewards.heron.config import PowersOfTenConfig, TreeConfig, WeightedSumConfig
 from rewards.heron.factors import CATALOGUE, FactorTable, parse_ranking
-from rewards.heron.report import HeronReport, LevelReport
+from rewards.heron.report import HeronReport, LevelReport, margin
 
 RANKING = ("success", "alive", "new_tiles", "-turns")
 
@@ -67,7 +68,7 @@ def run_folder(folder, heron=None, report=REPORT):
     config = TrainConfig(preset="keyroom_heron")
     heron = TreeConfig(weight=1.0, ranking=RANKING) if heron is None else heron
     config = config.model_copy(update={"reward": config.reward.model_copy(update={"heron": heron})})
-    (folder / "config.json").write_text(config.model_dump_json())
+    write_config(folder, config.model_dump(mode="json"))
     if report is not None:
         (folder / "heron.json").write_text(json.dumps(report.as_json()))
     return folder
@@ -201,7 +202,7 @@ def test_a_report_is_read_whole_or_not_at_all(tmp_path):
     ],
 )
 def test_a_margin_in_words(value, mode, said):
-    assert show.margin(value, mode) == said
+    assert margin(value, mode) == said
 
 
 def test_show_prints_json_as_it_was_written(tmp_path, capsys):
