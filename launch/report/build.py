@@ -21,7 +21,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from envs.files import write_atomic
-from launch.arguments import validate
+from launch.config.flags import validate
 from launch.report import sections
 from launch.report.charts import Chart, draw, series_colour
 from launch.report.sections import Rows

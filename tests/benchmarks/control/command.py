@@ -6,7 +6,9 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from launch.arguments import parse, result_path, take_value
+from launch.arguments import take_value
+
+from launch.config.flags import parse, result_path
 from launch.errors import UserError, unknown_name
 from tests.benchmarks.control.config import TASKS, check_control, control_defaults
 from tests.benchmarks.control.training import check_columns, games_spec, train_control, write_result

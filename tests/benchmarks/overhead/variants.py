@@ -27,6 +27,7 @@ from envs.phases import Phases
 from envs.seeding import TrainingSeeds
 from launch.bench.harness import in_turn
 from launch.bench.training import REFERENCE_NETWORK, TrainBench
+from launch.config.resolve import for_machine
 from launch.config.train import TrainConfig
 from launch.errors import UserError
 from launch.processes.label_feed import ThreadFeed
@@ -35,7 +36,6 @@ from launch.processes.workers import LocalPool
 from launch.runs.folder import RunFolder
 from launch.runs.metrics import MetricsWriter
 from launch.runs.progress import Silent
-from launch.training.driver import resolved_config
 from launch.training.learning import Learning
 from launch.training.run import TrainingRun
 from launch.training.wiring import build_games, build_labeller, build_learning, build_model
@@ -197,7 +197,7 @@ def update_in_turn(
             folder = path / name
             folder.mkdir()
             try:
-                run = OverheadRun(variant, resolved_config(configs[name]), folder)
+                run = OverheadRun(variant, for_machine(configs[name]), folder)
             except ValueError as error:
                 raise UserError(str(error)) from None
             stack.callback(run.close)
