@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from envs.data import Config
-from rewards.auto.config import AutoConfig
+from rewards.auto.config import ProgramConfig
 from rewards.heron.config import HeronConfig, TreeConfig
 from rewards.oni.config import OniConfig, RetrievalConfig
 from rewards.parts import PartConfig, StreamConfig
@@ -22,7 +22,7 @@ class RewardConfig(Config):
     """What play is worth by a ranking of factors."""
     program: str | None = None
     """SHA of a reward program in the archive (its first digits will do), or a file: `yendor rewards list`."""
-    auto: AutoConfig = AutoConfig()
+    auto: ProgramConfig = ProgramConfig()
     """How the program is composed, contained and weighed."""
     extrinsic: StreamConfig = StreamConfig()
     intrinsic: StreamConfig = StreamConfig()

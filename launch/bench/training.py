@@ -25,8 +25,8 @@ from pydantic import Field, PositiveInt
 
 from agents.config import EncoderConfig, ModelConfig, PPOConfig
 from envs.data import Config
-from launch.arguments import validate
 from launch.bench.harness import Round, System, SystemSpec, compare
+from launch.config.flags import validate
 from launch.config.train import TrainConfig
 from launch.errors import UserError, unknown_name
 from launch.runs.progress import Silent
@@ -192,14 +192,15 @@ class Training:
         # In the process that is measured: torch and Ray take seconds to import, and memory.
         import torch
 
+        from launch.config.resolve import for_machine
         from launch.processes.session import ray_session
         from launch.runs.folder import RunFolder
         from launch.runs.metrics import MetricsWriter
-        from launch.training.driver import build_placement, resolved_config
+        from launch.training.driver import build_placement
         from launch.training.run import TrainingRun
 
         torch.set_num_threads(config.threads)
-        self._config = config = resolved_config(config)
+        self._config = config = for_machine(config)
         with ExitStack() as stack:
             path = stack.enter_context(tempfile.TemporaryDirectory(prefix="yendor-bench-"))
             folder = stack.enter_context(RunFolder.create(Path(path), "run", config.model_dump_json()))

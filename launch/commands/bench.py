@@ -7,9 +7,12 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 
+from pydantic import BaseModel
+from pydantic_settings import CliPositionalArg
+
 from envs.files import write_atomic
-from launch.arguments import parse, result_path, take_value
-from launch.errors import UserError, unknown_name
+from launch.config.flags import JsonOut, Selection, result_path
+from launch.errors import unknown_name
 
 Benches = Mapping[str, tuple[str, str, str]]
 """``{name: (module, its configuration class, what is measured)}``; a module's ``measure`` takes an instance of the
@@ -22,43 +25,54 @@ BENCHES: Benches = {
 }
 
 
-def run(argv: Sequence[str]) -> int:
+class BenchFlags(Selection):
+    """Measure the speed of games, training or labels on this machine."""
+
+    name: CliPositionalArg[str]
+    """The benchmark's name."""
+    out: JsonOut = None
+    """A file that keeps every measurement."""
+
+    @classmethod
+    def benches(cls) -> Benches:
+        """The benchmarks that there are."""
+        return BENCHES
+
+    def defaults(self) -> BaseModel:
+        """The benchmark's own configuration.
+
+        Raises:
+            UserError: there is no such benchmark; names the nearest.
+        """
+        if self.name not in self.benches():
+            raise unknown_name("benchmark", self.name, self.benches())
+        module, config_class, _ = self.benches()[self.name]
+        return getattr(importlib.import_module(module), config_class)()
+
+    @classmethod
+    def choices(cls) -> dict[str, str]:
+        """The benchmarks."""
+        return {name: text for name, (_, _, text) in cls.benches().items()}
+
+
+def run(flags: BenchFlags, config: BaseModel) -> int:
     """Measure, print the table, and with ``--json`` keep every measurement."""
-    if not argv or argv[0] in ("-h", "--help"):
-        sys.stdout.write(
-            f"usage: yendor bench NAME [--flag value ...] [--json OUT]\n\nbenchmarks:\n{listing(BENCHES)}\n"
-        )
-        return 0
-    return run_bench("yendor bench", BENCHES, argv)
+    return run_bench(flags, config, ["yendor", *sys.argv[1:]])
 
 
-def listing(benches: Benches) -> str:
-    """A line for each benchmark."""
-    width = max(map(len, benches))
-    return "\n".join(f"  {name:<{width}}  {text}" for name, (_, _, text) in benches.items())
-
-
-def run_bench(command: str, benches: Benches, argv: Sequence[str]) -> int:
-    """Run one of several benchmarks.
+def run_bench(flags: BenchFlags, config: BaseModel, command: Sequence[str]) -> int:
+    """Run one benchmark.
 
     Args:
-        command: as it was typed, up to the benchmark's name.
-        benches: all that there are.
-        argv: name, flags, and possibly ``--json OUT``.
+        flags: which one.
+        config: its configuration.
+        command: as it was typed, for the record.
 
     Raises:
-        UserError: there is no such benchmark, or its flags are wrong.
+        UserError: the configuration cannot be measured, or the result cannot be written.
+        RunError: what was measured failed.
     """
-    name = argv[0]
-    if name.startswith("-"):
-        raise UserError(f"the benchmark's name comes first: {command} NAME {name} ...")
-    if name not in benches:
-        raise unknown_name("benchmark", name, benches)
-    out, rest = take_value(argv[1:], "--json")
-    module_name, config_class, _ = benches[name]
-    bench = importlib.import_module(module_name)
-    flags = parse(getattr(bench, config_class)(), rest, f"{command} {name}")
-    path = result_path(out)
+    path = result_path(flags.out)
     from launch.bench.harness import as_json, machine  # torch, which --help need not wait for
 
     before = machine()
@@ -66,10 +80,10 @@ def run_bench(command: str, benches: Benches, argv: Sequence[str]) -> int:
     print(", ".join(f"{package} {version}" for package, version in before["versions"].items()))
     previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        shown, results = bench.measure(flags)
+        shown, results = importlib.import_module(flags.benches()[flags.name][0]).measure(config)
     finally:
         signal.signal(signal.SIGTERM, previous)
     print(shown)
     if path is not None:
-        write_atomic(path, as_json([*command.split(), *argv], flags.model_dump(mode="json"), before, results))
+        write_atomic(path, as_json(command, config.model_dump(mode="json"), before, results))
     return 0

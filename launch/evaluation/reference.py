@@ -20,6 +20,7 @@ from typing import Any
 
 import stable_baselines3
 import torch
+from rewards.oni.caption_reward import CaptionValues
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
@@ -41,7 +42,6 @@ from launch.runs.progress import Progress
 from launch.training.run import SUMMARY_FILE, TrainSummary, weights_sha256
 from launch.training.wiring import build_games, build_mix
 from rewards.config import PartConfig
-from rewards.oni.values import CaptionValues
 
 MODEL_FILE = "model.zip"
 _METRICS: Mapping[str, tuple[str, float]] = {

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from rewards.teacher import LabelFeed
 
 from envs.phases import Phases
 from envs.protocols import State
-from launch.processes.label_feed import LabelFeed, OutageWatch
+from launch.processes.label_feed import OutageWatch
 from launch.training.ledger import CaptionTally
 from rewards.labels.questions import Answer, Question
 from rewards.oni.caption_model import CaptionModel, Values

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from rewards.heron.pair_labelling import describe
+from rewards.teacher import LabelFeed
 
 from envs.captions import caption_id
 from envs.phases import Phases
 from envs.protocols import State
-from launch.processes.label_feed import LabelFeed, OutageWatch
-from rewards.heron.describing import describe
+from launch.processes.label_feed import OutageWatch
 from rewards.heron.factors import FactorTable
 from rewards.heron.preferences import PairBatch
 from rewards.heron.segments import Segments

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from rewards.auto.program_reward import ProgramReward
+from rewards.heron.heron_reward import HeronReward, Scorer
+from rewards.heron.segmenter import Segmenter
+from rewards.oni.caption_reward import CaptionValues
 
 from agents.ppo import PPOLearner
 from agents.rollout import WorkerRollout
@@ -15,14 +19,9 @@ from envs.phases import Span
 from envs.protocols import State
 from launch.training.ledger import CaptionTally, RunningSums
 from launch.training.programs import Quarantine
-from rewards.auto.reward import ProgramReward
-from rewards.heron.cutter import SegmentCutter
-from rewards.heron.reward import HeronReward
-from rewards.heron.scorer import Scorer
 from rewards.heron.segments import Segments
 from rewards.mix import RewardMix
 from rewards.oni.caption_model import Values
-from rewards.oni.values import CaptionValues
 
 CAPTION_PART = "oni"
 """The reward part that pays captions."""
@@ -45,7 +44,7 @@ class Preferring:
     """HERON's side of those who score: the reward, and what cuts the play that its model learns from."""
 
     reward: HeronReward
-    cutter: SegmentCutter
+    cutter: Segmenter
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rewards.auto.program_reward import ProgramReward, Quarantined
+
 from launch.config.train import TrainConfig
 from launch.errors import UserError
 from launch.runs.folder import read_events
@@ -15,7 +17,6 @@ from rewards.auto.archive import Archive, ArchiveEntry, is_file_name, source_of
 from rewards.auto.audit import AuditLog, read
 from rewards.auto.config import ContainmentConfig
 from rewards.auto.program import Program, ProgramRejectedError, sha_of
-from rewards.auto.reward import ProgramReward, Quarantined
 
 PROGRAMS_FOLDER = "programs"
 """Of a run: an archive of the programs that it uses."""

@@ -14,12 +14,15 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from rewards.heron.heron_reward import Scorer
+from rewards.heron.pair_labelling import PairLabelling
+from rewards.oni.caption_teacher import CaptionTeacher
+from rewards.teacher import LabelFeed
 
 from envs.actions import union_of_names
 from envs.files import write_atomic
 from envs.phases import Phases
 from launch.config.train import TrainConfig
-from launch.processes.label_feed import LabelFeed
 from launch.processes.lifecycle import StopRequest
 from launch.processes.placement import Placement
 from launch.runs import checkpoint as checkpoints
@@ -27,8 +30,6 @@ from launch.runs.folder import RunFolder, installed_versions
 from launch.runs.metrics import MetricsWriter, WindowedEpisodes
 from launch.runs.profile import Profile
 from launch.runs.progress import Progress
-from launch.training.annotation import Annotation
-from launch.training.judging import Judging
 from launch.training.learning import Lessons, UpdateReport
 from launch.training.ledger import CaptionLedger, RecentSums
 from launch.training.programs import Quarantine, Quarantines, RunAudit
@@ -36,7 +37,6 @@ from launch.training.wiring import PROFILED_SPANS, build_caption_model, build_he
 from rewards.heron.config import TreeConfig
 from rewards.heron.human import pairs_in_file
 from rewards.heron.report import REPORT_FILE
-from rewards.heron.scorer import Scorer
 from rewards.ranks import spearman
 
 CAPTIONS_FILE = "captions.json"
@@ -105,8 +105,8 @@ class TrainingRun:
         self._line_steps = self._line_updates = self._line_labels = self._saved_updates = 0
         self._last: dict[str, float] = {}
 
-    def _annotation(self, feed: LabelFeed) -> Annotation:
-        return Annotation(
+    def _annotation(self, feed: LabelFeed) -> CaptionTeacher:
+        return CaptionTeacher(
             feed,
             build_caption_model(self.config),
             waits=self.config.labels.mode == "barrier",
@@ -114,10 +114,10 @@ class TrainingRun:
             on_outage=partial(self._on_outage, "captions"),
         )
 
-    def _judging(self, feed: LabelFeed) -> Judging:
+    def _judging(self, feed: LabelFeed) -> PairLabelling:
         heron = self.config.reward.heron
         assert isinstance(heron, TreeConfig) and self.heron is not None, "only a model of preferences asks for them"
-        return Judging(
+        return PairLabelling(
             self.heron,
             heron.table(),
             feed,

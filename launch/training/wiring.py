@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from rewards.heron.heron_reward import HeronReward
+from rewards.heron.segmenter import Segmenter
+from rewards.oni.caption_reward import CaptionReward, CaptionValues
 
 from agents.devices import device
 from agents.model import ActorCritic
@@ -18,22 +21,17 @@ from launch.config.train import TrainConfig
 from launch.training.learning import Learning, Preferring
 from launch.training.programs import RunPrograms
 from rewards.bounded import bounded
-from rewards.env import EnvReward
 from rewards.heron.config import TreeConfig
-from rewards.heron.cutter import SegmentCutter
 from rewards.heron.inputs import Encode
-from rewards.heron.reward import HeronReward
 from rewards.labels.annotators import build_client
 from rewards.labels.labeller import Labeller
 from rewards.labels.questions import PromptSpec
 from rewards.labels.store import LabelStore
-from rewards.mix import Ingredient, RewardMix
+from rewards.mix import EnvReward, Ingredient, RewardMix
 from rewards.oni.caption_model import CaptionModel
-from rewards.oni.reward import CaptionReward
-from rewards.oni.values import CaptionValues
 
 if TYPE_CHECKING:
-    from rewards.heron.trainer import HeronTrainer
+    from rewards.heron.preference_trainer import PreferenceTrainer
 
 PROFILED_SPANS = 100_000
 """Stretches of work that a process keeps for a profile before it goes on without."""
@@ -105,7 +103,7 @@ def preferring(config: TrainConfig, reward: RewardModel | None) -> Preferring | 
     heron = config.reward.heron
     if not isinstance(heron, TreeConfig) or not isinstance(reward, HeronReward):
         return None
-    cutter = SegmentCutter(reward.inputs, heron.table(), heron.segment_steps, len(config.env.task_ids))
+    cutter = Segmenter(reward.inputs, heron.table(), heron.segment_steps, len(config.env.task_ids))
     return Preferring(reward=reward, cutter=cutter)
 
 
@@ -138,14 +136,14 @@ def build_mix(
     return RewardMix(ingredients, reward.streams)
 
 
-def build_heron_trainer(config: TrainConfig) -> HeronTrainer | None:
+def build_heron_trainer(config: TrainConfig) -> PreferenceTrainer | None:
     """What learns HERON's reward from the play of all workers; None where none is learned."""
     heron = config.reward.heron
     if not isinstance(heron, TreeConfig) or heron.weight == 0:
         return None
-    from rewards.heron.trainer import HeronTrainer
+    from rewards.heron.preference_trainer import PreferenceTrainer
 
-    return HeronTrainer(heron, heron.table(), config.seed)
+    return PreferenceTrainer(heron, heron.table(), config.seed)
 
 
 def build_labeller(

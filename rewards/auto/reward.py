@@ -14,7 +14,7 @@ from envs.features import COLUMNS, rollout_columns
 from envs.protocols import State
 from rewards.auto.batches import run_in_batches
 from rewards.auto.composition import Composed, Composer, Steps
-from rewards.auto.config import AutoConfig
+from rewards.auto.config import ProgramConfig
 from rewards.auto.contained import ContainedProgram, Values, printable
 from rewards.auto.engine import EngineError
 from rewards.auto.program import NUMBER_COMPONENT, Program
@@ -66,7 +66,7 @@ class ProgramReward:
     def __init__(
         self,
         chain: Sequence[Program],
-        config: AutoConfig,
+        config: ProgramConfig,
         make: Callable[[Program], ContainedProgram] | None = None,
         *,
         gamma: float = 1.0,

@@ -21,8 +21,8 @@ from rewards.parts import PartConfig
 if TYPE_CHECKING:
     from envs.protocols import GamesSpec, RewardModel
     from rewards.heron.factors import FactorTable
+    from rewards.heron.heron_reward import HeronReward
     from rewards.heron.inputs import Encode
-    from rewards.heron.reward import HeronReward
 
 DEFAULT_RANKING = ("success", "alive", "new_tiles", "-turns")
 
@@ -206,8 +206,8 @@ class TreeConfig(FactorsConfig):
 
     def build(self, spec: GamesSpec, encode: Encode | None) -> HeronReward:
         """See ``FactorsConfig.build``; it pays nothing before it is given a version of the model."""
+        from rewards.heron.heron_reward import HeronReward
         from rewards.heron.inputs import step_inputs
-        from rewards.heron.reward import HeronReward
 
         return HeronReward(step_inputs(self.model, self.table().columns, spec, encode))
 
@@ -221,7 +221,7 @@ class SumConfig(FactorsConfig):
 
     def build(self, spec: GamesSpec, encode: Encode | None) -> RewardModel:
         """See ``FactorsConfig.build``."""
-        from rewards.heron.sums import FactorSum
+        from rewards.heron.heron_reward import FactorSum
 
         table = self.table()
         return FactorSum(table, self.weights(len(table.names)))

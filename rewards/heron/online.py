@@ -8,8 +8,8 @@ from typing import Any
 from envs.data import RewardPart, Rollout
 from envs.protocols import GamesSpec, State
 from rewards.heron.config import TreeConfig
-from rewards.heron.cutter import SegmentCutter
-from rewards.heron.trainer import HeronTrainer
+from rewards.heron.preference_trainer import PreferenceTrainer
+from rewards.heron.segmenter import Segmenter
 
 
 class OnlineHeron:
@@ -48,8 +48,8 @@ class OnlineHeron:
             )
         table = config.table()
         self.reward = config.build(spec, None)
-        self.trainer = HeronTrainer(config, table, seed)
-        self._cutter = SegmentCutter(self.reward.inputs, table, config.segment_steps)
+        self.trainer = PreferenceTrainer(config, table, seed)
+        self._cutter = Segmenter(self.reward.inputs, table, config.segment_steps)
         self._update_steps = update_steps
         self._steps = 0
         """Since the last update."""

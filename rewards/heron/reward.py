@@ -9,8 +9,8 @@ import numpy as np
 
 from envs.data import RewardPart, Rollout
 from envs.protocols import State
+from rewards.heron.heron_reward import Scorer
 from rewards.heron.inputs import StepInputs
-from rewards.heron.scorer import Scorer
 
 
 class HeronReward:

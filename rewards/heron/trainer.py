@@ -13,6 +13,7 @@ from envs.protocols import State
 from rewards.ensemble import Ensemble, disagreement
 from rewards.heron.config import TreeConfig
 from rewards.heron.factors import FactorTable
+from rewards.heron.heron_reward import Scorer
 from rewards.heron.inputs import InputScale
 from rewards.heron.judgement import Judgement, judge, segment_returns
 from rewards.heron.margins import GrowingTree, dead_factors
@@ -20,7 +21,6 @@ from rewards.heron.network import RewardNetwork, preference_loss, segment_sums
 from rewards.heron.pairs import balanced_pairs, cycle_rate, held_out, learned_by, random_tuples
 from rewards.heron.preferences import MIN_JUDGED, PairBatch, PairStore, learnable
 from rewards.heron.report import HeronReport, LevelReport
-from rewards.heron.scorer import Scorer
 from rewards.heron.segments import LabelledPairs, SegmentBuffer, Segments
 from rewards.heron.tree import PreferenceTree
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from envs.data import RewardPart, Rollout
 from envs.protocols import State
-from rewards.oni.values import CaptionValues
+from rewards.oni.caption_reward import CaptionValues
 
 
 class CaptionReward:

@@ -1,11 +1,11 @@
 """Captions to questions, answers to values, beside a run; the feed is a fake that is told what to say."""
 
 import numpy as np
+from rewards.oni.caption_teacher import CaptionTeacher
 
 from envs.captions import caption_id
 from envs.phases import Phases
 from launch.runs.checkpoint import decode_state, encode_state
-from launch.training.annotation import Annotation
 from launch.training.ledger import CaptionTally
 from rewards.labels.questions import Answer, Question
 from rewards.oni.retrieval import RetrievalModel
@@ -66,7 +66,7 @@ class FakeFeed:
 
 def annotation(feed, *, waits=False, said=None):
     said = [] if said is None else said
-    return Annotation(feed, RetrievalModel(), waits=waits, phases=Phases(), on_outage=said.append)
+    return CaptionTeacher(feed, RetrievalModel(), waits=waits, phases=Phases(), on_outage=said.append)
 
 
 def values(pairs):
@@ -113,7 +113,7 @@ def test_what_was_lost_is_asked_again_until_it_is_answered():
 
 def test_an_outage_is_told_once_and_its_end_too():
     feed, said, now = FakeFeed(), [], iter(range(100))
-    own = Annotation(
+    own = CaptionTeacher(
         feed,
         RetrievalModel(),
         waits=False,

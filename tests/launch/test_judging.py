@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from rewards.heron.pair_labelling import PairLabelling
 
 from agents.evaluate import evaluate
 from agents.policy import RandomPolicy
@@ -16,7 +17,6 @@ from launch.cli import main
 from launch.config.train import TrainConfig
 from launch.runs.checkpoint import decode_state, encode_state
 from launch.runs.folder import read_events
-from launch.training.judging import Judging
 from rewards.heron.factors import FactorTable, parse_ranking
 from rewards.heron.segments import Segments
 from rewards.labels.questions import Answer, Question
@@ -108,7 +108,7 @@ class FakeFeed:
 
 def judging(trainer, feed, *, waits=False, num=4, seed=1, said=None):
     on_outage = (lambda problem: None) if said is None else said.append
-    return Judging(
+    return PairLabelling(
         trainer,
         TABLE,
         feed,

@@ -4,6 +4,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rewards.heron.segmenter import Segmenter
+from rewards.oni.caption_reward import CaptionValues
 
 from agents.rollout import WorkerRollout
 from envs.data import EndStatus, EpisodeResult, FinalObs, RewardOutput, RewardPart, Rollout
@@ -12,10 +14,8 @@ from launch.runs.metrics import WindowedEpisodes
 from launch.training.learning import Learning, Preferring
 from launch.training.ledger import RecentSums
 from launch.training.run import return_correlation
-from rewards.heron.cutter import SegmentCutter
 from rewards.heron.factors import Factor, FactorTable
 from rewards.heron.inputs import EncodedInputs, JoinedInputs
-from rewards.oni.values import CaptionValues
 
 T = 4
 
@@ -63,7 +63,7 @@ def table():
 def learning_of(segment_steps):
     network = Network()
     inputs = JoinedInputs([EncodedInputs(network.encode, ("vector",))])
-    cutter = SegmentCutter(inputs, table(), segment_steps)
+    cutter = Segmenter(inputs, table(), segment_steps)
     preferring = Preferring(reward=SimpleNamespace(take=None), cutter=cutter)
     return network, Learning(CaptionValues(), Mix(inputs), network, preferring)
 

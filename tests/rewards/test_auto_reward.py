@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rewards.auto.program_reward import ProgramReward, Quarantined
 
 from envs.data import FinalObs, Rollout
 from rewards.auto.batches import BATCH
-from rewards.auto.config import AutoConfig, CompositionConfig, ContainmentConfig
+from rewards.auto.config import CompositionConfig, ContainmentConfig, ProgramConfig
 from rewards.auto.contained import ContainedProgram
 from rewards.auto.engine import (
     MalformedAnswerError,
@@ -17,7 +18,6 @@ from rewards.auto.engine import (
     ProgramTimeoutError,
     WorkerDiedError,
 )
-from rewards.auto.reward import ProgramReward, Quarantined
 from rewards.mix import Ingredient, RewardMix
 from rewards.parts import StreamConfig
 
@@ -71,7 +71,7 @@ class Bench:
     """A reward of programs whose engines are at hand."""
 
     def __init__(self, *chain, scripts=None, failure_window=100, max_failure_share=0.3, **config):
-        self.config = AutoConfig(
+        self.config = ProgramConfig(
             composition=CompositionConfig(**{"dense": "budget", "dense_weight": 0.1, "dense_budget": 0.25, **config}),
             containment=ContainmentConfig(failure_window=failure_window, max_failure_share=max_failure_share),
         )
@@ -248,7 +248,7 @@ def test_what_engines_say_cannot_play_tricks_on_a_terminal():
 
 
 def test_values_too_large_for_a_part_are_shown_at_its_limit():
-    config = AutoConfig(
+    config = ProgramConfig(
         containment=ContainmentConfig(max_value=1e300),
         composition=CompositionConfig(dense="budget", dense_weight=0.1),
     )
@@ -429,7 +429,7 @@ def test_columns_that_are_not_recorded_are_named():
 
 def test_a_program_is_needed():
     with pytest.raises(ValueError, match="needs a program"):
-        ProgramReward((), AutoConfig())
+        ProgramReward((), ProgramConfig())
 
 
 def test_the_engine_is_started_when_needed_and_closed():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from envs.data import EndStatus, FinalObs, RewardPart, Rollout
 from rewards.bounded import BOUNDS, Clipped, Delta, bounded
-from rewards.env import EnvReward
+from rewards.mix import EnvReward
 from rewards.parts import PartConfig
 
 _spec = importlib.util.spec_from_file_location("conformance", Path(__file__).parent / "conformance.py")

@@ -7,14 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rewards.oni.caption_reward import CaptionReward, CaptionValues
 
 from envs.captions import caption_id
 from envs.data import FinalObs, RewardPart, Rollout
-from rewards.env import EnvReward
-from rewards.mix import Ingredient, RewardMix, discounted_sums
+from rewards.mix import EnvReward, Ingredient, RewardMix, discounted_sums
 from rewards.normalise import RunningMoments
-from rewards.oni.reward import CaptionReward
-from rewards.oni.values import CaptionValues
 from rewards.parts import PartConfig, StreamConfig
 
 _spec = importlib.util.spec_from_file_location("conformance", Path(__file__).parent / "conformance.py")

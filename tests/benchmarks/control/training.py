@@ -35,11 +35,11 @@ from envs.seeding import ListedSeeds, evaluation_seeds
 from launch.errors import RunError, UserError
 from launch.runs.folder import installed_versions
 from rewards.bounded import bounded
-from rewards.env import EnvReward
 from rewards.heron.columns import columns_of
 from rewards.heron.config import FactorsConfig, PowersOfTenConfig, TreeConfig, WeightedSumConfig
 from rewards.heron.factors import FactorError
 from rewards.heron.online import OnlineHeron
+from rewards.mix import EnvReward
 from rewards.parts import PartConfig
 from tests.benchmarks.control.config import ControlConfig, ControlTask, RewardName
 

@@ -18,6 +18,8 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from pydantic import Field, PositiveInt
+from rewards.oni.caption_teacher import CaptionTeacher
+from rewards.teacher import LabelFeed
 
 from agents.config import ModelConfig, PPOConfig
 from agents.policy import TorchPolicy, weights_of
@@ -27,16 +29,15 @@ from envs.phases import Phases
 from envs.seeding import TrainingSeeds
 from launch.bench.harness import in_turn
 from launch.bench.training import REFERENCE_NETWORK, TrainBench
+from launch.config.resolve import for_machine
 from launch.config.train import TrainConfig
 from launch.errors import UserError
-from launch.processes.label_feed import LabelFeed, ThreadFeed
+from launch.processes.label_feed import ThreadFeed
 from launch.processes.placement import SplitPlacement
 from launch.processes.workers import LocalPool
 from launch.runs.folder import RunFolder
 from launch.runs.metrics import MetricsWriter
 from launch.runs.progress import Silent
-from launch.training.annotation import Annotation
-from launch.training.driver import resolved_config
 from launch.training.learning import Learning, Lessons
 from launch.training.programs import RunPrograms
 from launch.training.run import TrainingRun
@@ -196,7 +197,7 @@ def update_in_turn(
             folder = path / name
             folder.mkdir()
             try:
-                run = OverheadRun(variant, resolved_config(configs[name]), folder)
+                run = OverheadRun(variant, for_machine(configs[name]), folder)
             except ValueError as error:
                 raise UserError(str(error)) from None
             stack.callback(run.close)
@@ -228,9 +229,9 @@ def _worker(config: TrainConfig, *, captions: bool) -> RolloutWorker:
     return RolloutWorker(games, policy, rollout.num_steps, config.seed, 0)
 
 
-def _annotation(config: TrainConfig, feed: LabelFeed, phases: Phases) -> Annotation:
+def _annotation(config: TrainConfig, feed: LabelFeed, phases: Phases) -> CaptionTeacher:
     waits = config.labels.mode == "barrier"
-    return Annotation(feed, build_caption_model(config), waits=waits, phases=phases, on_outage=lambda problem: None)
+    return CaptionTeacher(feed, build_caption_model(config), waits=waits, phases=phases, on_outage=lambda problem: None)
 
 
 class Loop:
@@ -242,7 +243,7 @@ class Loop:
         annotation: has the worker's captions labelled; None = nobody does.
     """
 
-    def __init__(self, worker: RolloutWorker, learning: Learning, annotation: Annotation | None) -> None:
+    def __init__(self, worker: RolloutWorker, learning: Learning, annotation: CaptionTeacher | None) -> None:
         self._worker, self._learning, self._annotation = worker, learning, annotation
         self.times: dict[str, float] = {}
         """Seconds by phase in the last update."""

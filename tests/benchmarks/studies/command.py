@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import PositiveInt
 
 from envs.data import Config
-from launch.arguments import parse
+from launch.config.flags import parse
 from launch.errors import UserError, unknown_name
 from tests.benchmarks.store import RESULTS, Results
 from tests.benchmarks.studies.curves import CONTROL_STUDIES, load

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from rewards.teacher import LabelFeed
 
 from launch.config.train import TrainConfig
-from launch.processes.label_feed import LabelFeed, RayFeed, ThreadFeed
+from launch.processes.label_feed import RayFeed, ThreadFeed
 from launch.processes.session import ray_session
 from rewards.labels.annotators import LabelClientError, ScriptedClient
 from rewards.labels.config import LabellerConfig, LabelsConfig, ScriptedClientConfig

@@ -4,11 +4,10 @@ import importlib.util
 from pathlib import Path
 
 import numpy as np
+from rewards.heron.heron_reward import HeronReward, Scorer
 
 from envs.data import FinalObs, Rollout
 from rewards.heron.inputs import InputScale, JoinedInputs, VectorInputs
-from rewards.heron.reward import HeronReward
-from rewards.heron.scorer import Scorer
 
 _spec = importlib.util.spec_from_file_location("conformance", Path(__file__).parents[1] / "conformance.py")
 conformance = importlib.util.module_from_spec(_spec)

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rewards.heron.heron_reward import FactorSum
 
 from envs.data import EndStatus, FinalObs, Rollout
 from rewards.heron.config import PowersOfTenConfig, WeightedSumConfig
 from rewards.heron.factors import FactorTable, parse_ranking
-from rewards.heron.sums import FactorSum
 
 _spec = importlib.util.spec_from_file_location("conformance", Path(__file__).parents[1] / "conformance.py")
 conformance = importlib.util.module_from_spec(_spec)
