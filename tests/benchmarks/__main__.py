@@ -6,7 +6,8 @@ import importlib
 import sys
 from collections.abc import Callable, Sequence
 
-from launch.commands.bench import Benches, listing, run_bench
+from launch.commands.bench import Benches, BenchFlags, run_bench
+from launch.config.flags import parse, select
 from launch.errors import RunError, UserError
 
 PROG = "python -m tests.benchmarks"
@@ -33,12 +34,20 @@ COMMANDS = {
 """``{name: (module, what it does)}``; a module's ``run`` takes the arguments after the name."""
 
 
+class MeasureFlags(BenchFlags):
+    """Measure something that results are published of."""
+
+    @classmethod
+    def benches(cls) -> Benches:
+        """The benchmarks of this folder."""
+        return BENCHES
+
+
 def _help() -> str:
-    width = max(map(len, COMMANDS))
-    others = "\n".join(f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items())
-    return (
-        f"usage: {PROG} NAME ...\n\nbenchmarks (--json OUT keeps all measurements):\n{listing(BENCHES)}\n\n{others}\n"
-    )
+    texts = {name: text for name, (_, text) in COMMANDS.items()} | MeasureFlags.choices()
+    width = max(map(len, texts))
+    lines = "\n".join(f"  {name:<{width}}  {text}" for name, text in texts.items())
+    return f"usage: {PROG} NAME ...\n\n{lines}\n\n'{PROG} NAME --help' says more.\n"
 
 
 def run(argv: Sequence[str]) -> int:
@@ -55,13 +64,19 @@ def run(argv: Sequence[str]) -> int:
     if name in COMMANDS:
         command: Callable[[Sequence[str]], int] = importlib.import_module(COMMANDS[name][0]).run
         return command(rest)
-    return run_bench(PROG, BENCHES, argv)
+    selection, flags = select(MeasureFlags, argv, PROG)
+    config = parse(selection.defaults(), flags, f"{PROG} {name}", selection=selection)
+    return run_bench(selection, config, [*PROG.split(), *argv])
 
 
 def main(argv: Sequence[str]) -> int:
     """``run`` with the exit codes of ``yendor``: 1 = it failed, 2 = bad input, said in one sentence."""
     try:
         return run(argv)
+    except SystemExit as stop:
+        if stop.code:
+            raise
+        return 0  # help was printed
     except (UserError, RunError) as error:
         sys.stderr.write(f"{PROG}: {error}\n")
         return 2 if isinstance(error, UserError) else 1

@@ -7,7 +7,6 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from launch.commands.control import run
 
 from envs.protocols import PolicyStep
 from envs.seeding import evaluation_seeds

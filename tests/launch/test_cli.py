@@ -96,7 +96,7 @@ def test_parsing_a_training_run_imports_neither_torch_nor_ray():
         ("train MiniHack-Rom-5x5-v0", "MiniHack-Room-5x5-v0"),
         ("train keyroom --rewards honi", "unknown reward 'honi'; did you mean oni or heron?"),
         ("train keyroom --preset room", "unknown flag --preset"),
-        ("bench sok", "unknown benchmark 'sok'; did you mean soak?"),
+        ("bench trian", "unknown benchmark 'trian'; did you mean train?"),
         ("eval --episodes 3", "eval needs a run folder, random, or a Stable-Baselines3 model"),
         ("tasks Room Maze", "unexpected argument 'Maze'"),
     ],

@@ -22,8 +22,7 @@ from launch.bench.harness import (
     table,
     tree_memory_mb,
 )
-from launch.commands import bench
-from launch.errors import RunError, UserError
+from launch.errors import RunError
 
 
 class Named:
@@ -173,13 +172,3 @@ def test_an_order_can_be_drawn_for_each_round():
     in_turn(cases, 20, warm_up=0, order=np.random.default_rng(0))
     rounds = {"".join(orders[at : at + 3]) for at in range(0, 60, 3)}
     assert len(rounds) > 3 and all(sorted(one) == list("abc") for one in rounds)
-
-
-# ---- the command
-
-
-def test_the_command_names_its_benchmarks(capsys):
-    assert bench.run(["--help"]) == 0
-    assert "train" in capsys.readouterr().out
-    with pytest.raises(UserError, match="unknown benchmark 'trian'; did you mean train"):
-        bench.run(["trian"])
