@@ -31,14 +31,14 @@ from launch.config.resolve import for_machine
 from launch.config.train import TrainConfig
 from launch.errors import UserError
 from launch.processes.label_feed import ThreadFeed
+from launch.processes.learning import Learning
 from launch.processes.placement import SplitPlacement
+from launch.processes.wiring import build_games, build_labeller, build_learning, build_model
 from launch.processes.workers import LocalPool
 from launch.runs.folder import RunFolder
 from launch.runs.metrics import MetricsWriter
 from launch.runs.progress import Silent
-from launch.training.learning import Learning
 from launch.training.run import TrainingRun
-from launch.training.wiring import build_games, build_labeller, build_learning, build_model
 from rewards.auto.admission import admit
 from rewards.auto.program_teacher import RunPrograms
 from rewards.labels.inquiry import Inquiry

@@ -16,7 +16,7 @@ from rewards.auto.program import sha_of
 from rewards.auto.program_kind import PROGRAMS_FOLDER
 from rewards.auto.program_teacher import AUDIT_FILE, QUARANTINED
 from tests.launch.running import trained
-from tests.launch.test_train import HERE, PEERS, UPDATE, small_run
+from tests.launch.training.test_driver import HERE, PEERS, UPDATE, small_run
 from tests.rewards.fake_engine import FakeEngine, answering
 
 SOUND = """

@@ -10,7 +10,7 @@ from launch.config.resolve import check_startable
 from launch.errors import RunError, UserError
 from launch.runs.folder import read_events
 from tests.launch.running import trained
-from tests.launch.test_train import HERE, PEERS, UPDATE, small_run
+from tests.launch.training.test_driver import HERE, PEERS, UPDATE, small_run
 
 SMALL = {
     "min_segments": 8,

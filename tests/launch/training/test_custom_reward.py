@@ -14,7 +14,7 @@ from rewards.conformance import check_reward_model, sample_rollout
 from rewards.kinds import ScoringContext, custom_kind
 from tests.launch.running import trained
 
-FILE = Path(__file__).parents[1] / "rewards" / "my_reward.py"
+FILE = Path(__file__).parents[2] / "rewards" / "my_reward.py"
 UPDATE = 2 * 4 * 32
 HERE = {"num_workers": 0, "games_per_worker": 8, "num_steps": 32}
 ON_RAY = {"num_workers": 2, "games_per_worker": 4, "num_steps": 32}

@@ -1,8 +1,6 @@
 """The reward of programs: conformance, its parts by hand, and what happens when programs fail in training."""
 
-import importlib.util
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,16 +19,7 @@ from rewards.auto.engine import (
 from rewards.auto.program_reward import ProgramReward, Quarantined
 from rewards.mix import Ingredient, RewardMix
 from rewards.parts import StreamConfig
-
-
-def _beside(name):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-fake = _beside("fake_engine")
+from tests.rewards import fake_engine as fake
 
 HP = fake.program(
     "def reward(obs, prev_obs, action, info):\n"
