@@ -11,7 +11,7 @@ new class for the rest. Sequences take several values (``--env.tasks A B``), swi
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -23,6 +23,7 @@ from launch.config.parser import (
     AFTER,
     SHIELD,
     Parser,
+    UnknownFlagError,
     cut,
     fields_of,
     groups,
@@ -91,8 +92,14 @@ def parse(
     if selection is not None and {"-h", "--help"} & set(tokens):
         parser.add(type(selection).model_construct())
     parser.add(config, selection.hidden() if selection is not None else ())
-    typed = _with_after(parser.read(tokens), config, after)
-    return validate(type(config), _overlaid(config, typed))
+    try:
+        typed = parser.read(tokens)
+    except UnknownFlagError as unknown:
+        for path, owner, changes in _sequences(config, tokens):
+            if unknown.name.removeprefix("--").split(".")[:-2] == path:  # a field refused that would have added it
+                validate(type(owner), owner.model_dump() | changes)
+        raise
+    return validate(type(config), _overlaid(config, _with_after(typed, config, after)))
 
 
 def select(kind: type[SelectionT], argv: Sequence[str], command: str) -> tuple[SelectionT, list[str]]:
@@ -115,7 +122,8 @@ def select(kind: type[SelectionT], argv: Sequence[str], command: str) -> tuple[S
     helps = [word for word in words if word in ("-h", "--help")]
     if len(helps) == len(argv):
         width = max(map(len, kind.choices()), default=0)
-        parser.epilog = "\n".join(f"  {name:<{width}}  {text}" for name, text in kind.choices().items())
+        lines = [f"  {name:<{width}}  {text}" for name, text in kind.choices().items()]
+        parser.epilog = "\n".join(["to choose from:", *lines] if lines else lines)
         parser.print_help()
         raise SystemExit(0)
     mine, others = [], []
@@ -178,18 +186,17 @@ def _with_after(typed: dict[str, Any], config: BaseModel, after: Sequence[str] |
 
 
 def _reshaped(config: ConfigT, tokens: list[str]) -> tuple[ConfigT, list[str]]:
-    """Apply what changes the fields: sequences of classes that take more fields, then every ``--field.kind name``.
+    """Apply what changes the fields: sequences that add fields beside them, then every ``--field.kind name``.
 
     The configuration is judged as a whole only when all flags are known.
     """
-    for token in [t for t in dict.fromkeys(tokens) if is_flag(t)]:
-        *path, name = token.removeprefix("--").replace("-", "_").split(".")
-        owner = _walk(config, path)
-        if path and isinstance(owner, BaseModel) and owner.model_config.get("extra") == "allow":
-            field = type(owner).model_fields.get(name)
-            if field is not None and is_sequence(field.annotation):
-                words = [w.removeprefix(SHIELD) for flag, ws in groups(tokens) if flag == token for w in ws]
-                config = _with(config, path, validate(type(owner), owner.model_dump() | {name: words}))
+    for path, owner, typed in _sequences(config, tokens):
+        try:
+            changed = type(owner).model_validate(owner.model_dump() | typed)
+        except ValidationError:
+            continue  # whether it is right is judged with all the others
+        if set(fields_of(changed)) != set(fields_of(owner)):
+            config = _with(config, path, changed)
     for token in sorted({t for t in tokens if t.endswith(".kind") and is_flag(t)}, key=lambda t: t.count(".")):
         path = token.removeprefix("--").removesuffix(".kind").replace("-", "_").split(".")
         variants = dict(unions(config)).get(".".join(path))
@@ -204,6 +211,17 @@ def _reshaped(config: ConfigT, tokens: list[str]) -> tuple[ConfigT, list[str]]:
         if getattr(current, "kind", None) != name:
             config = _with(config, path, validate(variants[name], _shared(current, variants[name]) | {"kind": name}))
     return config, tokens
+
+
+def _sequences(config: BaseModel, tokens: Sequence[str]) -> Iterator[tuple[list[str], BaseModel, dict[str, Any]]]:
+    """Sequences that were typed: the path of the configuration that holds one, itself, and ``{field: words}``."""
+    for token in [t for t in dict.fromkeys(tokens) if is_flag(t)]:
+        *path, name = token.removeprefix("--").replace("-", "_").split(".")
+        owner = _walk(config, path)
+        field = type(owner).model_fields.get(name) if path and isinstance(owner, BaseModel) else None
+        if field is not None and is_sequence(field.annotation):
+            words = [w.removeprefix(SHIELD) for flag, ws in groups(tokens) if flag == token for w in ws]
+            yield path, owner, {name: words}
 
 
 def _shared(current: Any, model: type[BaseModel]) -> dict[str, Any]:
@@ -231,7 +249,7 @@ def _overlaid(config: BaseModel, typed: Mapping[str, Any]) -> dict[str, Any]:
         *outer, last = path.split(".")
         inner = values
         for name in outer:
-            inner = inner[name]
+            inner = inner.setdefault(name, {})
         inner[last] = value
     return values
 

@@ -122,6 +122,19 @@ def positive(name: str) -> str:
 # -- the parser --------------------------------------------------------------------------------------
 
 
+class UnknownFlagError(UserError):
+    """There is no such flag.
+
+    Args:
+        name: as it was typed, with hyphens.
+        text: the sentence.
+    """
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(text)
+        self.name = name
+
+
 class _Help(argparse.RawDescriptionHelpFormatter):
     """Help in which no flag is broken at its hyphens."""
 
@@ -198,7 +211,7 @@ class Parser(argparse.ArgumentParser):
         words = list(self._with_switches(tokens))
         found, left = self.parse_known_intermixed_args(words)
         if left:
-            raise UserError(self._refusal(left, words))
+            self._refuse(left, words)
         return {path: _unshielded(value) for path, value in vars(found).items() if _is_given(value)}
 
     def _with_switches(self, tokens: Sequence[str]) -> Iterator[str]:
@@ -229,19 +242,23 @@ class Parser(argparse.ArgumentParser):
             raise UserError(f"{self.prog.removeprefix('yendor ')} needs {what[:1].lower()}{what[1:]}")
         raise UserError(message)
 
-    def _refusal(self, left: Sequence[str], words: Sequence[str]) -> str:
-        """Why something is left that no flag and no positional takes."""
+    def _refuse(self, left: Sequence[str], words: Sequence[str]) -> NoReturn:
+        """Say why something is left that no flag and no positional takes.
+
+        Raises:
+            UserError: always.
+        """
         if flags := [word for word in left if is_flag(word)]:
-            return self._unknown(flags[0])
+            raise UnknownFlagError(flags[0], self._unknown(flags[0]))
         stray = left[0].removeprefix(SHIELD)
         for name, values in groups(words):
             shown = [value.removeprefix(SHIELD) for value in values]
             if left[0] not in values or positive(name) not in self.names:
                 continue
             if positive(name) in self._switches:
-                return f"{name} is a switch: give it true, false or nothing, not '{' '.join(shown)}'"
-            return f"{name} takes 1 value, but was given {len(values)}: {' '.join(shown)}"
-        return f"unexpected argument '{stray}'; settings are given as --name value"
+                raise UserError(f"{name} is a switch: give it true, false or nothing, not '{' '.join(shown)}'")
+            raise UserError(f"{name} takes 1 value, but was given {len(values)}: {' '.join(shown)}")
+        raise UserError(f"unexpected argument '{stray}'; settings are given as --name value")
 
     def _unknown(self, name: str) -> str:
         for model in self._models:
@@ -287,6 +304,8 @@ def _mirror(
         else:
             shown = copy.copy(info)
             shown.default = " ".join(map(str, current)) if isinstance(current, (tuple, list)) else current
+            if shown.default == "":
+                shown.default = "nothing"
             annotation: Any = info.annotation
             if name == "kind" and len(kinds) > 1:
                 annotation = Literal[tuple(kinds)]

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import CliPositionalArg
 
 from envs.data import Config
@@ -229,6 +229,13 @@ class Open(Config):
     more: tuple[str, ...] = ()
     weight: float = 0.5
 
+    @field_validator("more")
+    @classmethod
+    def _named(cls, more):
+        if "bad" in more:
+            raise ValueError("bad is no name")
+        return more
+
     @model_validator(mode="after")
     def _with_fields(self):
         for name in self.more:
@@ -246,6 +253,8 @@ def test_a_field_that_adds_fields_comes_first():
     assert (found.inner.new.scale, found.inner.weight, found.inner.more) == (2.0, 1.0, ("new", "-odd"))
     with pytest.raises(UserError, match=r"unknown flag --inner\.new\.scale"):
         parse(Holder(), ["--inner.new.scale", "2"], "yendor")
+    with pytest.raises(UserError, match="bad is no name"):
+        parse(Holder(), ["--inner.more", "bad", "--inner.bad.scale", "2"], "yendor")
 
 
 class Shown(Config):
