@@ -129,8 +129,8 @@ class RunSource:
         import torch
 
         from agents.policy import TorchPolicy, translated
-        from launch.processes.wiring import build_model
         from launch.training.driver import games_spec as spec_of
+        from launch.training.wiring import build_model
 
         saved = checkpoints.load(self._weights_file())
         trained = games_spec if games_spec.tasks[:1] == (self.config.env.task,) else spec_of(self.config)

@@ -34,12 +34,12 @@ from envs.seeding import TrainingSeeds
 from launch.config.train import TrainConfig
 from launch.errors import UserError
 from launch.processes.lifecycle import StopRequest
-from launch.processes.wiring import build_games, build_rewards
 from launch.runs import checkpoint as checkpoints
 from launch.runs.folder import RunFolder, installed_versions
 from launch.runs.metrics import MetricsWriter, WindowedEpisodes
 from launch.runs.progress import Progress
 from launch.training.run import SUMMARY_FILE, TrainSummary, weights_sha256
+from launch.training.wiring import build_games, build_rewards
 from rewards.config import PartConfig
 
 MODEL_FILE = "model.zip"

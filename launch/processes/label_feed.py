@@ -114,7 +114,7 @@ class LabellerActor:
     """A thin async shell around ``Labeller``; owns the label store."""
 
     def __init__(self, config_json: str, store_path: str, spec: PromptSpec, run_id: str | None) -> None:
-        from launch.processes.wiring import build_labeller
+        from launch.training.wiring import build_labeller
 
         config = TrainConfig.model_validate_json(config_json)
         self._store, self._labeller = build_labeller(config, store_path, spec, run_id)

@@ -17,11 +17,11 @@ from envs.protocols import State
 from launch.config.train import TrainConfig
 from launch.errors import RunError
 from launch.processes.groups import GlooMeeting, GroupBrokenError, Invitation, Meeting, shared_memory_meeting
-from launch.processes.learning import UpdateReport
 from launch.processes.lifecycle import DeathWatch, MemoryGrowth
 from launch.processes.placement import News
-from launch.processes.wiring import Given
 from launch.processes.workers import Weights
+from launch.training.learning import UpdateReport
+from launch.training.wiring import Given
 
 
 @ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)
@@ -31,7 +31,7 @@ class PeerActor:
     def __init__(self, config_json: str, stream: int, given: Given) -> None:
         import torch
 
-        from launch.processes.wiring import build_peer
+        from launch.training.wiring import build_peer
 
         config = TrainConfig.model_validate_json(config_json)
         torch.set_num_threads(config.threads)

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 from agents.policy import weights_of
 from agents.rollout import WorkerRollout
 from envs.protocols import State
-from launch.processes.learning import Learning, UpdateReport
 from launch.processes.workers import Weights, WorkerPool
+from launch.training.learning import Learning, UpdateReport
 
 News = Mapping[str, Any]
 """What teachers have learned since the last batch: ``{kind of reward: news}``, of those that have any."""

@@ -121,7 +121,7 @@ class RolloutActor:
     def __init__(self, config_json: str, stream: int, num_streams: int) -> None:
         import torch
 
-        from launch.processes.wiring import build_worker
+        from launch.training.wiring import build_worker
 
         torch.set_num_threads(1)
         config = TrainConfig.model_validate_json(config_json)

@@ -44,19 +44,19 @@ from launch.config.train import TrainConfig
 from launch.errors import RunError, UserError
 from launch.llm.supervisor import language_model
 from launch.processes.label_feed import RayFeed, ThreadFeed
-from launch.processes.ledger import CaptionLedger
 from launch.processes.lifecycle import StopRequest
 from launch.processes.peers import SymmetricPlacement
 from launch.processes.placement import Placement, SplitPlacement
 from launch.processes.session import ray_session
-from launch.processes.wiring import Given, build_labeller, build_learning, build_worker, given_to_rewards
 from launch.processes.workers import LocalPool, RayPool, WorkerPool
 from launch.runs import checkpoint as checkpoints
 from launch.runs.folder import RunFolder
 from launch.runs.glossary import glossary
 from launch.runs.metrics import MetricsWriter
 from launch.runs.progress import Progress
+from launch.training.ledger import CaptionLedger
 from launch.training.run import TrainingRun, TrainSummary
+from launch.training.wiring import Given, build_labeller, build_learning, build_worker, given_to_rewards
 from rewards.kinds import RewardError
 from rewards.labels.labeller import LabellerError
 from rewards.labels.questions import PromptSpec

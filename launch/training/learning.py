@@ -13,7 +13,7 @@ from agents.rollout import WorkerRollout
 from envs.data import EpisodeResult, RewardOutput
 from envs.phases import Span
 from envs.protocols import State
-from launch.processes.ledger import CaptionTally, RunningSums
+from launch.training.ledger import CaptionTally, RunningSums
 from rewards.mix import RewardMix
 
 

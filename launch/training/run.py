@@ -17,16 +17,16 @@ import numpy as np
 from envs.files import write_atomic
 from envs.phases import Phases
 from launch.config.train import TrainConfig
-from launch.processes.learning import UpdateReport
-from launch.processes.ledger import CaptionLedger, RecentSums
 from launch.processes.lifecycle import StopRequest
 from launch.processes.placement import Placement
-from launch.processes.wiring import PROFILED_SPANS
 from launch.runs import checkpoint as checkpoints
 from launch.runs.folder import RunFolder, installed_versions
 from launch.runs.metrics import MetricsWriter, WindowedEpisodes
 from launch.runs.profile import Profile
 from launch.runs.progress import Progress
+from launch.training.learning import UpdateReport
+from launch.training.ledger import CaptionLedger, RecentSums
+from launch.training.wiring import PROFILED_SPANS
 from rewards.ranks import spearman
 from rewards.teacher import Teacher
 

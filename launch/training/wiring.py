@@ -18,8 +18,8 @@ from envs.seeding import TrainingSeeds
 from envs.tasks import make
 from launch.config.train import TrainConfig
 from launch.errors import UserError
-from launch.processes.learning import Learning
 from launch.runs.folder import read_events
+from launch.training.learning import Learning
 from rewards.kinds import Encode, ScoringContext
 from rewards.labels.annotators import build_client
 from rewards.labels.labeller import Labeller

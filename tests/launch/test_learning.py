@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from launch.processes.learning import Learning
-from launch.processes.ledger import RecentSums
 
 from agents.rollout import WorkerRollout
 from envs.data import EndStatus, EpisodeResult, FinalObs, RewardPart, Rollout
 from envs.phases import Phases
 from launch.runs.metrics import WindowedEpisodes
+from launch.training.learning import Learning
+from launch.training.ledger import RecentSums
 from launch.training.run import return_correlations
 from rewards.heron.factors import Factor, FactorTable
 from rewards.heron.heron_reward import HeronReward

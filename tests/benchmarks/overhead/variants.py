@@ -17,8 +17,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from launch.processes.learning import Learning
-from launch.processes.wiring import build_games, build_labeller, build_learning, build_model
 from pydantic import Field, PositiveInt
 
 from agents.config import ModelConfig, PPOConfig
@@ -38,7 +36,9 @@ from launch.processes.workers import LocalPool
 from launch.runs.folder import RunFolder
 from launch.runs.metrics import MetricsWriter
 from launch.runs.progress import Silent
+from launch.training.learning import Learning
 from launch.training.run import TrainingRun
+from launch.training.wiring import build_games, build_labeller, build_learning, build_model
 from rewards.auto.admission import admit
 from rewards.auto.program_teacher import RunPrograms
 from rewards.labels.inquiry import Inquiry
