@@ -24,7 +24,8 @@ def starting_from(name: str) -> TrainConfig:
     if name in PRESETS:
         return preset(name)
     if _TASK.fullmatch(name):
-        return TrainConfig(preset=name.partition(",")[0], env=GamesConfig(task=name))
+        named = name.partition(",")[0].replace("/", "-")  # part of the run folder's name
+        return TrainConfig(preset=named, env=GamesConfig(task=name))
     from envs.tasks import task_ids  # imports gymnasium, and all that registers tasks
 
     near = nearest(name, (*PRESETS, *task_ids()))

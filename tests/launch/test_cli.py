@@ -94,7 +94,7 @@ def test_parsing_a_training_run_imports_neither_torch_nor_ray():
         ("labels lst x", "unknown labels action 'lst'; did you mean list"),
         ("labels list nowhere", "neither a run folder nor a label store"),
         ("train MiniHack-Rom-5x5-v0", "MiniHack-Room-5x5-v0"),
-        ("train keyroom --rewards honi", "unknown reward 'honi'; did you mean oni or heron?"),
+        ("train keyroom --rewards honi", "there is no reward 'honi', allowed are oni, heron"),
         ("train keyroom --preset room", "unknown flag --preset"),
         ("bench trian", "unknown benchmark 'trian'; did you mean train?"),
         ("eval --episodes 3", "eval needs a run folder, random, or a Stable-Baselines3 model"),

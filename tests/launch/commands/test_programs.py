@@ -6,7 +6,6 @@ import sys
 
 import numpy as np
 import pytest
-from launch.training.programs import AUDIT_FILE, PROGRAMS_FOLDER
 
 from envs.data import EndStatus, EpisodeSeeds
 from envs.recording import EpisodeRecord
@@ -17,6 +16,8 @@ from launch.show import visible
 from rewards.auto.archive import Archive, ArchiveEntry
 from rewards.auto.audit import AuditLog
 from rewards.auto.program import Rejection, sha_of
+from rewards.auto.program_kind import PROGRAMS_FOLDER
+from rewards.auto.program_teacher import AUDIT_FILE
 from rewards.auto.search.proposal import Finding, Verdict
 
 GOOD = """COMPONENTS = {"goal": "sparse", "explore": "dense"}

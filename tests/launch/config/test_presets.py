@@ -3,6 +3,7 @@ import pytest
 
 from envs.captions import canonical_of_raw
 from launch.config.presets import preset
+from rewards.heron.factors import FactorTable
 
 ACCIDENTS = {
     "river_narrow_heron": [b"You fall into the water!  You sink like the rock."],
@@ -24,7 +25,7 @@ def _worth(factor, raw):
 
 @pytest.mark.parametrize("name", EVENTS)
 def test_factors_that_read_messages_know_the_event_from_the_accident(name):
-    factors = {one.name: one for one in preset(name).reward.heron.table().factors}
+    factors = {one.name: one for one in FactorTable.from_ranking(preset(name).reward.heron.ranking).factors}
     for known, message in EVENTS[name]:
         assert _worth(factors[known], message) == 1
         assert [_worth(factors[known], accident) for accident in ACCIDENTS[name]] == [0] * len(ACCIDENTS[name])

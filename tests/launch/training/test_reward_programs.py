@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from launch.config.checks import prepared
 
 from launch.cli import main
 from launch.config.resolve import prepared
