@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -20,6 +20,15 @@ class Config(BaseModel):
     """Base of every configuration class: frozen, unknown keys refused, docstrings become help."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed, validated as a whole; what does not change is kept as it is.
+
+        Raises:
+            pydantic.ValidationError: there is no such field, a value is not allowed, or the fields do not fit together.
+        """
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self).model_validate(values | (self.model_extra or {}) | changes)
 
 
 class EndStatus(IntEnum):

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from envs.data import RewardOutput, RewardPart, Rollout
-from envs.group import Alone, Group
-from envs.protocols import RewardModel, State
+from envs.protocols import Alone, Group, RewardModel, State
 from rewards.normalise import RunningMoments, moments
 from rewards.parts import PartConfig, StreamConfig
 

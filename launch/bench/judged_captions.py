@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from envs.statistics import spearman
 from launch.errors import UserError
-from rewards.ranks import spearman
 
 LEVELS: Mapping[str, int] = {"helpful": 1, "neutral": 0, "unhelpful": -1}
 

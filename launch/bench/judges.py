@@ -23,9 +23,9 @@ import numpy as np
 from pydantic import Field
 
 from envs.data import Config
+from envs.statistics import ranks
 from launch.bench.judged_captions import Captions, by_hand, read
 from rewards.oni.config import CharsConfig, ClassificationConfig, NGramsConfig, RankingConfig
-from rewards.ranks import ranks
 
 Positive = Annotated[int, Field(gt=0)]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from envs.spec import union_of_names
+from envs.tasks import specs_of
 from launch.config.train import TrainConfig
 from launch.errors import UserError
 from rewards.heron.config import TreeConfig
@@ -16,7 +18,7 @@ def check_startable(config: TrainConfig) -> None:
         UserError: one sentence that names the field and what is allowed.
     """
     try:
-        specs = config.env.specs()
+        specs = specs_of(config.env)
     except ValueError as error:
         raise UserError(f"env.task: {error}") from None
     if config.rollout.games_per_worker < len(specs):
@@ -24,7 +26,7 @@ def check_startable(config: TrainConfig) -> None:
             f"rollout.games_per_worker {config.rollout.games_per_worker} is too few for the {len(specs)} tasks "
             "of env.task: every worker plays each of them"
         )
-    from envs.engine import starter
+    from envs.game import starter
 
     try:
         starter(config.env.engine)
@@ -52,14 +54,14 @@ def _check_features(config: TrainConfig) -> None:
         UserError: one sentence that names the field.
     """
     if config.env.features:
-        from envs.features import check_names
+        from envs.schema import check_names
 
         try:
             check_names(config.env.features)
         except ValueError as error:
             raise UserError(f"env.features: {error}") from None
     if config.reward.heron.weight > 0:
-        from envs.features import check_names
+        from envs.schema import check_names
 
         try:
             check_names(config.reward.heron.table().columns)
@@ -80,12 +82,11 @@ def check_preferences(config: TrainConfig) -> None:
     heron = config.reward.heron
     if not isinstance(heron, TreeConfig) or heron.weight == 0 or heron.judges.human is None:
         return
-    from envs.actions import union_of_names
     from rewards.heron.human import pairs_in_file
     from rewards.heron.preferences import check_learnable
 
     try:
-        pairs = pairs_in_file(heron, union_of_names(config.env.specs()), config.env.task_ids)
+        pairs = pairs_in_file(heron, union_of_names(specs_of(config.env)), config.env.task_ids)
         if pairs is not None:
             check_learnable(pairs, heron, config.seed)
     except ValueError as error:

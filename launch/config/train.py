@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from agents.config import ENCODED_KEYS, ModelConfig, PPOConfig
 from envs.data import Config
-from envs.tasks import GamesConfig
+from envs.spec import GamesConfig
 from launch.llm.config import ServerConfig
 from rewards.config import RewardConfig
 from rewards.heron.config import TreeConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agents.statistics import t_interval, wilson_interval
+from envs.statistics import t_interval, wilson_interval
 from launch.design import history
 from launch.design.history import Proposed
 from launch.design.journal import Journal

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from envs.phases import Phases
 from envs.protocols import State
+from envs.timing import PhaseTimer
 from launch.processes.label_feed import LabelFeed, OutageWatch
 from launch.training.ledger import CaptionTally
 from rewards.labels.questions import Answer, Question
@@ -39,7 +39,7 @@ class Annotation:
         model: CaptionModel,
         *,
         waits: bool,
-        phases: Phases,
+        phases: PhaseTimer,
         on_outage: Callable[[str | None], None],
         grace_s: float = 2.0,
         clock: Callable[[], float] = time.monotonic,

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from envs.captions import caption_id
-from envs.phases import Phases
 from envs.protocols import State
+from envs.timing import PhaseTimer
 from launch.processes.label_feed import LabelFeed, OutageWatch
 from rewards.heron.describing import describe
 from rewards.heron.factors import FactorTable
@@ -80,7 +80,7 @@ class Judging:
         pairs_per_update: int,
         seed: int,
         waits: bool,
-        phases: Phases,
+        phases: PhaseTimer,
         on_outage: Callable[[str | None], None],
         grace_s: float = 2.0,
         clock: Callable[[], float] = time.monotonic,

@@ -15,9 +15,11 @@ from functools import partial
 
 import numpy as np
 
-from envs.actions import union_of_names
 from envs.files import write_atomic
-from envs.phases import Phases
+from envs.spec import union_of_names
+from envs.statistics import spearman
+from envs.tasks import specs_of
+from envs.timing import PhaseTimer
 from launch.config.train import TrainConfig
 from launch.processes.label_feed import LabelFeed
 from launch.processes.lifecycle import StopRequest
@@ -37,7 +39,6 @@ from launch.training.wiring import PROFILED_SPANS, build_caption_model, build_he
 from rewards.heron.config import TreeConfig
 from rewards.heron.human import pairs_in_file
 from rewards.heron.scorer import Scorer
-from rewards.ranks import spearman
 
 CAPTIONS_FILE = "captions.json"
 SUMMARY_FILE = "summary.json"
@@ -86,7 +87,7 @@ class TrainingRun:
         self.placement = placement
         self.writer, self.progress = writer, progress
         self.steps = self.updates = 0
-        self.phases = Phases()
+        self.phases = PhaseTimer()
         self.phases.spans_left = PROFILED_SPANS if config.profile else 0
         self._profile = Profile(folder.path) if config.profile else None
         self.annotation = None if feed is None else self._annotation(feed)
@@ -162,7 +163,7 @@ class TrainingRun:
             return
         heron = self.config.reward.heron
         assert isinstance(heron, TreeConfig)
-        pairs = pairs_in_file(heron, union_of_names(self.config.env.specs()))
+        pairs = pairs_in_file(heron, union_of_names(specs_of(self.config.env)))
         if pairs is not None:
             self.heron.take(pairs)
             self.folder.event("human_preferences", step=self.steps, pairs=len(pairs))

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from envs.features import COLUMNS, nearest_names
+from envs.schema import COLUMNS, nearest_names
 from rewards.auto.program import MAX_COMPONENTS, Program, ProgramRejectedError, Rejection, read_as
 from rewards.auto.rejections import REJECTIONS
 

@@ -23,8 +23,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from envs.features import COLUMNS, rollout_columns
 from envs.recording import EpisodeRecord
+from envs.schema import COLUMNS, rollout_columns
 from rewards.auto.batches import Runner, batches, part_of, run_in_batches
 from rewards.auto.composition import Composer, Steps
 from rewards.auto.config import CompositionConfig

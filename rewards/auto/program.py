@@ -10,7 +10,7 @@ A program is a module with a function ``reward(obs, prev_obs, action, info)``, h
             "explore": info["new_tiles_seen"],
         }
 
-It reads fields of the published schema (``envs.features``), and ``math``, which is there without an import. It returns
+It reads fields of the published schema (``envs.schema``), and ``math``, which is there without an import. It returns
 a number, which is one dense component called ``reward``, or a dictionary of named components. ``COMPONENTS`` says of
 each whether it is sparse (goals and failures) or dense (progress towards them); one that it does not name is dense. A
 component that is missing from the dictionary pays nothing in that step. See Auto MC-Reward (Li et al. 2023, arXiv
@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from envs.features import COLUMNS
+from envs.schema import COLUMNS
 from rewards.auto.syntax.names import MAX_COMPONENT_NAME
 
 ComponentKind = Literal["sparse", "dense"]

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from envs.data import RewardPart, Rollout
-from envs.features import COLUMNS, rollout_columns
 from envs.protocols import State
+from envs.schema import COLUMNS, rollout_columns
 from rewards.auto.batches import run_in_batches
 from rewards.auto.composition import Composed, Composer, Steps
 from rewards.auto.config import AutoConfig

@@ -10,7 +10,8 @@ from envs.caption_changes import ChangeTeller, is_change, without_changes
 from envs.captions import canonical
 from envs.data import EndStatus, EpisodeSeeds
 from envs.seeding import ListedSeeds, TrainingSeeds
-from envs.tasks import GamesConfig, make
+from envs.spec import GamesConfig
+from envs.tasks import make
 from rewards.labels.lexicon import Lexicon
 
 BLSTATS, INVENTORY, NAME = 27, 55, 80

@@ -3,7 +3,7 @@
 import numpy as np
 
 from envs.captions import caption_id
-from envs.phases import Phases
+from envs.timing import PhaseTimer
 from launch.runs.checkpoint import decode_state, encode_state
 from launch.training.annotation import Annotation
 from launch.training.ledger import CaptionTally
@@ -66,7 +66,7 @@ class FakeFeed:
 
 def annotation(feed, *, waits=False, said=None):
     said = [] if said is None else said
-    return Annotation(feed, RetrievalModel(), waits=waits, phases=Phases(), on_outage=said.append)
+    return Annotation(feed, RetrievalModel(), waits=waits, phases=PhaseTimer(), on_outage=said.append)
 
 
 def values(pairs):
@@ -117,7 +117,7 @@ def test_an_outage_is_told_once_and_its_end_too():
         feed,
         RetrievalModel(),
         waits=False,
-        phases=Phases(),
+        phases=PhaseTimer(),
         on_outage=said.append,
         grace_s=2.0,
         clock=lambda: next(now),

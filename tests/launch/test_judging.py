@@ -8,10 +8,11 @@ import pytest
 from agents.evaluate import evaluate
 from agents.policy import RandomPolicy
 from envs.captions import caption_id
-from envs.phases import Phases
 from envs.recording import make_recorded
 from envs.seeding import ListedSeeds, evaluation_seeds
-from envs.tasks import GamesConfig, make
+from envs.spec import GamesConfig
+from envs.tasks import make
+from envs.timing import PhaseTimer
 from launch.cli import main
 from launch.config.train import TrainConfig
 from launch.runs.checkpoint import decode_state, encode_state
@@ -115,7 +116,7 @@ def judging(trainer, feed, *, waits=False, num=4, seed=1, said=None):
         pairs_per_update=num,
         seed=seed,
         waits=waits,
-        phases=Phases(),
+        phases=PhaseTimer(),
         on_outage=on_outage,
         grace_s=0.0,
     )

@@ -7,7 +7,7 @@ import pytest
 
 from agents.rollout import Collected
 from envs.data import EndStatus, EpisodeResult, FinalObs, RewardOutput, RewardPart, Rollout
-from envs.phases import Phases
+from envs.timing import PhaseTimer
 from launch.runs.metrics import WindowedEpisodes
 from launch.training.learning import Learning, Preferring
 from launch.training.ledger import RecentSums
@@ -24,7 +24,7 @@ class Network:
     """Encodes as its weight says, which an update changes; may break instead."""
 
     def __init__(self):
-        self.phases, self.weight, self.breaks, self.encoded = Phases(), 1.0, False, 0
+        self.phases, self.weight, self.breaks, self.encoded = PhaseTimer(), 1.0, False, 0
 
     def encode(self, obs):
         self.encoded += 1

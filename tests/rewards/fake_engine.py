@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 from itertools import count
 
-from envs.features import COLUMNS
+from envs.schema import COLUMNS
 from rewards.auto.engine import Answer
 from rewards.auto.program import NUMBER_COMPONENT, Program, sha_of
 

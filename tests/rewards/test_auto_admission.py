@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs.features import COLUMNS
+from envs.schema import COLUMNS
 from rewards.auto import admission
 from rewards.auto.admission import admit, admit_file, check_apart
 from rewards.auto.program import ProgramRejectedError

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from envs.features import COLUMNS
+from envs.schema import COLUMNS
 from rewards.auto.admission import admit
 from rewards.auto.program import ProgramRejectedError
 from rewards.auto.rejections import REJECTIONS

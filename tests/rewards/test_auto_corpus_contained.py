@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from envs.features import COLUMNS
+from envs.schema import COLUMNS
 from rewards.auto.admission import admit
 from rewards.auto.config import ContainmentConfig
 from rewards.auto.contained import ContainedProgram

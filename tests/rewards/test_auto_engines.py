@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from envs.features import COLUMNS
+from envs.schema import COLUMNS
 from rewards.auto.admission import admit
 from rewards.auto.config import ContainmentConfig
 from rewards.auto.contained import ContainedProgram

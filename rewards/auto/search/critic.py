@@ -16,8 +16,9 @@ from itertools import islice
 
 import numpy as np
 
-from envs.features import COLUMNS
 from envs.recording import EpisodeRecord
+from envs.schema import COLUMNS
+from envs.statistics import auc_of
 from rewards.auto.admission import admit
 from rewards.auto.batches import BATCH, Runner, run_in_batches
 from rewards.auto.config import CompositionConfig, ContainmentConfig
@@ -25,7 +26,6 @@ from rewards.auto.contained import ContainedProgram, Values
 from rewards.auto.engine import HASH_SEED, EngineError
 from rewards.auto.episodes import EpisodePay, builtin_transitions, pay_of, transitions_of, values_of
 from rewards.auto.program import Program, ProgramRejectedError
-from rewards.auto.search.auc import auc_of
 from rewards.auto.search.farming import NUM_STEPS, can_tell, most_farmed
 from rewards.auto.search.proposal import Finding, Opinion, Verdict
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.features import COLUMNS
 from envs.recording import EpisodeRecord
+from envs.schema import COLUMNS
 from rewards.auto.batches import Runner, run_in_batches
 from rewards.auto.composition import Composer, Steps
 from rewards.auto.config import CompositionConfig

@@ -21,7 +21,7 @@ from pydantic import BaseModel, PositiveInt, ValidationError
 from pydantic import Field as Setting
 
 from envs.data import Config
-from envs.features import FIELDS, Field
+from envs.schema import FIELDS, Field
 from rewards.auto.admission import admit
 from rewards.auto.config import CompositionConfig
 from rewards.auto.program import SHORT_SHA, Program, ProgramRejectedError, sha_of

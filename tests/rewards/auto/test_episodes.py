@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envs.features import COLUMNS
+from envs.schema import COLUMNS
 from rewards.auto.batches import BATCH, run_in_batches
 from rewards.auto.config import CompositionConfig, ContainmentConfig
 from rewards.auto.contained import NUM_REPEATED, ContainedProgram, NonDeterministicError, Values

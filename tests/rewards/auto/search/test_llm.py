@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from envs.features import FIELDS, describe_schema
+from envs.schema import FIELDS, describe_schema
 from rewards.auto.config import CompositionConfig
 from rewards.auto.program import Program, ProgramRejectedError, Rejection, sha_of
 from rewards.auto.search.designing_prompt import WORDING, DesigningPrompt, PromptTooLongError, describe_composition
