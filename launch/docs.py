@@ -9,7 +9,7 @@ from pathlib import Path
 
 from envs.differences import DIFFERENCES, UNBUILDABLE
 from envs.schema import describe_schema
-from launch.runs.metrics import glossary_markdown
+from launch.runs.glossary import glossary_markdown
 from rewards.auto.rejections import describe_rejections
 
 GLOSSARY, CODES = "glossary", "codes"

@@ -16,7 +16,7 @@ from envs.seeding import TrainingSeeds
 from envs.spec import GamesConfig
 from envs.tasks import make
 from rewards.labels.lexicon import Lexicon
-from rewards.labels.prompts import VALUES
+from rewards.labels.questions import VALUES
 
 FILE = Path(__file__).with_name("captions.json")
 TASKS = {
