@@ -1,4 +1,4 @@
-from agents.progression import progression
+from launch.evaluation.evaluate import progression
 
 
 def test_progression_is_the_better_of_depth_and_level():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rewards.oni.splits import NO_FOLD, bootstrap_weights, fold_of
+from rewards.oni.learned import NO_FOLD, bootstrap_weights, fold_of
 
 
 def test_captions_of_a_template_share_a_fold_and_each_fold_has_its_share():
