@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from envs.captions import template_of
 from envs.protocols import State
-from envs.templates import template_of
 from rewards.oni.caption_model import Values
 
 

@@ -11,7 +11,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from envs.templates import template_of
+from envs.captions import template_of
 
 NO_FOLD = -1
 """Fold of captions that every member learns from."""
