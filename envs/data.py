@@ -51,7 +51,7 @@ class EpisodeSeeds(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EpisodeResult:
-    """What one finished episode came to; always computed from the game, never from a shaped reward."""
+    """The result of one finished episode; always computed from the game, never from a shaped reward."""
 
     task: str
     seeds: EpisodeSeeds | None

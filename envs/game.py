@@ -114,7 +114,7 @@ class Game:
         """Begin an episode and dismiss what NetHack asks before the first move.
 
         Raises:
-            RuntimeError: the game does not come to its first move, or shows no hero.
+            RuntimeError: the game does not reach its first move, or shows no hero.
         """
         self.level.install(self.folder, seeds)
         self.nethack.begin(*seeds)
@@ -126,7 +126,7 @@ class Game:
             if self.is_over():
                 raise RuntimeError(f"{self.spec.id}, {seeds}, ended before its first move: {self.message()!r}")
         else:
-            raise RuntimeError(f"{self.spec.id}, {seeds}, comes to no first move: {self.message()!r}")
+            raise RuntimeError(f"{self.spec.id}, {seeds}, does not reach its first move: {self.message()!r}")
         self.pages.clear()
         self._check_hero(seeds)
         # NetHack names its shopkeepers by the wall-clock time at which a game began; ours by its seed. Shops are

@@ -31,7 +31,7 @@ class Logic(Protocol):
     def judge(
         self, actions: np.ndarray, playing: np.ndarray, over: np.ndarray, out_of_time: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """What the step came to.
+        """The result of a step.
 
         Args:
             actions: int [G], of the task's own actions.

@@ -83,7 +83,7 @@ CONDITIONS: Mapping[str, int] = {
 class Moment:
     """What B games show after a step, and what they showed before it.
 
-    Buffers and maps are live: whoever keeps them copies them.
+    Buffers and maps are live: to keep them, copy them.
     """
 
     buffers: Mapping[str, np.ndarray]

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.caption_changes import ChangeTeller
+from envs.caption_changes import CaptionChanges
 from envs.data import EpisodeResult, EpisodeSeeds, GamesStep
 from envs.files import hold_folder, release_folder
 from envs.game import Game
@@ -48,7 +48,7 @@ class _Group:
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """What one step came to, before any restart."""
+    """The result of one step, before any restart."""
 
     status: np.ndarray
     reward: np.ndarray
@@ -93,7 +93,7 @@ class NetHackVector:
             has_messages=True,
         )
         self._allocate(num_games)
-        self._changes = ChangeTeller(self._buffers.arrays) if config.captions == "changes" else None
+        self._changes = CaptionChanges(self._buffers.arrays) if config.captions == "changes" else None
         self._build(specs, config.engine)
 
     def _nle_keys(self, config: GamesConfig, specs: Sequence[TaskSpec]) -> set[str]:
@@ -105,7 +105,7 @@ class NetHackVector:
         if self._features is not None:
             keys.update(self._features.nle_keys)
         if config.captions == "changes":
-            keys.update(ChangeTeller.NLE_KEYS)
+            keys.update(CaptionChanges.NLE_KEYS)
         return keys
 
     def _allocate(self, num_games: int) -> None:
@@ -263,7 +263,7 @@ class NetHackVector:
         if self._features is not None:
             features = self._features.update(self._buffers.arrays, actions, messages)
         if self._changes is not None:
-            for b, lines in self._changes.tell(self.active, over).items():
+            for b, lines in self._changes.lines(self.active, over).items():
                 messages[b] = b"\n".join((messages[b], lines)) if messages[b] else lines
         return _Outcome(status, reward, messages, features)
 

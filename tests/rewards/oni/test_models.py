@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from envs.captions import caption_id
-from envs.templates import template_of
+from envs.captions import caption_id, template_of
 from rewards.labels.lexicon import Lexicon
 from rewards.labels.questions import Answer, Question
 from rewards.oni.calibration import fit_temperature, log_loss
