@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from envs.protocols import GamesSpec, Policy
-from envs.spec import GamesConfig
-from launch.arguments import validate
+from envs.tasks import GamesConfig
+from launch.config.flags import validate
 from launch.config.train import TrainConfig
 from launch.errors import UserError
 from launch.runs import checkpoint as checkpoints
