@@ -17,8 +17,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from envs.data import Config
-from envs.spec import GamesConfig
-from envs.tasks import specs_of
+from envs.tasks import GamesConfig
 from launch.bench.contender import Maker
 from launch.bench.crew import CrewMaker
 from launch.bench.stepped_games import GymLoop, OurGames
@@ -62,7 +61,7 @@ def makers(flags: EnvBench) -> list[Maker]:
     from launch.bench.gym_reference import cheap_keys
 
     try:
-        (spec,) = specs_of(GamesConfig(task=flags.task))
+        (spec,) = GamesConfig(task=flags.task).specs()
     except ValueError as error:
         raise UserError(f"task: {error}") from None
     from envs.registered import registered_ids

@@ -133,8 +133,7 @@ def _captions(flags: LabelBench) -> list[str]:
         return list(dict.fromkeys(map(str, found)))
     from envs.captions import canonical_of_raw
     from envs.seeding import TrainingSeeds
-    from envs.spec import GamesConfig
-    from envs.tasks import make
+    from envs.tasks import GamesConfig, make
 
     config = GamesConfig(task=flags.task, obs_keys=("blstats",))
     games = make(config, _GAMES, TrainingSeeds(flags.seed, 0, _GAMES))

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from envs.data import Config
-from envs.spec import Engine
+from envs.engine import Engine
 
 Positive = Annotated[int, Field(gt=0)]
 _KIB = 1024
@@ -72,8 +72,7 @@ def _play(flags: SoakBench) -> np.ndarray:
     import psutil
 
     from envs.seeding import TrainingSeeds
-    from envs.spec import GamesConfig
-    from envs.tasks import make
+    from envs.tasks import GamesConfig, make
     from launch.errors import UserError
 
     config = GamesConfig(task=flags.task, obs_keys=("glyphs_crop", "blstats"), engine=flags.engine)

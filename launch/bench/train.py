@@ -159,7 +159,7 @@ def makers(flags: TrainBench) -> list[Maker]:
 def _check_task(flags: TrainBench) -> None:
     games = flags.train_config(flags.games).env
     try:
-        (spec,) = specs_of(games)
+        (spec,) = games.specs()
     except ValueError as error:
         raise UserError(f"task: {error}") from None
     from envs.registered import registered_ids
