@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from agents.statistics import t_interval
+from envs.statistics import t_interval
 
 CONTROL_STUDIES = ("heron_control", "heron_robust")
 """Folders of their results."""

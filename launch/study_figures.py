@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from agents.statistics import difference_interval, t_interval
+from envs.statistics import difference_interval, t_interval
 from launch.control_figures import CONTROL_STUDIES
 from launch.design.summary import interval, left_out
 

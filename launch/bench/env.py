@@ -17,7 +17,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from envs.data import Config
-from envs.tasks import GamesConfig
+from envs.spec import GamesConfig
+from envs.tasks import specs_of
 from launch.bench.contender import Maker
 from launch.bench.crew import CrewMaker
 from launch.bench.stepped_games import GymLoop, OurGames
@@ -61,7 +62,7 @@ def makers(flags: EnvBench) -> list[Maker]:
     from launch.bench.gym_reference import cheap_keys
 
     try:
-        (spec,) = GamesConfig(task=flags.task).specs()
+        (spec,) = specs_of(GamesConfig(task=flags.task))
     except ValueError as error:
         raise UserError(f"task: {error}") from None
     from envs.registered import registered_ids

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from envs.statistics import spearman
 from launch.errors import UserError
-from rewards.ranks import spearman
 
 LEVELS: Mapping[str, int] = {"helpful": 1, "neutral": 0, "unhelpful": -1}
 
@@ -45,7 +45,7 @@ def read(captions: Path, grades: Path, num_folds: int) -> tuple[Captions, int]:
     Raises:
         UserError: a file cannot be read, or holds something else.
     """
-    from envs.templates import template_of
+    from envs.captions import template_of
     from rewards.labels.lexicon import Lexicon
 
     graded = {row["text"]: float(row["grade"]) for row in _lines(grades, ("text", "grade"))}

@@ -133,7 +133,8 @@ def _captions(flags: LabelBench) -> list[str]:
         return list(dict.fromkeys(map(str, found)))
     from envs.captions import canonical_of_raw
     from envs.seeding import TrainingSeeds
-    from envs.tasks import GamesConfig, make
+    from envs.spec import GamesConfig
+    from envs.tasks import make
 
     config = GamesConfig(task=flags.task, obs_keys=("blstats",))
     games = make(config, _GAMES, TrainingSeeds(flags.seed, 0, _GAMES))

@@ -74,7 +74,7 @@ ROWS = {
 
 def variants(flags: OverheadBench) -> dict[str, Variant]:
     """What is compared; each variant is that of a row plus one part."""
-    from envs.features import COLUMNS
+    from envs.schema import COLUMNS
     from launch.bench.overhead_runs import Variant
 
     waits = {"labels.mode": "barrier"}

@@ -16,8 +16,8 @@ import torch
 
 from agents.policy import TorchPolicy, weights_of
 from agents.rollout import RolloutWorker
-from envs.phases import Phases
 from envs.seeding import TrainingSeeds
+from envs.timing import PhaseTimer
 from launch.config.resolve import for_machine
 from launch.config.train import TrainConfig
 from launch.errors import UserError
@@ -194,7 +194,7 @@ def _worker(config: TrainConfig, *, captions: bool) -> RolloutWorker:
     return RolloutWorker(games, policy, rollout.num_steps, config.seed, 0)
 
 
-def _annotation(config: TrainConfig, feed: LabelFeed, phases: Phases) -> Annotation:
+def _annotation(config: TrainConfig, feed: LabelFeed, phases: PhaseTimer) -> Annotation:
     waits = config.labels.mode == "barrier"
     return Annotation(feed, build_caption_model(config), waits=waits, phases=phases, on_outage=lambda problem: None)
 

@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import Field
 
 from envs.data import Config
-from envs.features import COLUMNS
+from envs.schema import COLUMNS
 from rewards.auto.config import ContainmentConfig, EngineName
 from rewards.auto.contained import ContainedProgram
 from rewards.auto.engine import Limits

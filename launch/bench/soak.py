@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from envs.data import Config
-from envs.engine import Engine
+from envs.spec import Engine
 
 Positive = Annotated[int, Field(gt=0)]
 _KIB = 1024
@@ -72,7 +72,8 @@ def _play(flags: SoakBench) -> np.ndarray:
     import psutil
 
     from envs.seeding import TrainingSeeds
-    from envs.tasks import GamesConfig, make
+    from envs.spec import GamesConfig
+    from envs.tasks import make
     from launch.errors import UserError
 
     config = GamesConfig(task=flags.task, obs_keys=("glyphs_crop", "blstats"), engine=flags.engine)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.tasks import GamesConfig
+from envs.spec import GamesConfig
 from launch.bench.contender import Contender, Round
 
 _BLOCK_STEPS = 256

@@ -27,6 +27,7 @@ from pydantic import Field
 
 from agents.config import EncoderConfig, ModelConfig, PPOConfig
 from envs.data import Config
+from envs.tasks import specs_of
 from launch.bench.contender import Maker
 from launch.bench.sample_factory import SampleFactoryMaker, installed
 from launch.bench.sb3_training import VEC_ENVS, Sb3Maker
@@ -159,7 +160,7 @@ def makers(flags: TrainBench) -> list[Maker]:
 def _check_task(flags: TrainBench) -> None:
     games = flags.train_config(flags.games).env
     try:
-        (spec,) = games.specs()
+        (spec,) = specs_of(games)
     except ValueError as error:
         raise UserError(f"task: {error}") from None
     from envs.registered import registered_ids

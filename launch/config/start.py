@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from envs.tasks import GamesConfig
+from envs.spec import GamesConfig
 from launch.config.presets import PRESETS, preset
 from launch.config.train import TrainConfig
 from launch.errors import UserError, nearest, unknown_name

@@ -14,7 +14,8 @@ import pytest
 
 from agents.config import EncoderConfig, ModelConfig, PPOConfig
 from envs.seeding import TrainingSeeds
-from envs.tasks import GamesConfig, make
+from envs.spec import GamesConfig
+from envs.tasks import make
 from launch.bench import env, overhead, paired, rewards, train
 from launch.bench.alternate import alternate
 from launch.bench.contender import Isolated, Round

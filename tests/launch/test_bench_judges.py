@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from envs.templates import template_of
+from envs.captions import template_of
 from launch.bench import judged_captions
 from launch.commands import bench
 from launch.errors import UserError
