@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from envs.spec import union_of_names
 from envs.tasks import specs_of
 from launch.config.train import TrainConfig, may_change_on_resume
 from launch.errors import UserError

@@ -15,9 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from envs.files import write_atomic
-from envs.spec import union_of_names
 from envs.statistics import spearman
-from envs.tasks import specs_of
 from envs.timing import PhaseTimer
 from launch.config.train import TrainConfig
 from launch.processes.lifecycle import StopRequest
@@ -30,7 +28,6 @@ from launch.runs.progress import Progress
 from launch.training.learning import UpdateReport
 from launch.training.ledger import CaptionLedger, RecentSums
 from launch.training.wiring import PROFILED_SPANS
-from rewards.ranks import spearman
 from rewards.teacher import Teacher
 
 CAPTIONS_FILE = "captions.json"
@@ -74,12 +71,12 @@ class TrainingRun:
         writer: MetricsWriter,
         progress: Progress,
         ledger: CaptionLedger | None = None,
-        phases: Phases | None = None,
+        phases: PhaseTimer | None = None,
     ) -> None:
         self.config, self.folder = config, folder
         self.placement, self.teachers = placement, teachers
         self.writer, self.progress = writer, progress
-        self.ledger, self.phases = ledger or CaptionLedger(), phases or Phases()
+        self.ledger, self.phases = ledger or CaptionLedger(), phases or PhaseTimer()
         self.steps = self.updates = 0
         self.phases.spans_left = PROFILED_SPANS if config.profile else 0
         self._profile = Profile(folder.path) if config.profile else None

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from envs.tasks import GamesConfig
+from envs.spec import GamesConfig
 from rewards.auto.config import ContainmentConfig, ProgramConfig
 from rewards.kinds import Prepared, RewardKind, ScoringContext
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from envs.data import RewardOutput, RewardPart, Rollout
-from envs.features import COLUMNS, rollout_columns
 from envs.protocols import State
 from envs.schema import COLUMNS, rollout_columns
 from rewards.auto.batches import run_in_batches

@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from envs.data import Config
-from envs.features import COLUMNS
+from envs.schema import COLUMNS
 from launch.bench.harness import in_turn, spread
 from rewards.auto.config import ContainmentConfig, EngineName
 from rewards.auto.contained import ContainedProgram

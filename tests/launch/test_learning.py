@@ -5,7 +5,7 @@ import pytest
 
 from agents.rollout import WorkerRollout
 from envs.data import EndStatus, EpisodeResult, FinalObs, RewardPart, Rollout
-from envs.phases import Phases
+from envs.timing import PhaseTimer
 from launch.runs.metrics import WindowedEpisodes
 from launch.training.learning import Learning
 from launch.training.ledger import RecentSums

@@ -24,9 +24,9 @@ import torch
 from pydantic import Field, PositiveInt
 
 from envs.data import Config
+from envs.statistics import ranks
 from rewards.oni.calibration import balanced_accuracy, class_weights, expected_calibration_error
 from rewards.oni.config import CharsConfig, ClassificationConfig, NGramsConfig, RankingConfig
-from rewards.ranks import ranks
 from tests.benchmarks.judges.captions import Captions, by_hand, read
 from tests.benchmarks.judges.reward_models import Pace, trained_classifier, trained_ranker
 

@@ -12,7 +12,6 @@ from envs.recording import make_recorded
 from envs.seeding import ListedSeeds, evaluation_seeds
 from envs.spec import GamesConfig
 from envs.tasks import make
-from envs.timing import PhaseTimer
 from launch.cli import main
 from launch.config.train import TrainConfig
 from launch.runs.checkpoint import decode_state, encode_state

@@ -78,7 +78,7 @@ class Clock:
 
 def teacher(feed, *, waits=False, clock=None, again_s=1e9):
     inquiry = Inquiry(feed, "captions", waits=waits, again_s=again_s, clock=clock or Clock())
-    return CaptionTeacher(RetrievalModel(), inquiry, Phases(), clock=Clock())
+    return CaptionTeacher(RetrievalModel(), inquiry, PhaseTimer(), clock=Clock())
 
 
 def known(own):
