@@ -17,9 +17,8 @@ from agents.devices import autocast
 from agents.heads.actor_head import HeadBatch, LikelihoodHead
 from agents.model import ActorCritic, FlatParameters
 from envs.data import RewardOutput, Rollout
-from envs.group import Alone, Group
-from envs.phases import Phases
-from envs.protocols import State
+from envs.protocols import Alone, Group, State
+from envs.timing import PhaseTimer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,7 +148,7 @@ class PPOLearner:
         self.model = model.to(device)
         self.config, self.device = config, device
         self.group = group or Alone()
-        self.phases = Phases()
+        self.phases = PhaseTimer()
         self.version = 0
         self._gamma = torch.tensor(gammas, dtype=torch.float32, device=device)
         self._flat = FlatParameters(self.model)

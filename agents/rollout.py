@@ -11,8 +11,8 @@ import numpy as np
 from agents.policy import TorchPolicy
 from envs.captions import CaptionTracker
 from envs.data import EpisodeResult, FinalObs, GamesStep, Rollout
-from envs.phases import Phases, Span
 from envs.protocols import Games, PolicyStep, State
+from envs.timing import PhaseTimer, Span
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +62,7 @@ class RolloutWorker:
 
     def __init__(self, games: Games, policy: TorchPolicy, num_steps: int, seed: int, stream: int) -> None:
         self.games, self.policy, self.stream = games, policy, stream
-        self.phases = Phases()
+        self.phases = PhaseTimer()
         self._num_steps = num_steps
         B = games.num_games
         self._noise = GeneratorNoise(B, seed, stream, 1)

@@ -29,7 +29,7 @@ _HP, _MAX_HP, _DEPTH, _GOLD, _XP_LEVEL = 0, 1, 2, 3, 8
 
 _HP_FALLS = ((0.5, "(HP fell by half)"), (0.25, "(HP fell markedly)"), (0.0, "(HP fell slightly)"))
 _HP_RISES = ((0.5, "(HP rose by half)"), (0.25, "(HP rose markedly)"), (0.1, "(HP rose slightly)"))
-"""From which share of the most hit points each word is used. A rise below a tenth is mere regeneration: not told."""
+"""From which share of the most hit points each word is used. A rise below a tenth is mere regeneration: not said."""
 _HP_LOW = "(HP low)"
 _STANDING: Mapping[int, tuple[str, str]] = {
     _DEPTH: ("(deeper)", "(higher up)"),
@@ -47,25 +47,25 @@ _STATE_OF_ITEM = re.compile(r"(?: \([^()]*\))+$")
 """What an item's name ends with: "(being worn)", "(weapon in hand)", "(N:N)"."""
 _QUANTITY = re.compile(r"\d+(?= )")
 _COINS = re.compile(r"(?:a|\d+) gold pieces?")
-"""Stand in the pack too, and are told as gold."""
+"""Stand in the pack too, and are reported as gold."""
 
 
 def is_change(line: str) -> bool:
-    """Whether a line of a caption tells a change, rather than what the game said."""
+    """Whether a line of a caption states a change, rather than what the game said."""
     return line in _FIXED or _PACK_LINE.fullmatch(line) is not None
 
 
 def without_changes(text: str) -> str:
-    """The message of a caption: its lines that tell no change; "" where there are only such."""
+    """The message of a caption: its lines that state no change; "" where there are only such."""
     if "(" not in text:
         return text
     return "\n".join(line for line in text.split("\n") if not is_change(line))
 
 
-class ChangeTeller:
+class CaptionChanges:
     """Compares B games with what they were a step before.
 
-    Names of items are 4 KB a game, more than all else that is read of it. Where nobody else wants them, all games
+    Names of items are 4 KB a game, more than all else that is read of it. Where no observation shows them, all games
     write them into one buffer, which stays in the processor's cache, and each is looked at right after its keys.
 
     Args:
@@ -111,11 +111,11 @@ class ChangeTeller:
 
         return play_and_look
 
-    def tell(self, playing: np.ndarray, over: Sequence[bool] | np.ndarray) -> dict[int, bytes]:
+    def lines(self, playing: np.ndarray, over: Sequence[bool] | np.ndarray) -> dict[int, bytes]:
         """What one step changed.
 
         Args:
-            playing: bool [B]; the others tell nothing.
+            playing: bool [B]; nothing is said of the others.
             over: bool [B], True where NetHack has ended with this step. Its ``blstats`` are then the last that it
                 showed, from before the final blow, and its pack is empty: hit points and pack are left out (that
                 the hero died, the message says).
@@ -135,7 +135,7 @@ class ChangeTeller:
             lines.setdefault(game, []).extend(_pack_lines(self._packs[game], pack))
             self._packs[game] = pack
         self._other_names.clear()
-        return {game: "\n".join(told).encode("latin-1") for game, told in lines.items() if told}
+        return {game: "\n".join(found).encode("latin-1") for game, found in lines.items() if found}
 
 
 def _hp_lines(before: Sequence[int], after: Sequence[int]) -> Iterator[str]:

@@ -22,12 +22,13 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with these fields changed, validated as a whole; what is not named is kept as it is.
+        """A copy with some fields changed, validated as a whole; what does not change is kept as it is.
 
         Raises:
-            ValidationError: a field is unknown or out of its range, or fields do not go together.
+            pydantic.ValidationError: there is no such field, a value is not allowed, or the fields do not fit together.
         """
-        return type(self).model_validate({name: getattr(self, name) for name in type(self).model_fields} | changes)
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self).model_validate(values | (self.model_extra or {}) | changes)
 
 
 class EndStatus(IntEnum):
@@ -50,7 +51,7 @@ class EpisodeSeeds(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EpisodeResult:
-    """What one finished episode came to; always computed from the game, never from a shaped reward."""
+    """The result of one finished episode; always computed from the game, never from a shaped reward."""
 
     task: str
     seeds: EpisodeSeeds | None

@@ -5,20 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from nle.nethack import nethack as nle_nethack
 
 from envs.data import EpisodeSeeds
-from envs.engine import Engine, starter
+from envs.engine import native, plain
 from envs.engine.protocol import NetHack, Start
-
-if TYPE_CHECKING:
-    from envs.levels import Level
-    from envs.tasks import TaskSpec
+from envs.levels import Level
+from envs.spec import Engine, TaskSpec
 
 SPACE, ESC, ENTER = 32, 27, 13
 BL_X, BL_Y, BL_SCORE, BL_DEPTH, BL_GOLD, BL_XP_LEVEL, BL_TIME = 0, 1, 9, 12, 13, 18, 20
@@ -27,6 +24,21 @@ GAME_OVER, IN_MOVELOOP = 0, 3
 """Columns of ``program_state``."""
 IN_YN, IN_GETLIN, WAITS_FOR_SPACE, ON_STAIRS_DOWN = 1, 2, 3, 4
 """Columns of ``internal``."""
+
+
+def starter(engine: Engine) -> Callable[[Start], NetHack]:
+    """What makes games under ``engine``.
+
+    Raises:
+        ValueError: ``native`` cannot be had here; the sentence says why.
+    """
+    if engine == "plain":
+        return plain.PlainNetHack
+    if reason := native.why_not():
+        if engine == "native":
+            raise ValueError(f"engine 'native' cannot be had: {reason}; 'plain' and 'auto' are allowed")
+        return plain.PlainNetHack
+    return native.NativeNetHack
 
 
 class Game:
@@ -102,7 +114,7 @@ class Game:
         """Begin an episode and dismiss what NetHack asks before the first move.
 
         Raises:
-            RuntimeError: the game does not come to its first move, or shows no hero.
+            RuntimeError: the game does not reach its first move, or shows no hero.
         """
         self.level.install(self.folder, seeds)
         self.nethack.begin(*seeds)
@@ -114,7 +126,7 @@ class Game:
             if self.is_over():
                 raise RuntimeError(f"{self.spec.id}, {seeds}, ended before its first move: {self.message()!r}")
         else:
-            raise RuntimeError(f"{self.spec.id}, {seeds}, comes to no first move: {self.message()!r}")
+            raise RuntimeError(f"{self.spec.id}, {seeds}, does not reach its first move: {self.message()!r}")
         self.pages.clear()
         self._check_hero(seeds)
         # NetHack names its shopkeepers by the wall-clock time at which a game began; ours by its seed. Shops are

@@ -6,12 +6,11 @@ import hashlib
 import shutil
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from envs.data import EpisodeSeeds
-
-if TYPE_CHECKING:
-    from envs.tasks import TaskSpec
+from envs.gameless import minihack_base, without_game
+from envs.spec import TaskSpec
 
 
 class Level(Protocol):
@@ -80,8 +79,6 @@ def level_of(spec: TaskSpec, workshop: Path) -> Level:
         workshop: folder for compiled levels.
     """
     if spec.level_drawn_each_episode:
-        from envs.registered import without_game
-
         workshop.mkdir(exist_ok=True)
         return MinigridLevel(without_game(spec.id), workshop)
     if spec.des is None:
@@ -103,18 +100,18 @@ def compile_level(des: str, lib: Path) -> Path:
     Raises:
         RuntimeError: the level compiler refused the source; with its first complaint.
     """
-    from minihack.base import HACKDIR, LIB_DIR
-
     if not lib.exists():
-        shutil.copytree(LIB_DIR, lib)
+        shutil.copytree(minihack_base.LIB_DIR, lib)
     level, source = lib / "mylevel.lev", lib / "mylevel.des"
     level.unlink(missing_ok=True)
     source.write_text(des)
-    done = subprocess.run([f"{HACKDIR}/lev_comp", source.name], cwd=lib, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [f"{minihack_base.HACKDIR}/lev_comp", source.name], cwd=lib, capture_output=True, text=True, check=False
+    )
     source.unlink()
     if done.returncode or not level.exists():
         complaint = (done.stderr or done.stdout).strip().splitlines() or ["no level was written"]
         raise RuntimeError(f"the level does not compile: {complaint[0]}")
     files = sorted(f.name for f in lib.iterdir() if f.name != "nhdat")
-    subprocess.run([f"{HACKDIR}/dlb", "cf", "nhdat", *files], cwd=lib, capture_output=True, check=True)
+    subprocess.run([f"{minihack_base.HACKDIR}/dlb", "cf", "nhdat", *files], cwd=lib, capture_output=True, check=True)
     return lib / "nhdat"

@@ -13,7 +13,8 @@ import numpy as np
 
 from envs.data import EndStatus
 from envs.game import BL_SCORE, BL_TIME, GAME_OVER, ON_STAIRS_DOWN, Game
-from envs.tasks import TaskSpec
+from envs.gameless import without_game
+from envs.spec import TaskSpec
 
 
 class Logic(Protocol):
@@ -30,7 +31,7 @@ class Logic(Protocol):
     def judge(
         self, actions: np.ndarray, playing: np.ndarray, over: np.ndarray, out_of_time: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """What the step came to.
+        """The result of a step.
 
         Args:
             actions: int [G], of the task's own actions.
@@ -180,8 +181,6 @@ class AskedLogic:
     """
 
     def __init__(self, spec: TaskSpec, games: Sequence[Game], buffers: Mapping[str, np.ndarray]) -> None:
-        from envs.registered import without_game
-
         self.spec, self.games = spec, games
         self._envs = []
         for game in games:
@@ -197,8 +196,6 @@ class AskedLogic:
     @staticmethod
     def nle_keys(spec: TaskSpec) -> tuple[str, ...]:
         """Observation keys that the class may read."""
-        from envs.registered import without_game
-
         manager = getattr(without_game(spec.id), "reward_manager", None)
         looks_at_screen = any(hasattr(event, "loc") for event in getattr(manager, "events", ()))
         return ("chars", "screen_descriptions") if looks_at_screen else ("chars",)
@@ -235,21 +232,3 @@ class AskedLogic:
             status[game] = int(end)
             self._remember(game)
         return status, reward
-
-
-def screen_contains(self: Any, name: str, observation: Any = None) -> bool:
-    """``MiniHack.screen_contains`` by one search instead of 1,659 comparisons in Python.
-
-    Takes the method's place in classes that are asked; the same answer, about 100 times faster.
-    """
-    screen = (self.last_observation if observation is None else observation)[self._scr_descr_index]
-    width = screen.shape[-1]
-    data, wanted = screen.tobytes(), name.encode()
-    at = data.find(wanted)
-    while at >= 0:
-        cell = at - at % width
-        end = data.index(b"\0", cell)
-        if at + len(wanted) <= end:
-            return True
-        at = data.find(wanted, at + 1)
-    return False

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 from nle.nethack.nethack import OBSERVATION_DESC
 
-from envs.crops import Crop
 from envs.game import BL_X, BL_Y
+from envs.glyphs import MapSummary
 from envs.protocols import ObsSpec
-from envs.tasks import CROP_KEYS, MAP_SUMMARY, GamesConfig
+from envs.spec import CROP_KEYS, MAP_SUMMARY, GamesConfig
 
 
 class Buffers:
@@ -51,6 +51,43 @@ def nle_keys_of(config: GamesConfig) -> set[str]:
         if base.startswith("tty_"):
             keys.add("tty_cursor")
     return keys
+
+
+class Crop:
+    """Windows of side ``size`` around a position, padded with 0.
+
+    Each game's cells lie in one flat row, followed by at least one cell that is always 0, which everything
+    outside the map points at.
+
+    Args:
+        cells: [B, height * width + 1 or more, ...], the last entries 0.
+        height: of the map.
+        width: of the map.
+        size: of the window, odd.
+    """
+
+    def __init__(self, cells: np.ndarray, height: int, width: int, size: int) -> None:
+        num_games, row = cells.shape[:2]
+        half = size // 2
+        y = np.arange(height)[:, None, None, None] + np.arange(-half, half + 1)[:, None]
+        x = np.arange(width)[None, :, None, None] + np.arange(-half, half + 1)[None, :]
+        flat = np.where((y >= 0) & (y < height) & (x >= 0) & (x < width), y * width + x, height * width)
+        self._table = np.ascontiguousarray(flat.reshape(height * width, size, size))
+        self._offsets = (np.arange(num_games) * row)[:, None, None]
+        self._cells = cells.reshape(num_games * row, *cells.shape[2:])
+        self._height, self._width = height, width
+        self._centre = np.empty(num_games, np.intp)
+        self._index = np.empty((num_games, size, size), np.intp)
+        self.out = np.zeros((num_games, size, size, *cells.shape[2:]), cells.dtype)
+        """[B, size, size, ...], rewritten by each ``cut``."""
+
+    def cut(self, x: np.ndarray, y: np.ndarray) -> None:
+        """Cut the windows around cells (x [B], y [B])."""
+        np.multiply(y, self._width, out=self._centre, dtype=np.intp)
+        np.add(self._centre, x, out=self._centre)
+        np.take(self._table, self._centre, axis=0, out=self._index, mode="clip")
+        self._index += self._offsets
+        np.take(self._cells, self._index, axis=0, out=self.out, mode="clip")
 
 
 class Observations:
@@ -97,8 +134,6 @@ class Observations:
         return crop.out
 
     def _map_summary(self, buffers: Buffers, num_games: int) -> np.ndarray:
-        from envs.glyphs import MapSummary
-
         summary = MapSummary(num_games)
         out = np.zeros((num_games, *summary.shape), summary.dtype)
         glyphs, blstats = buffers.arrays["glyphs"], buffers.arrays["blstats"]

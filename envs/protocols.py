@@ -1,4 +1,4 @@
-"""The joints of the house: what games, policies, rewards and scorers promise each other."""
+"""What games, policies, rewards and groups of processes promise each other."""
 
 from __future__ import annotations
 
@@ -201,9 +201,43 @@ class RewardModel(Protocol):
         ...
 
 
-class Scorer(Protocol):
-    """Ranks candidate rollouts or episodes: what the planner and the evaluator are given."""
+class Group(Protocol):
+    """Processes that learn one thing together; all call the same methods in the same order.
 
-    def __call__(self, rollout: Rollout) -> np.ndarray:
-        """float32 [B]: higher is better."""
+    The conformance suite (``tests/launch/processes/test_groups.py``) holds every implementation to this: all members
+    get bit-equal answers, and a group of one changes nothing.
+    """
+
+    size: int
+    """Number of members."""
+    rank: int
+    """Which member this is: 0 .. size - 1."""
+
+    def average(self, values: np.ndarray) -> None:
+        """Replace float32 [N], contiguous, by its mean over the members."""
         ...
+
+    def gather(self, values: np.ndarray) -> np.ndarray:
+        """Every member's array, of the same shape and dtype everywhere: [size, ...] in the order of ranks."""
+        ...
+
+    def close(self) -> None:
+        """Leave the group."""
+        ...
+
+
+class Alone:
+    """A group of one."""
+
+    size = 1
+    rank = 0
+
+    def average(self, values: np.ndarray) -> None:
+        """The mean of one is itself."""
+
+    def gather(self, values: np.ndarray) -> np.ndarray:
+        """[1, ...]."""
+        return values[None]
+
+    def close(self) -> None:
+        """Nothing to leave."""

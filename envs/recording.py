@@ -31,10 +31,11 @@ import numpy as np
 
 from envs.captions import canonical_of_raw, caption_id
 from envs.data import EndStatus, EpisodeSeeds, FinalObs, GamesStep, Rollout
-from envs.features import COLUMNS, SCHEMA_VERSION
 from envs.files import replacing
 from envs.protocols import Games, SeedSource, State
-from envs.tasks import GamesConfig, make
+from envs.schema import COLUMNS, SCHEMA_VERSION
+from envs.spec import GamesConfig
+from envs.tasks import make
 
 RECORD_FORMAT = 1
 """Rises whenever a file of before can no longer be read."""
@@ -369,5 +370,5 @@ def make_recorded(
         ValueError: as ``make``.
     """
     hidden = frozenset({SCREEN}).difference(config.obs_keys)
-    seen = config.model_copy(update={"features": RECORDED_COLUMNS, "obs_keys": (*config.obs_keys, *sorted(hidden))})
+    seen = config.replace(features=RECORDED_COLUMNS, obs_keys=(*config.obs_keys, *sorted(hidden)))
     return RecordedGames(make(seen, num_games, seeds), hidden, on_episode)

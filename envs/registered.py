@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,24 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import nle.nethack
-from gymnasium.envs.registration import load_env_creator
 from gymnasium.envs.registration import registry as gym_registry
 from nle.env import base as nle_base
 from nle.env import tasks as nle_tasks
 
-from envs import logic, prompts
-from envs.tasks import TaskSpec
+from envs import controls, logic
+from envs.gameless import minihack_base, without_game
+from envs.spec import TaskSpec
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
-    import minihack  # noqa: F401  (registers its tasks)
-    from minihack import base as minihack_base
     from minihack.envs import keyroom, minigrid
 
 _CONTROLS: dict[Any, Callable[..., Any]] = {
-    nle_base.NLE.step: prompts.PlainControls,
-    minihack_base.MiniHack.step: prompts.PlainControls,
-    keyroom.MiniHackKeyDoor.step: prompts.KeyRoomControls,
+    nle_base.NLE.step: controls.PlainControls,
+    minihack_base.MiniHack.step: controls.PlainControls,
+    keyroom.MiniHackKeyDoor.step: controls.KeyRoomControls,
 }
 """Which of our controls stands for a ``step`` method."""
 
@@ -40,46 +37,11 @@ _LOGIC: dict[Any, Callable[..., Any]] = {
 }
 """Which of our fast logics stands for a pair of (end, reward) methods; every other pair is asked itself."""
 
-_building = threading.Lock()
-
-
-class _NoGame:
-    """Stands in for ``nle.nethack.Nethack`` while a class is read: remembers its arguments."""
-
-    def __init__(self, **arguments: Any) -> None:
-        self.arguments = arguments
-
-    def close(self) -> None:
-        """Nothing was opened."""
-
 
 @functools.cache
 def registered_ids() -> frozenset[str]:
     """Ids of NLE and MiniHack tasks in gymnasium's registry."""
     return frozenset(id_ for id_ in gym_registry if id_.startswith(("NetHack", "MiniHack-")))
-
-
-def without_game(task_id: str) -> Any:
-    """The registered environment as an object that knows its rewards, ends and levels, but has no game.
-
-    ``env.nethack.arguments`` holds what its game would have been built with, ``env.level_source`` its level.
-    """
-    cls: Any = load_env_creator(str(gym_registry[task_id].entry_point))
-
-    def remember(self: Any, des_file: str) -> None:
-        self.level_source = des_file
-
-    methods: dict[str, Any] = {"_patch_nhdat": remember, "level_source": None}
-    if issubclass(cls, minihack_base.MiniHack):
-        methods["screen_contains"] = logic.screen_contains
-    gameless = type(cls.__name__, (cls,), methods)
-    with _building:  # NLE's constructor takes the class from its module
-        original = nle.nethack.Nethack
-        nle.nethack.Nethack = _NoGame  # type: ignore[assignment]
-        try:
-            return gameless(**gym_registry[task_id].kwargs, fix_moon_phase=True)
-        finally:
-            nle.nethack.Nethack = original
 
 
 def _action_names(actions: Any) -> tuple[str, ...]:
@@ -144,7 +106,7 @@ def _score_extended() -> TaskSpec:
         id=EXTENDED_ID,
         action_names=score.action_names + _action_names(added),
         keys=score.keys + tuple(int(a) for a in added),
-        controls=prompts.ExtendedControls,
+        controls=controls.ExtendedControls,
     )
 
 

@@ -1,7 +1,7 @@
 """Which game is played: ``reset(seed=)`` does not seed NetHack, so Yendor owns the seeds.
 
 Training and evaluation seeds come from disjoint halves of the 31-bit range, so that an evaluation
-never meets a game that some run was trained on.
+never plays a game that some run was trained on.
 """
 
 from __future__ import annotations

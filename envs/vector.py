@@ -5,7 +5,7 @@ any number of earlier episodes in the same game object (``tests/envs/test_vector
 wall clock in two places: the moon phase (fixed by ``fix_moon_phase``) and ``ubirthday``, which names
 shopkeepers (fixed in ``envs.game``). One condition is left: NetHack draws random numbers when it describes
 certain cells, so that games with and without ``screen_descriptions`` sometimes part ways
-(``envs.conformance.EXCEPTIONS``).
+(``envs.differences.DIFFERENCES``).
 """
 
 from __future__ import annotations
@@ -19,18 +19,17 @@ from typing import Any
 
 import numpy as np
 
-from envs.actions import action_mask, own_actions, translated, union_of_names
-from envs.caption_changes import ChangeTeller
+from envs.caption_changes import CaptionChanges
 from envs.data import EpisodeResult, EpisodeSeeds, GamesStep
-from envs.endings import episode_result
-from envs.engine import Engine
 from envs.files import hold_folder, release_folder
 from envs.game import Game
 from envs.levels import level_of
 from envs.logic import AskedLogic, Logic
 from envs.observing import Buffers, Observations, nle_keys_of
 from envs.protocols import GamesSpec, SeedSource, State
-from envs.tasks import GamesConfig, TaskSpec
+from envs.results import episode_result
+from envs.schema import FeatureTable
+from envs.spec import Engine, GamesConfig, TaskSpec, union_of_names
 
 
 def _idle(action: int, /) -> bool:
@@ -49,7 +48,7 @@ class _Group:
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """What one step came to, before any restart."""
+    """The result of one step, before any restart."""
 
     status: np.ndarray
     reward: np.ndarray
@@ -61,16 +60,16 @@ class NetHackVector:
     """``envs.protocols.Games`` over NetHack; see ``envs.tasks.make``.
 
     Args:
-        config: which tasks and what is seen of them.
+        config: what is seen of them, and what runs them.
+        specs: the tasks (``envs.tasks.specs_of``).
         num_games: B, dealt over the tasks in turn.
         seeds: which episodes are played.
 
     Raises:
-        ValueError: an unknown task, fewer games than tasks, or an engine that cannot be had here.
+        ValueError: fewer games than tasks, or an engine that cannot be had here.
     """
 
-    def __init__(self, config: GamesConfig, num_games: int, seeds: SeedSource) -> None:
-        specs = config.specs()
+    def __init__(self, config: GamesConfig, specs: Sequence[TaskSpec], num_games: int, seeds: SeedSource) -> None:
         if num_games < len(specs):
             raise ValueError(f"num_games is {num_games}, but {len(specs)} tasks need at least one game each")
         self.num_games, self._seed_source = num_games, seeds
@@ -82,10 +81,8 @@ class NetHackVector:
         self._all_active = False
         self._every = np.arange(num_games)
 
-        self._features: Any = None
+        self._features: FeatureTable | None = None
         if config.features:
-            from envs.features import FeatureTable
-
             self._features = FeatureTable(config.features, num_games, names)
         self._buffers = Buffers(sorted(self._nle_keys(config, specs)), num_games)
         self._observations = Observations(config, self._buffers, num_games)
@@ -96,7 +93,7 @@ class NetHackVector:
             has_messages=True,
         )
         self._allocate(num_games)
-        self._changes = ChangeTeller(self._buffers.arrays) if config.captions == "changes" else None
+        self._changes = CaptionChanges(self._buffers.arrays) if config.captions == "changes" else None
         self._build(specs, config.engine)
 
     def _nle_keys(self, config: GamesConfig, specs: Sequence[TaskSpec]) -> set[str]:
@@ -108,7 +105,7 @@ class NetHackVector:
         if self._features is not None:
             keys.update(self._features.nle_keys)
         if config.captions == "changes":
-            keys.update(ChangeTeller.NLE_KEYS)
+            keys.update(CaptionChanges.NLE_KEYS)
         return keys
 
     def _allocate(self, num_games: int) -> None:
@@ -146,7 +143,7 @@ class NetHackVector:
                     controls.on_macro = partial(logic.between, g)
                 play = controls.play
                 if own is not None:
-                    play = translated(play, own.tolist())
+                    play = _translated(play, own.tolist())
                 b = k + g * len(specs)
                 self._controls[b] = play if self._changes is None else self._changes.watched(b, play)
         self._plays = [_idle] * self.num_games
@@ -266,7 +263,7 @@ class NetHackVector:
         if self._features is not None:
             features = self._features.update(self._buffers.arrays, actions, messages)
         if self._changes is not None:
-            for b, lines in self._changes.tell(self.active, over).items():
+            for b, lines in self._changes.lines(self.active, over).items():
                 messages[b] = b"\n".join((messages[b], lines)) if messages[b] else lines
         return _Outcome(status, reward, messages, features)
 
@@ -401,3 +398,21 @@ class NetHackVector:
 
 def _copies(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {key: row.copy() for key, row in rows.items()}
+
+
+def own_actions(spec: TaskSpec, names: Sequence[str]) -> np.ndarray:
+    """int64 [A]: index of each of the union's actions within the task; -1 where it has none."""
+    own = {name: i for i, name in enumerate(spec.action_names)}
+    return np.array([own.get(name, -1) for name in names])
+
+
+def action_mask(specs: Sequence[TaskSpec], names: Sequence[str]) -> np.ndarray | None:
+    """Which action each game has, bool [B, A]; None where each game's actions are the union, in its order."""
+    if all(spec.action_names == tuple(names) for spec in specs):
+        return None
+    return np.stack([own_actions(spec, names) >= 0 for spec in specs])
+
+
+def _translated(play: Callable[[int], bool], own: list[int]) -> Callable[[int], bool]:
+    """``play`` taking the union's actions."""
+    return lambda action: play(own[action])

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from envs.conformance import EXCEPTIONS, UNBUILDABLE
-from envs.features import describe_schema
+from envs.differences import DIFFERENCES, UNBUILDABLE
+from envs.schema import describe_schema
 from launch.runs.glossary import glossary_markdown
-from rewards.auto.rejections import describe_rejections
+from rewards.auto.program import describe_rejections
 
 GLOSSARY, CODES = "glossary", "codes"
 """Names of written parts within a page of a person's: between ``<!-- NAME: written by launch.docs -->`` and an end."""
@@ -43,8 +43,8 @@ def _games() -> str:
     return (
         "# How our games differ from gymnasium's\n\n"
         "Same seeds and same actions give the same observations, rewards and ends as the registered environments "
-        "(`tests/envs/test_conformance.py`), but for these:\n\n"
-        f"{head}{rows(EXCEPTIONS)}\n\n"
+        "(`tests/envs/test_differences.py`), but for these:\n\n"
+        f"{head}{rows(DIFFERENCES)}\n\n"
         "Registered ids that cannot be built here:\n\n"
         f"{head}{rows(UNBUILDABLE)}\n"
     )

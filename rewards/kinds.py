@@ -26,7 +26,7 @@ from rewards.llm.config import LLMConfig
 from rewards.parts import PartConfig
 
 if TYPE_CHECKING:
-    from envs.tasks import GamesConfig
+    from envs.spec import GamesConfig
     from rewards.reporting import Section
     from rewards.teacher import Teacher, TeachingContext
 

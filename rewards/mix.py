@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from envs.data import RewardOutput, RewardPart, Rollout
-from envs.group import Alone, Group
-from envs.protocols import RewardModel, State
+from envs.protocols import Alone, Group, RewardModel, State
 from rewards.bounded import bounded
 from rewards.kinds import PlainReward, RewardKind, ScoringContext
 from rewards.normalise import RunningMoments, moments

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from envs.phases import Phases
 from envs.protocols import State
-from envs.tasks import GamesConfig
+from envs.spec import GamesConfig
+from envs.timing import PhaseTimer
 from rewards.labels.config import LabelsConfig
 from rewards.labels.questions import Answer, PromptSpec, Question
 
@@ -86,7 +86,7 @@ class TeachingContext:
     teacher closes it."""
     captions: Mapping[int, str]
     """Every caption of the run by its id; grows as new ones are observed."""
-    phases: Phases
+    phases: PhaseTimer
     """Where a teacher's time is counted: ``labels`` while it asks, ``reward_model`` while it learns."""
     folder: Path
     """The run's."""

@@ -25,30 +25,3 @@ reseeding in mid-game are not offered.
 Limits: Linux on x86-64, and the versions of NLE whose C interface is known here (``native.KNOWN_NLE``). Without
 a compiler at install time, or with another NLE, ``auto`` plays through NLE's module, at its speed.
 """
-
-from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Literal
-
-from envs.engine.protocol import NetHack, Start
-
-Engine = Literal["auto", "native", "plain"]
-"""``native``, ``plain`` (NLE's module), or ``auto``: native where it can be had."""
-
-
-def starter(engine: Engine) -> Callable[[Start], NetHack]:
-    """What makes games under ``engine``.
-
-    Raises:
-        ValueError: ``native`` cannot be had here; the sentence says why.
-    """
-    from envs.engine import native, plain
-
-    if engine == "plain":
-        return plain.PlainNetHack
-    if reason := native.why_not():
-        if engine == "native":
-            raise ValueError(f"engine 'native' cannot be had: {reason}; 'plain' and 'auto' are allowed")
-        return plain.PlainNetHack
-    return native.NativeNetHack

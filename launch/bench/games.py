@@ -19,7 +19,8 @@ from pydantic import Field, PositiveInt
 
 from envs.data import Config
 from envs.seeding import TrainingSeeds
-from envs.tasks import GamesConfig, make
+from envs.spec import GamesConfig
+from envs.tasks import make, specs_of
 from launch.bench.harness import IsolatedSystem, Round, System, SystemSpec, compare
 from launch.errors import UserError
 
@@ -62,7 +63,7 @@ class EnvBench(Config):
         configs = {name: GamesConfig(task=self.task, obs_keys=obs_keys, **more) for name, more in ENGINES.items()}
         try:
             for config in configs.values():
-                config.specs()
+                specs_of(config)
         except ValueError as error:
             raise UserError(f"task: {error}") from None
         return [self.parallel(f"{name}-{n}", self._games(configs[name], n)) for name in configs for n in self.games]

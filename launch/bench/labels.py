@@ -30,7 +30,8 @@ from pydantic import Field, PositiveInt
 from envs.captions import canonical_of_raw
 from envs.data import Config
 from envs.seeding import TrainingSeeds
-from envs.tasks import GamesConfig, make
+from envs.spec import GamesConfig
+from envs.tasks import make
 from launch.bench.harness import in_turn, spread
 from launch.errors import UserError
 from launch.llm import process_group

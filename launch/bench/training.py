@@ -25,6 +25,7 @@ from pydantic import Field, PositiveInt
 
 from agents.config import EncoderConfig, ModelConfig, PPOConfig
 from envs.data import Config
+from envs.tasks import specs_of
 from launch.bench.harness import Round, System, SystemSpec, compare
 from launch.config.flags import validate
 from launch.config.train import TrainConfig
@@ -154,7 +155,7 @@ def check_task(flags: TrainBench) -> None:
         UserError: says why.
     """
     try:
-        flags.train_config(flags.games).env.specs()
+        specs_of(flags.train_config(flags.games).env)
     except ValueError as error:
         raise UserError(f"task: {error}") from None
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
+from rewards.auto.sandbox.contained import ContainedProgram, Values
+from rewards.auto.sandbox.engine import EngineError
 
 from envs.files import unreadable
 from launch.commands.programs import ArchiveFlags, admitted, read_record
@@ -21,8 +23,6 @@ from launch.errors import RunError, UserError
 from launch.show import NONE, figure, visible
 from rewards.auto.composition import Composed, Composer, Steps
 from rewards.auto.config import CompositionConfig, ContainmentConfig
-from rewards.auto.contained import ContainedProgram, Values
-from rewards.auto.engine import EngineError
 from rewards.auto.episodes import Transitions, read_transitions, run_isolating_failures
 from rewards.auto.program import ComponentKind, Program, ProgramRejectedError, read_as
 
@@ -113,7 +113,7 @@ def score(flags: ScoreFlags) -> int:
 
 
 def _scored(program: Program, records: Sequence[tuple[Path, EpisodeRecord]], flags: ScoreFlags) -> list[Scored]:
-    from rewards.auto.batches import run_in_batches
+    from rewards.auto.sandbox.contained import run_in_batches
 
     containment = Containment.of(flags)
     containment.say()

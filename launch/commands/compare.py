@@ -59,7 +59,7 @@ def evaluations(run: Path) -> list[dict[str, Any]]:
 
 def means(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Mean over seeds, with its 95 % Student interval, for each preset, task and policy."""
-    from agents.statistics import t_interval
+    from envs.statistics import t_interval
 
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
+from rewards.auto.sandbox.contained import ContainedProgram, Values
+from rewards.auto.sandbox.engine import Engine
 
 from envs.data import Config
 from envs.files import unreadable
@@ -23,8 +25,6 @@ from launch.config.flags import AsJson
 from launch.errors import UserError, unknown_name
 from launch.show import visible
 from rewards.auto.config import CompositionConfig, ContainmentConfig
-from rewards.auto.contained import ContainedProgram, Values
-from rewards.auto.engine import Engine
 from rewards.auto.program import SHORT_SHA, Program, ProgramRejectedError, Rejection
 from rewards.auto.search.proposal import Finding, Verdict
 
@@ -212,7 +212,7 @@ def rejection_text(name: str, rejection: Rejection) -> Text:
     """The same for people: the line, a caret under the place, the reason, what to write instead."""
     from rich.text import Text
 
-    from rewards.auto.rejections import REJECTIONS
+    from rewards.auto.program import REJECTIONS
 
     place = "" if rejection.line is None else f", line {rejection.line}"
     text = Text.assemble((f"{visible(name)}{place}: ", "bold"), ("rejected before any of it ran", "bold red"))
@@ -239,7 +239,7 @@ class CodesFlags(Config):
 
 def codes(flags: CodesFlags) -> int:
     """Print what a code stands for, or the table of all."""
-    from rewards.auto.rejections import REJECTIONS
+    from rewards.auto.program import REJECTIONS
 
     if flags.code and flags.code not in REJECTIONS:
         raise unknown_name("code", flags.code, REJECTIONS)
@@ -270,7 +270,8 @@ class Containment:
         Raises:
             UserError: the engine is not there, or is cut off from the machine less than is asked for.
         """
-        from rewards.auto.engines import IsolationError, isolation_line
+        from rewards.auto.sandbox.jail import IsolationError
+        from rewards.auto.sandbox.monty import isolation_line
 
         try:
             return cls(config=config, reached=isolation_line(config))
@@ -284,7 +285,7 @@ class Containment:
     @contextmanager
     def engine(self) -> Iterator[Engine]:
         """A process that takes one program after the other, and ends with the block."""
-        from rewards.auto.engines import build_engine
+        from rewards.auto.sandbox.monty import build_engine
 
         engine = build_engine(self.config)
         try:
@@ -309,7 +310,7 @@ class WarmWorkers:
 
     def hired(self, program: Program, hash_seed: int) -> _Hired:
         """The program in the process with this hash seed, for one at a time."""
-        from rewards.auto.engines import build_engine
+        from rewards.auto.sandbox.monty import build_engine
 
         if hash_seed not in self._engines:
             self._engines[hash_seed] = build_engine(self._config, hash_seed=hash_seed)

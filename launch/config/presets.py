@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from agents.config import PPOConfig
-from envs.tasks import GamesConfig
+from envs.spec import GamesConfig
 from launch.config.train import RolloutConfig, TrainConfig
 from launch.errors import unknown_name
 from rewards.config import RewardConfig

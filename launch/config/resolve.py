@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from envs.tasks import specs_of
 from launch.config.train import TrainConfig, may_change_on_resume
 from launch.errors import UserError
 
@@ -79,7 +80,7 @@ def check_startable(config: TrainConfig) -> None:
         UserError: one sentence that names the field and what is allowed.
     """
     try:
-        specs = config.env.specs()
+        specs = specs_of(config.env)
     except ValueError as error:
         raise UserError(f"env.task: {error}") from None
     if config.rollout.games_per_worker < len(specs):
@@ -87,7 +88,7 @@ def check_startable(config: TrainConfig) -> None:
             f"rollout.games_per_worker {config.rollout.games_per_worker} is too few for the {len(specs)} tasks "
             "of env.task: every worker plays each of them"
         )
-    from envs.engine import starter
+    from envs.game import starter
 
     try:
         starter(config.env.engine)
@@ -118,7 +119,7 @@ def _check_features(config: TrainConfig) -> None:
         UserError: one sentence that names the field.
     """
     if config.env.features:
-        from envs.features import check_names
+        from envs.schema import check_names
 
         try:
             check_names(config.env.features)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from envs.tasks import GamesConfig
+from envs.spec import GamesConfig
 from launch.config.presets import PRESETS, preset
 from launch.config.train import TrainConfig
 from launch.errors import UserError, nearest

@@ -10,7 +10,7 @@ from pydantic import Field, SerializeAsAny, model_validator
 
 from agents.config import ENCODED_KEYS, ModelConfig, PPOConfig
 from envs.data import Config
-from envs.tasks import GamesConfig
+from envs.spec import GamesConfig
 from launch.llm.config import ServerConfig
 from rewards.config import RewardConfig
 from rewards.labels.config import LabelsConfig

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from agents.statistics import t_interval, wilson_interval
+from envs.statistics import t_interval, wilson_interval
 from launch.design.config import DesignConfig
 from launch.design.journal import Journal, Proposed, proposals, trained, trial_outcome
 from launch.design.trials import Role, outcome_of

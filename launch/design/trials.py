@@ -14,6 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from rewards.auto.sandbox.contained import Runner
+from rewards.auto.sandbox.engine import EngineError
+
 from envs.data import Config
 from envs.recording import EpisodeRecord
 from launch.config.flags import validate
@@ -22,9 +25,7 @@ from launch.config.train import TrainConfig
 from launch.design.config import DesignConfig
 from launch.errors import RunError, UserError
 from launch.runs.folder import RunFolder, read_config, read_events
-from rewards.auto.batches import Runner
 from rewards.auto.config import CompositionConfig
-from rewards.auto.engine import EngineError
 from rewards.auto.episodes import pay_of, values_of
 from rewards.auto.program import NUMBER_COMPONENT, SHORT_SHA, Program
 from rewards.config import RewardConfig

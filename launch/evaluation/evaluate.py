@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from agents.statistics import bootstrap_interval, interquartile_mean, wilson_interval
 from envs.data import EndStatus, EpisodeResult, EpisodeSeeds
 from envs.files import write_atomic
 from envs.protocols import Games, SeedSource
-from envs.tasks import GamesConfig
+from envs.spec import GamesConfig
+from envs.statistics import bootstrap_interval, interquartile_mean, wilson_interval
 from launch.evaluation.policies import PolicySource
 from launch.runs.folder import installed_versions
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from envs.protocols import GamesSpec, Policy
-from envs.tasks import GamesConfig
+from envs.spec import GamesConfig
 from launch.config.flags import validate
 from launch.config.train import TrainConfig
 from launch.errors import UserError

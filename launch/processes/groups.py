@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from envs.group import Group
+from envs.protocols import Group
 
 _PIECE_BYTES = 4 * 1024**2
 """What a member can write at once; longer arrays go in pieces."""
@@ -141,7 +141,7 @@ def _mapped(path: str, size: int) -> _Memory:
 
 
 class SharedMemoryGroup:
-    """``envs.group.Group`` between processes of one machine."""
+    """``envs.protocols.Group`` between processes of one machine."""
 
     def __init__(self, memory: _Memory, rank: int, size: int) -> None:
         self.rank, self.size = rank, size
@@ -228,7 +228,7 @@ class GlooMeeting:
 
 
 class GlooGroup:
-    """``envs.group.Group`` over ``torch.distributed``'s gloo, one group a process."""
+    """``envs.protocols.Group`` over ``torch.distributed``'s gloo, one group a process."""
 
     def __init__(self, url: str, rank: int, size: int) -> None:
         import torch.distributed as dist

@@ -11,8 +11,8 @@ import numpy as np
 from agents.ppo import PPOLearner
 from agents.rollout import WorkerRollout
 from envs.data import EpisodeResult, RewardOutput
-from envs.phases import Span
 from envs.protocols import State
+from envs.timing import Span
 from launch.processes.ledger import CaptionTally, RunningSums
 from rewards.mix import RewardMix
 

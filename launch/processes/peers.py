@@ -12,8 +12,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from agents.policy import weights_of
 from agents.rollout import WorkerRollout
-from envs.group import Alone, Group
-from envs.protocols import State
+from envs.protocols import Alone, Group, State
 from launch.config.train import TrainConfig
 from launch.errors import RunError
 from launch.processes.groups import GlooMeeting, GroupBrokenError, Invitation, Meeting, shared_memory_meeting

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from envs.files import write_atomic
-from envs.phases import Span
+from envs.timing import Span
 
 FOLDER = "profile"
 WARM_UP_UPDATES = 2

@@ -35,10 +35,10 @@ from typing import Any
 import torch
 
 from envs.files import sweep
-from envs.phases import Phases
 from envs.protocols import GamesSpec
 from envs.seeding import TrainingSeeds
 from envs.tasks import make
+from envs.timing import PhaseTimer
 from launch.config.resolve import for_machine
 from launch.config.train import TrainConfig
 from launch.errors import RunError, UserError
@@ -91,7 +91,7 @@ def train(
         if config.rollout.num_workers > 0:
             stack.enter_context(ray_session(config.ray_address, config.rollout.num_workers + 1))
         given = given_to_rewards(config, folder.path)
-        ledger, phases = CaptionLedger(), Phases()
+        ledger, phases = CaptionLedger(), PhaseTimer()
         with _as_run_error():
             teachers = _teachers(config, folder, given, ledger, phases)
         for teacher in teachers.values():
@@ -133,7 +133,7 @@ def _reporter(folder: RunFolder, progress: Progress) -> Any:
 
 
 def _teachers(
-    config: TrainConfig, folder: RunFolder, given: Given, ledger: CaptionLedger, phases: Phases
+    config: TrainConfig, folder: RunFolder, given: Given, ledger: CaptionLedger, phases: PhaseTimer
 ) -> dict[str, Teacher]:
     """Of the rewards that have one, by kind.
 

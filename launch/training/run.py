@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from envs.files import write_atomic
-from envs.phases import Phases
+from envs.statistics import spearman
+from envs.timing import PhaseTimer
 from launch.config.train import TrainConfig
 from launch.processes.learning import UpdateReport
 from launch.processes.ledger import CaptionLedger, RecentSums
@@ -27,7 +28,6 @@ from launch.runs.folder import RunFolder, installed_versions
 from launch.runs.metrics import MetricsWriter, WindowedEpisodes
 from launch.runs.profile import Profile
 from launch.runs.progress import Progress
-from rewards.ranks import spearman
 from rewards.teacher import Teacher
 
 CAPTIONS_FILE = "captions.json"
@@ -71,12 +71,12 @@ class TrainingRun:
         writer: MetricsWriter,
         progress: Progress,
         ledger: CaptionLedger | None = None,
-        phases: Phases | None = None,
+        phases: PhaseTimer | None = None,
     ) -> None:
         self.config, self.folder = config, folder
         self.placement, self.teachers = placement, teachers
         self.writer, self.progress = writer, progress
-        self.ledger, self.phases = ledger or CaptionLedger(), phases or Phases()
+        self.ledger, self.phases = ledger or CaptionLedger(), phases or PhaseTimer()
         self.steps = self.updates = 0
         self.phases.spans_left = PROFILED_SPANS if config.profile else 0
         self._profile = Profile(folder.path) if config.profile else None

@@ -3,7 +3,7 @@ r"""Admits source code as a reward program, or refuses it with place, reason and
 The text is looked at first, for hostile input can end CPython's parser and the process with it. Then a process that
 is thrown away parses it and holds every part of the syntax tree against lists of what is allowed
 (``rewards.auto.syntax``). This keeps mistakes and known escapes out; it is not what contains a program that
-runs (``rewards.auto.contained``).
+runs (``rewards.auto.sandbox.contained``).
 
 Example:
     >>> admit("def reward(obs, prev_obs, action, info):\n    return obs['hp'] - prev_obs['hp']\n").columns
@@ -21,12 +21,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from envs.features import COLUMNS, nearest_names
-from rewards.auto.program import MAX_COMPONENTS, Program, ProgramRejectedError, Rejection, read_as
-from rewards.auto.rejections import REJECTIONS
+from envs.schema import COLUMNS, nearest_names
+from rewards.auto.program import MAX_COMPONENTS, REJECTIONS, Program, ProgramRejectedError, Rejection, read_as
 
 Check = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-"""Request to answer, both as ``rewards.auto.syntax.answering`` describes them."""
+"""Request to answer, both as ``rewards.auto.language.child`` describes them."""
 
 MAX_BYTES = 16 * 1024
 MAX_LINES = 600

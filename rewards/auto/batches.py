@@ -8,8 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
-from rewards.auto.contained import Values
-from rewards.auto.engine import ProgramTimeoutError, WorkerDiedError
+from rewards.auto.sandbox.contained import Values
+from rewards.auto.sandbox.engine import ProgramTimeoutError, WorkerDiedError
 
 BATCH = 2048
 """Transitions sent together at most: what ``ContainmentConfig.batch_s`` is for."""

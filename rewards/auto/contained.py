@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from rewards.auto.config import ContainmentConfig
-from rewards.auto.engine import Answer, Engine, EngineError, MalformedAnswerError
+from rewards.auto.language.names import MAX_COMPONENT_NAME
 from rewards.auto.program import MAX_COMPONENTS, Program, is_component_name
-from rewards.auto.syntax.names import MAX_COMPONENT_NAME
+from rewards.auto.sandbox.engine import Answer, Engine, EngineError, MalformedAnswerError
 
 NUM_REPEATED = 8
 """Rows of each batch that are asked for twice."""
@@ -132,7 +132,7 @@ class ContainedProgram:
 
 
 def _built(config: ContainmentConfig) -> Engine:
-    from rewards.auto.engines import build_engine  # here, so that checks need no engine installed
+    from rewards.auto.sandbox.monty import build_engine  # here, so that checks need no engine installed
 
     return build_engine(config)
 

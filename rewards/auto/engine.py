@@ -1,6 +1,6 @@
 """What runs reward programs: engines, each behind a process border, and what may come out of them.
 
-Answers are untrusted: ``rewards.auto.contained`` checks them before anything else sees them.
+Answers are untrusted: ``rewards.auto.sandbox.contained`` checks them before anything else sees them.
 """
 
 from __future__ import annotations

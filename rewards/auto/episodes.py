@@ -23,14 +23,13 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from envs.features import COLUMNS, rollout_columns
 from envs.recording import EpisodeRecord
-from rewards.auto.batches import Runner, batches, part_of, run_in_batches
+from envs.schema import COLUMNS, rollout_columns
 from rewards.auto.composition import Composer, Steps
 from rewards.auto.config import CompositionConfig
-from rewards.auto.contained import NonDeterministicError, Values
-from rewards.auto.engine import EngineError
 from rewards.auto.program import Program
+from rewards.auto.sandbox.contained import NonDeterministicError, Runner, Values, batches, part_of, run_in_batches
+from rewards.auto.sandbox.engine import EngineError
 
 MAX_FILE_BYTES = 512 << 20
 """Of a file of transitions; a device has no end."""

@@ -10,7 +10,7 @@ A program is a module with a function ``reward(obs, prev_obs, action, info)``, h
             "explore": info["new_tiles_seen"],
         }
 
-It reads fields of the published schema (``envs.features``), and ``math``, which is there without an import. It returns
+It reads fields of the published schema (``envs.schema``), and ``math``, which is there without an import. It returns
 a number, which is one dense component called ``reward``, or a dictionary of named components. ``COMPONENTS`` says of
 each whether it is sparse (goals and failures) or dense (progress towards them); one that it does not name is dense. A
 component that is missing from the dictionary pays nothing in that step. See Auto MC-Reward (Li et al. 2023, arXiv
@@ -24,8 +24,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from envs.features import COLUMNS
-from rewards.auto.syntax.names import MAX_COMPONENT_NAME
+from envs.schema import COLUMNS
+from rewards.auto.language.names import MAX_COMPONENT_NAME
 
 ComponentKind = Literal["sparse", "dense"]
 
@@ -45,7 +45,7 @@ def is_component_name(name: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """Source code that has been admitted (``rewards.auto.admission``): it may be run, in containment.
+    """Source code that has been admitted (``rewards.auto.language.admission``): it may be run, in containment.
 
     Nothing here has been run: all of it was read off the syntax tree.
     """
@@ -94,7 +94,7 @@ class Rejection:
     """Why source code is no reward program: for people, and for the model that wrote it."""
 
     code: str
-    """``E01`` to ``E99``; ``rewards.auto.rejections`` says what each stands for."""
+    """``E01`` to ``E99``; ``rewards.auto.program`` says what each stands for."""
     reason: str
     """One clause: what is not allowed."""
     line: int | None = None

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from envs.tasks import GamesConfig
+from envs.spec import GamesConfig
 from rewards.auto.config import ContainmentConfig, ProgramConfig
 from rewards.kinds import Prepared, RewardKind, ScoringContext
 
@@ -121,8 +121,8 @@ def isolation_line(containment: ContainmentConfig) -> str:
     Raises:
         ValueError: it is less than ``min_isolation``.
     """
-    from rewards.auto.engines import IsolationError
-    from rewards.auto.engines import isolation_line as line
+    from rewards.auto.sandbox.jail import IsolationError
+    from rewards.auto.sandbox.monty import isolation_line as line
 
     try:
         return line(containment)
@@ -161,7 +161,7 @@ def _ancestors(archive: Archive, chosen: ArchiveEntry) -> list[ArchiveEntry]:
 
 
 def _is_admitted(entry: ArchiveEntry) -> bool:
-    from rewards.auto.admission import admit
+    from rewards.auto.language.admission import admit
     from rewards.auto.program import ProgramRejectedError
 
     try:
@@ -185,7 +185,7 @@ def _entry(archive: Archive, text: str, field: str) -> ArchiveEntry:
 
 
 def _admitted(entry: ArchiveEntry) -> Program:
-    from rewards.auto.admission import admit
+    from rewards.auto.language.admission import admit
     from rewards.auto.program import ProgramRejectedError
 
     try:

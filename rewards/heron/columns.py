@@ -1,6 +1,6 @@
 """The columns that factors and reward models may read, and how the steps of a segment become one number.
 
-NetHack's are those of the published schema (``envs.features``). Of a game with one vector they are its components:
+NetHack's are those of the published schema (``envs.schema``). Of a game with one vector they are its components:
 ``obs.0`` (after the action, the last one of an episode included), ``prev_obs.0`` (before it) and ``action.0`` (as the
 policy gave it, before any clipping). ``info.succeeded``, ``info.died``, ``info.terminated`` and ``info.timed_out`` are
 there for both. The environment's reward is no column.
@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from envs.data import Rollout
-from envs.features import COLUMNS, check_names, rollout_columns
+from envs.schema import COLUMNS, check_names, rollout_columns
 
 _VECTOR = "vector"
 """Observation key of games whose observation is one vector."""

@@ -7,8 +7,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from envs.actions import union_of_names
-from envs.tasks import GamesConfig
+from envs.spec import GamesConfig, union_of_names
+from envs.tasks import specs_of
 from rewards.heron.config import FactorsConfig, HeronConfig, SumConfig, TreeConfig
 from rewards.kinds import Prepared, RewardKind, ScoringContext
 from rewards.labels.config import LabelsConfig
@@ -86,7 +86,7 @@ class HeronKind(RewardKind[FactorsConfig]):
 
     def check(self, config: FactorsConfig) -> None:
         """Unknown factors and columns; what the model cannot read."""
-        from envs.features import check_names
+        from envs.schema import check_names
         from rewards.heron.factors import FactorTable
 
         try:
@@ -103,7 +103,7 @@ class HeronKind(RewardKind[FactorsConfig]):
             from rewards.heron.preferences import check_learnable
 
             try:
-                pairs = pairs_in_file(config, union_of_names(games.specs()), games.task_ids)
+                pairs = pairs_in_file(config, union_of_names(specs_of(games)), games.task_ids)
                 if pairs is not None:
                     check_learnable(pairs, config, seed)
             except ValueError as error:

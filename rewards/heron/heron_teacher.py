@@ -6,8 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from envs.actions import union_of_names
 from envs.protocols import State
+from envs.spec import union_of_names
+from envs.tasks import specs_of
 from rewards.heron.config import TreeConfig
 from rewards.heron.factors import FactorTable
 from rewards.heron.heron_reward import Scorer
@@ -51,7 +52,7 @@ class HeronTeacher(Teacher):
 
     def begin(self) -> None:
         """Take in what people prefer; from then on it is part of what is saved."""
-        pairs = pairs_in_file(self._config, union_of_names(self._context.games.specs()))
+        pairs = pairs_in_file(self._config, union_of_names(specs_of(self._context.games)))
         if pairs is not None:
             self.trainer.take(pairs)
             self._events.append(Event(kind="human_preferences", fields={"pairs": len(pairs)}))

@@ -9,8 +9,8 @@ from typing import Protocol
 import numpy as np
 
 from envs.data import Rollout
-from envs.features import COLUMNS, check_names, rollout_columns
 from envs.protocols import GamesSpec
+from envs.schema import COLUMNS, check_names, rollout_columns
 from rewards.heron.columns import is_text
 from rewards.heron.config import ModelConfig
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from envs.protocols import State
+from envs.statistics import spearman
 from rewards.heron.pairs import distinct_pairs, random_tuples
 from rewards.heron.tree import PreferenceTree
-from rewards.ranks import spearman
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -8,15 +8,13 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from envs.files import unreadable
+from envs.statistics import wilson_interval
 from rewards.heron.factors import Factor
 from rewards.heron.judgement import Judgement
 
 REPORT_FILE = "heron.json"
 """``HeronReport.as_json()``, beside a run's configuration; written with its checkpoints."""
-_Z_95 = 1.96
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +57,7 @@ class LevelReport:
             else (int(x[level]) for x in (found.compared, found.decided, found.right, found.independent))
         )
         accuracy = right / decided if decided else None
-        low, high = (None, None) if accuracy is None else interval(accuracy, independent)
+        low, high = (None, None) if accuracy is None else wilson_interval(accuracy * independent, independent)
         return cls(
             name=factor.name,
             sign=factor.sign,
@@ -109,14 +107,6 @@ class HeronReport:
     def as_json(self) -> dict[str, Any]:
         """Nested mappings and lists of plain values."""
         return asdict(self) | {"levels": [asdict(level) for level in self.levels], "sources": dict(self.sources)}
-
-
-def interval(share: float, trials: int) -> tuple[float, float]:
-    """95 % interval of a proportion (Wilson 1927), trials at least 1."""
-    z2 = _Z_95**2
-    middle = (share + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = _Z_95 / (1 + z2 / trials) * np.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
-    return max(0.0, float(middle - half)), min(1.0, float(middle + half))
 
 
 def read_report(run: Path) -> HeronReport:

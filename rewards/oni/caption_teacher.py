@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from envs.phases import Phases
 from envs.protocols import State
+from envs.timing import PhaseTimer
 from rewards.labels.inquiry import Inquiry
 from rewards.labels.questions import Answer, Question
 from rewards.oni.caption_model import CaptionModel, Values
@@ -35,7 +35,7 @@ class CaptionTeacher(Teacher):
         self,
         model: CaptionModel,
         inquiry: Inquiry,
-        phases: Phases,
+        phases: PhaseTimer,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.model, self._inquiry, self._phases, self._clock = model, inquiry, phases, clock

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from envs.captions import template_of
 from envs.protocols import State
-from envs.templates import template_of
 from rewards.ensemble import Ensemble
 from rewards.labels.questions import Answer, Question
 from rewards.oni.caption_model import Values

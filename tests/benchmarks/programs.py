@@ -17,17 +17,17 @@ from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field, PositiveInt
+from rewards.auto.sandbox.contained import ContainedProgram
+from rewards.auto.sandbox.engine import Limits
+from rewards.auto.sandbox.looping import loops_of
+from rewards.auto.sandbox.monty import MontyEngine
+from rewards.auto.sandbox.rewriting import plan_of
 
 from envs.data import Config
-from envs.features import COLUMNS
+from envs.schema import COLUMNS
 from launch.bench.harness import in_turn, spread
 from rewards.auto.config import ContainmentConfig, EngineName
-from rewards.auto.contained import ContainedProgram
-from rewards.auto.engine import Limits
 from rewards.auto.engines.cpython import CPythonEngine
-from rewards.auto.engines.looping import loops_of
-from rewards.auto.engines.monty import MontyEngine
-from rewards.auto.engines.rewriting import plan_of
 from rewards.auto.program import Program
 
 _NUMBER = """

@@ -15,9 +15,9 @@ import psutil
 from pydantic import Field, PositiveInt
 
 from envs.data import Config
-from envs.engine import Engine
 from envs.seeding import TrainingSeeds
-from envs.tasks import GamesConfig, make
+from envs.spec import Engine, GamesConfig
+from envs.tasks import make
 from launch.errors import UserError
 
 _KIB = 1024

@@ -16,7 +16,8 @@ from agents.config import EncoderConfig, ModelConfig, PPOConfig
 from agents.encoders import Encoder
 from envs.protocols import ObsSpec
 from envs.seeding import TrainingSeeds
-from envs.tasks import GamesConfig, make
+from envs.spec import GamesConfig
+from envs.tasks import make
 from launch.bench.harness import alternate
 from launch.bench.labels import LabelRound
 from launch.errors import RunError, UserError

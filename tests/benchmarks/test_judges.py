@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from envs.templates import template_of
+from envs.captions import template_of
 from launch.errors import UserError
 from tests.benchmarks.__main__ import run
 from tests.benchmarks.judges import captions as judged_captions

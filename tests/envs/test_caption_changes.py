@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envs.caption_changes import ChangeTeller, is_change, without_changes
+from envs.caption_changes import CaptionChanges, is_change, without_changes
 from envs.captions import canonical
 from envs.data import EndStatus, EpisodeSeeds
 from envs.seeding import ListedSeeds, TrainingSeeds
-from envs.tasks import GamesConfig, make
+from envs.spec import GamesConfig
+from envs.tasks import make
 from rewards.labels.lexicon import Lexicon
 
 BLSTATS, INVENTORY, NAME = 27, 55, 80
@@ -29,7 +30,7 @@ class Hero:
         }
         self.now(hp=20, max_hp=20, depth=1, xp_level=1, gold=0)
         self.now(**stats)
-        self.teller = ChangeTeller(self.arrays)
+        self.teller = CaptionChanges(self.arrays)
         self.teller.begin(0)
         self.over = False
         self.play = self.teller.watched(0, lambda action: self.over)
@@ -51,7 +52,7 @@ class Hero:
         if playing[0]:  # idle games are not played
             self.over = bool(over[0])
             assert self.play(0) is self.over
-        return self.teller.tell(playing, over).get(0, b"").decode("latin-1").split("\n")
+        return self.teller.lines(playing, over).get(0, b"").decode("latin-1").split("\n")
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,13 @@ import psutil
 import pytest
 
 from envs.data import EpisodeSeeds
-from envs.engine import native, plain, starter
+from envs.engine import native, plain
 from envs.engine.protocol import Start
+from envs.game import starter
 from envs.registered import read_spec
 from envs.seeding import ListedSeeds, TrainingSeeds
-from envs.tasks import NLE_KEYS, GamesConfig, make
+from envs.spec import NLE_KEYS, GamesConfig
+from envs.tasks import make
 
 needs_native = pytest.mark.skipif(native.why_not() is not None, reason=str(native.why_not()))
 

@@ -11,7 +11,8 @@ import pytest
 
 from envs import files
 from envs.seeding import TrainingSeeds
-from envs.tasks import GamesConfig, make
+from envs.spec import GamesConfig
+from envs.tasks import make
 
 ROOT = Path(__file__).parents[2]
 PLAY = """

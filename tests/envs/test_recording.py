@@ -13,11 +13,12 @@ from agents.evaluate import evaluate
 from agents.policy import RandomPolicy
 from envs.captions import caption_id
 from envs.data import EndStatus, EpisodeResult, EpisodeSeeds, GamesStep
-from envs.features import COLUMNS, rollout_columns
 from envs.protocols import GamesSpec, ObsSpec
 from envs.recording import RECORDED_COLUMNS, SCREEN, EpisodeRecord, RecordedGames, make_recorded
+from envs.schema import COLUMNS, rollout_columns
 from envs.seeding import ListedSeeds, evaluation_seeds
-from envs.tasks import GamesConfig, make
+from envs.spec import GamesConfig
+from envs.tasks import make
 
 MONSTERS = GamesConfig(task="MiniHack-Room-Monster-15x15-v0", max_episode_steps=40)
 
@@ -98,7 +99,7 @@ def test_a_record_holds_every_column_of_the_schema_and_comes_back_from_its_file(
 
 def test_columns_are_those_that_the_same_actions_give_again(played):
     record = max(played[2], key=lambda record: record.num_steps)
-    games = make(MONSTERS.model_copy(update={"features": ("obs.hp", "obs.message")}), 1, ListedSeeds([record.seeds]))
+    games = make(MONSTERS.replace(features=("obs.hp", "obs.message")), 1, ListedSeeds([record.seeds]))
     try:
         games.reset()
         shown = [games.step(np.array([action])).features for action in record.actions]

@@ -5,7 +5,8 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from envs.tasks import GamesConfig, make, task, task_ids
+from envs.spec import GamesConfig
+from envs.tasks import make, specs_of, task, task_ids
 
 
 def test_ids_are_nle_minihack_and_ours():
@@ -48,7 +49,7 @@ def test_configuration_changes_reach_the_specification():
     config = GamesConfig(
         task="NetHackScore-v0, MiniHack-Room-5x5-v0", max_episode_steps=7, penalty_step=0.0, character="@"
     )
-    specs = config.specs()
+    specs = specs_of(config)
     assert [spec.id for spec in specs] == ["NetHackScore-v0", "MiniHack-Room-5x5-v0"]
     assert all((s.max_episode_steps, s.penalty_step, s.character) == (7, 0.0, "@") for s in specs)
 
@@ -76,6 +77,6 @@ def test_fewer_games_than_tasks():
 
 
 def test_configurations_load_without_games():
-    code = "import sys, envs.tasks; print([m for m in ('nle', 'minihack', 'gymnasium') if m in sys.modules])"
+    code = "import sys, envs.spec, envs.tasks; print([m for m in ('nle', 'minihack', 'gymnasium') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -11,7 +11,8 @@ from envs.data import EndStatus, EpisodeSeeds
 from envs.levels import CompiledLevel, Dungeon
 from envs.registered import read_spec
 from envs.seeding import ListedSeeds, TrainingSeeds
-from envs.tasks import GamesConfig, make
+from envs.spec import GamesConfig
+from envs.tasks import make
 
 KEYS = ("glyphs_crop", "blstats", "message")
 

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from envs.tasks import specs_of
 from launch.cli import COMMANDS, main
 from launch.config.presets import PRESETS, preset
 
@@ -31,7 +32,7 @@ def test_every_preset_is_complete_and_says_what_it_is(name):
     config = preset(name)
     assert config.preset == name
     assert PRESETS[name].__doc__
-    config.env.specs()
+    specs_of(config.env)
 
 
 def test_help_answers_at_once_without_heavy_imports():

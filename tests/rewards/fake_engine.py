@@ -4,8 +4,9 @@ import math
 from dataclasses import replace
 from itertools import count
 
-from envs.features import COLUMNS
-from rewards.auto.engine import Answer
+from rewards.auto.sandbox.engine import Answer
+
+from envs.schema import COLUMNS
 from rewards.auto.program import NUMBER_COMPONENT, Program, sha_of
 
 

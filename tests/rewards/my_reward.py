@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from envs.data import RewardPart
-from envs.features import rollout_columns
+from envs.schema import rollout_columns
 from rewards.kinds import PlainReward, RewardKind
 from rewards.parts import PartConfig
 from rewards.reporting import Paragraph, Section

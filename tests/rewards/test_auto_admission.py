@@ -1,14 +1,13 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rewards.auto.language import admission
+from rewards.auto.language.admission import admit, admit_file, check_apart
+from rewards.auto.language.child import answered
+from tests.rewards.auto.corpus import CASES, HEAD
 
-from envs.features import COLUMNS
-from rewards.auto import admission
-from rewards.auto.admission import admit, admit_file, check_apart
-from rewards.auto.program import ProgramRejectedError
-from rewards.auto.rejections import REJECTIONS, describe_rejections
-from rewards.auto.syntax.answering import answered
-from tests.rewards.auto_corpus import CASES, HEAD
+from envs.schema import COLUMNS
+from rewards.auto.program import REJECTIONS, ProgramRejectedError, describe_rejections
 
 NUMBER = HEAD + "    return 1.0\n"
 

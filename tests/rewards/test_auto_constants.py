@@ -1,11 +1,11 @@
 """What constants and defaults may be, where they may go, and that admission lets nothing change them."""
 
 import pytest
+from rewards.auto.language.admission import admit
+from rewards.auto.language.child import answered
+from tests.rewards.auto.corpus import HEAD
 
-from rewards.auto.admission import admit
 from rewards.auto.program import ProgramRejectedError
-from rewards.auto.syntax.answering import answered
-from tests.rewards.auto_corpus import HEAD
 
 
 def source_of(before, body="return 1.0"):

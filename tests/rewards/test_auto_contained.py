@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rewards.auto.sandbox.contained import MIN_ROWS, ContainedProgram, FailureWatch, NonDeterministicError
+from rewards.auto.sandbox.engine import Answer, MalformedAnswerError, ProgramTimeoutError, WorkerDiedError
 
 from rewards.auto.config import ContainmentConfig
-from rewards.auto.contained import ContainedProgram, NonDeterministicError
-from rewards.auto.engine import Answer, MalformedAnswerError, ProgramTimeoutError, WorkerDiedError
-from rewards.auto.watch import MIN_ROWS, FailureWatch
 
 _spec = importlib.util.spec_from_file_location("fake_engine", Path(__file__).parent / "fake_engine.py")
 fake = importlib.util.module_from_spec(_spec)

@@ -4,13 +4,12 @@ import ast
 from collections import Counter
 
 import pytest
+from rewards.auto.language.admission import admit
+from rewards.auto.language.child import answered
+from tests.rewards.auto.corpus import CASES, cases
 
-from envs.features import COLUMNS
-from rewards.auto.admission import admit
-from rewards.auto.program import ProgramRejectedError
-from rewards.auto.rejections import REJECTIONS
-from rewards.auto.syntax.answering import answered
-from tests.rewards.auto_corpus import CASES, cases
+from envs.schema import COLUMNS
+from rewards.auto.program import REJECTIONS, ProgramRejectedError
 
 REJECTED = cases("reject")
 ADMITTED = cases("benign", "timeout", "contained")

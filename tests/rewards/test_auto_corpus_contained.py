@@ -10,17 +10,17 @@ from functools import cache
 
 import numpy as np
 import pytest
+from rewards.auto.language.admission import admit
+from rewards.auto.language.child import answered
+from rewards.auto.sandbox.contained import ContainedProgram
+from rewards.auto.sandbox.engine import EngineError
+from rewards.auto.sandbox.monty import build_engine
+from tests.rewards.auto.corpus import HEAD, cases
 
-from envs.features import COLUMNS
-from rewards.auto.admission import admit
+from envs.schema import COLUMNS
 from rewards.auto.config import ContainmentConfig
-from rewards.auto.contained import ContainedProgram
-from rewards.auto.engine import EngineError
-from rewards.auto.engines import build_engine
 from rewards.auto.episodes import builtin_transitions, transitions_of
 from rewards.auto.program import NUMBER_COMPONENT
-from rewards.auto.syntax.answering import answered
-from tests.rewards.auto_corpus import HEAD, cases
 
 ENGINES = ["monty", pytest.param("cpython", marks=pytest.mark.slow)]
 EVERY = 6

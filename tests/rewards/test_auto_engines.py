@@ -13,25 +13,20 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rewards.auto.language.admission import admit
+from rewards.auto.sandbox import monty
+from rewards.auto.sandbox.contained import ContainedProgram
+from rewards.auto.sandbox.engine import EngineError, Limits, ProgramMemoryError, ProgramTimeoutError, WorkerDiedError
+from rewards.auto.sandbox.jail import IsolationError
+from rewards.auto.sandbox.looping import MAX_ROWS
+from rewards.auto.sandbox.monty import MontyEngine, build_engine
+from rewards.auto.sandbox.rewriting import plan_of
+from tests.rewards.auto.written_programs import body, program
 
-from envs.features import COLUMNS
-from rewards.auto.admission import admit
+from envs.schema import COLUMNS
 from rewards.auto.config import ContainmentConfig
-from rewards.auto.contained import ContainedProgram
-from rewards.auto.engine import (
-    EngineError,
-    Limits,
-    ProgramMemoryError,
-    ProgramTimeoutError,
-    WorkerDiedError,
-)
-from rewards.auto.engines import IsolationError, build_engine, monty
 from rewards.auto.engines.cpython import CPythonEngine
-from rewards.auto.engines.looping import MAX_ROWS
-from rewards.auto.engines.monty import MontyEngine
-from rewards.auto.engines.rewriting import plan_of
 from rewards.auto.program import Program
-from tests.rewards.written_programs import body, program
 
 AnyEngine = MontyEngine | CPythonEngine
 KINDS: dict[str, Callable[[Limits], AnyEngine]] = {"monty": MontyEngine, "cpython": CPythonEngine}

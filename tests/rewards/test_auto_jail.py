@@ -9,14 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
+from rewards.auto.sandbox import jail_exec
+from rewards.auto.sandbox.engine import Limits
+from rewards.auto.sandbox.jail import NOBODY, IsolationError, Jail, Target, check_level, describe, find_jail, level_of
+from rewards.auto.sandbox.monty import build_engine, isolation_line, monty_target
 
 from rewards.auto.config import ContainmentConfig
-from rewards.auto.engine import Limits
-from rewards.auto.engines import IsolationError, build_engine, isolation_line, jail_exec
 from rewards.auto.engines.cpython import cpython_target
-from rewards.auto.engines.isolation import check_level, describe, level_of
-from rewards.auto.engines.jail import NOBODY, Jail, Target, find_jail
-from rewards.auto.engines.monty import monty_target
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the layers are those of Linux")
 
@@ -124,7 +123,8 @@ def test_both_engines_processes_reach_the_most_that_the_machine_offers(target: T
 def test_a_running_worker_is_as_locked_in_as_is_said() -> None:
     """By the kernel's own account of the process."""
     engine = build_engine(ContainmentConfig())
-    from rewards.auto.engines.monty import MontyEngine
+    from rewards.auto.sandbox.monty import MontyEngine
+
     from rewards.auto.program import Program
 
     assert isinstance(engine, MontyEngine)

@@ -1,6 +1,6 @@
 """Reward programs for tests of what runs them, written down with the columns that they read."""
 
-from envs.features import COLUMNS
+from envs.schema import COLUMNS
 from rewards.auto.program import Program
 
 

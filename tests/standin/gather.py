@@ -13,7 +13,8 @@ import numpy as np
 
 from envs.captions import canonical_of_raw
 from envs.seeding import TrainingSeeds
-from envs.tasks import GamesConfig, make
+from envs.spec import GamesConfig
+from envs.tasks import make
 from rewards.labels.lexicon import Lexicon
 from rewards.labels.questions import VALUES
 

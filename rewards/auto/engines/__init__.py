@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from rewards.auto.config import ContainmentConfig, EngineName
-from rewards.auto.engine import HASH_SEED, Engine, Limits
-from rewards.auto.engines.isolation import IsolationError, check_level, describe
+from rewards.auto.sandbox.engine import HASH_SEED, Engine, Limits
+from rewards.auto.sandbox.jail import IsolationError, check_level, describe
 
 if TYPE_CHECKING:
     from rewards.auto.engines.cpython import CPythonEngine
-    from rewards.auto.engines.monty import MontyEngine
+    from rewards.auto.sandbox.monty import MontyEngine
 
 __all__ = ["IsolationError", "build_engine", "isolation_line"]
 
@@ -43,7 +43,7 @@ def isolation_line(config: ContainmentConfig) -> str:
 
 
 def _monty(limits: Limits, _: int) -> MontyEngine:
-    from rewards.auto.engines.monty import MontyEngine  # here, so that one engine does not need the other's packages
+    from rewards.auto.sandbox.monty import MontyEngine  # here, so that one engine does not need the other's packages
 
     return MontyEngine(limits)
 

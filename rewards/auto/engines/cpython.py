@@ -20,7 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from rewards.auto.engine import (
+from rewards.auto.engines.pipe import Pipe, PipeClosedError, PipeFloodError, PipeTimeoutError
+from rewards.auto.program import Program
+from rewards.auto.sandbox.engine import (
     HASH_SEED,
     Answer,
     EngineError,
@@ -30,11 +32,9 @@ from rewards.auto.engine import (
     ProgramTimeoutError,
     WorkerDiedError,
 )
-from rewards.auto.engines.jail import ENVIRONMENT, HASH_SEED_VARIABLE, Jail, Target, find_jail
-from rewards.auto.engines.looping import CALL, PRELUDE, Loop, answered
-from rewards.auto.engines.pipe import Pipe, PipeClosedError, PipeFloodError, PipeTimeoutError
-from rewards.auto.engines.rewriting import Plan, readable_plan
-from rewards.auto.program import Program
+from rewards.auto.sandbox.jail import ENVIRONMENT, HASH_SEED_VARIABLE, Jail, Target, find_jail
+from rewards.auto.sandbox.looping import CALL, PRELUDE, Loop, answered
+from rewards.auto.sandbox.rewriting import Plan, readable_plan
 
 GRACE_S = 0.2
 """How long after the limit of time the process is killed."""
@@ -58,7 +58,7 @@ def cpython_target(limits: Limits) -> Target:
 
 
 class CPythonEngine:
-    """Programs in Python; see ``rewards.auto.engine.Engine``.
+    """Programs in Python; see ``rewards.auto.sandbox.engine.Engine``.
 
     Args:
         limits: of a batch.

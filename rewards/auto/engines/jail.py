@@ -17,8 +17,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from rewards.auto.engine import HASH_SEED
-from rewards.auto.engines.isolation import OFF, IsolationError
+from rewards.auto.sandbox.engine import HASH_SEED
+from rewards.auto.sandbox.jail import OFF, IsolationError
 
 NOBODY = 65534
 """User and group that programs run as where we are root."""

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from rewards.auto.engine import Answer, MalformedAnswerError
-from rewards.auto.engines.encoding import encode
-from rewards.auto.engines.rewriting import FUNCTION, Plan
+from rewards.auto.language.names import MAX_COMPONENT_NAME
 from rewards.auto.program import MAX_COMPONENTS, NUMBER_COMPONENT, is_component_name
-from rewards.auto.syntax.names import MAX_COMPONENT_NAME
+from rewards.auto.sandbox.engine import Answer, MalformedAnswerError
+from rewards.auto.sandbox.looping import encode
+from rewards.auto.sandbox.rewriting import FUNCTION, Plan
 
 MAX_REASON = 200
 """Characters of a row's failure."""

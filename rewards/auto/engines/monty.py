@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 import pydantic_monty
 
-from rewards.auto.engine import (
+from rewards.auto.program import Program
+from rewards.auto.sandbox.engine import (
     Answer,
     EngineError,
     Limits,
@@ -32,11 +33,9 @@ from rewards.auto.engine import (
     ProgramTimeoutError,
     WorkerDiedError,
 )
-from rewards.auto.engines.isolation import IsolationError
-from rewards.auto.engines.jail import Jail, Target, find_jail
-from rewards.auto.engines.looping import CALL, PRELUDE, Loop, answered
-from rewards.auto.engines.rewriting import Plan, readable_plan
-from rewards.auto.program import Program
+from rewards.auto.sandbox.jail import IsolationError, Jail, Target, find_jail
+from rewards.auto.sandbox.looping import CALL, PRELUDE, Loop, answered
+from rewards.auto.sandbox.rewriting import Plan, readable_plan
 
 GRACE_S = 1.0
 """How long after the limit of time the process is killed."""
@@ -91,7 +90,7 @@ class _Worker:
 
 
 class MontyEngine:
-    """Programs in Monty; see ``rewards.auto.engine.Engine``.
+    """Programs in Monty; see ``rewards.auto.sandbox.engine.Engine``.
 
     Args:
         limits: of a batch.

@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from envs.episode_memory import FAR
 from envs.recording import EpisodeRecord
+from envs.schema_memory import FAR
+from envs.statistics import share_in_order
 from rewards.auto.composition import OTHER
 from rewards.auto.program import NUMBER_COMPONENT, Program
-from rewards.auto.search.auc import share_in_order
 from rewards.auto.search.play import MIN_OF_EACH, Play
 from rewards.auto.search.terms import Said
 

@@ -16,16 +16,15 @@ from itertools import islice
 
 import numpy as np
 
-from envs.features import COLUMNS
 from envs.recording import EpisodeRecord
-from rewards.auto.admission import admit
-from rewards.auto.batches import BATCH, Runner, run_in_batches
+from envs.schema import COLUMNS
+from envs.statistics import auc_of
 from rewards.auto.config import CompositionConfig, ContainmentConfig
-from rewards.auto.contained import ContainedProgram, Values
-from rewards.auto.engine import HASH_SEED, EngineError
 from rewards.auto.episodes import EpisodePay, builtin_transitions, pay_of, transitions_of, values_of
+from rewards.auto.language.admission import admit
 from rewards.auto.program import Program, ProgramRejectedError
-from rewards.auto.search.auc import auc_of
+from rewards.auto.sandbox.contained import BATCH, ContainedProgram, Runner, Values, run_in_batches
+from rewards.auto.sandbox.engine import HASH_SEED, EngineError
 from rewards.auto.search.farming import NUM_STEPS, can_tell, most_farmed
 from rewards.auto.search.proposal import Finding, Opinion, Verdict
 
@@ -286,7 +285,7 @@ class Critic:
             runner.close()
 
     def _contained(self, program: Program, hash_seed: int) -> Runner:
-        from rewards.auto.engines import build_engine  # here, so that checks need no engine installed
+        from rewards.auto.sandbox.monty import build_engine  # here, so that checks need no engine installed
 
         # Every row is sent: rows that are alike are also to be answered alike.
         engine = build_engine(self._containment, hash_seed=hash_seed)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from string import Template
 
-from envs.features import FIELDS, Field, describe_schema
+from envs.schema import FIELDS, Field, describe_schema
 from rewards.auto.config import CompositionConfig
 from rewards.auto.program import MAX_COMPONENTS, SHORT_SHA
 from rewards.auto.search.proposal import Brief, Tried

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.features import COLUMNS
 from envs.recording import EpisodeRecord
-from rewards.auto.batches import Runner, run_in_batches
+from envs.schema import COLUMNS
 from rewards.auto.composition import Composer, Steps
 from rewards.auto.config import CompositionConfig
 from rewards.auto.episodes import transitions_of
 from rewards.auto.program import MAX_COMPONENTS, Program
+from rewards.auto.sandbox.contained import Runner, run_in_batches
 
 NUM_STEPS = 500
 """Of each walk."""

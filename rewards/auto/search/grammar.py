@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import get_args
 
-from envs.features import FIELDS
 from envs.glyphs import NEAREST_CLASSES
+from envs.schema import FIELDS
 from rewards.auto.program import DECLARATION, ComponentKind
 from rewards.auto.search.terms import (
     CROSSED,

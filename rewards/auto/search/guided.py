@@ -18,7 +18,7 @@ from math import log10
 
 import numpy as np
 
-from envs.episode_memory import FAR
+from envs.schema_memory import FAR
 from rewards.auto.program import SHORT_SHA
 from rewards.auto.search.analyzer import PROGRESS, idle_components
 from rewards.auto.search.grammar import (

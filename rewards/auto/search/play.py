@@ -10,11 +10,11 @@ from functools import cached_property
 
 import numpy as np
 
-from envs.episode_memory import FAR
-from envs.features import COLUMNS
 from envs.glyphs import NEAREST_CLASSES
 from envs.recording import EpisodeRecord
-from rewards.auto.search.auc import share_in_order
+from envs.schema import COLUMNS
+from envs.schema_memory import FAR
+from envs.statistics import share_in_order
 from rewards.auto.search.terms import Atom, Body, Event, Measure, Said
 
 MAX_EPISODES = 200

@@ -23,7 +23,7 @@ from typing import Protocol
 
 import numpy as np
 
-from envs.features import COLUMNS
+from envs.schema import COLUMNS
 from rewards.auto.program import read_as
 
 Columns = Mapping[str, np.ndarray]

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from envs.templates import template_of
+from envs.captions import template_of
+from envs.statistics import spearman
 from launch.errors import UserError
 from rewards.labels.lexicon import Lexicon
-from rewards.ranks import spearman
 
 LEVELS: Mapping[str, int] = {"helpful": 1, "neutral": 0, "unhelpful": -1}
 

@@ -1,6 +1,6 @@
 """How good the judges of captions are: the lexicon and the reward models that learn from it, beside grades by hand.
 
-Captions from play are dealt into folds by template (``envs.templates``), so that no caption has a near-duplicate in
+Captions from play are dealt into folds by template (``envs.captions``), so that no caption has a near-duplicate in
 another fold. For each fold the reward models learn the lexicon's verdicts on all other folds, as they would in a run
 (a few captions an update, the most frequent first), and judge this one. Every figure is over such judgements:
 
@@ -24,9 +24,9 @@ import torch
 from pydantic import Field, PositiveInt
 
 from envs.data import Config
+from envs.statistics import ranks
 from rewards.oni.calibration import balanced_accuracy, class_weights, expected_calibration_error
 from rewards.oni.config import CharsConfig, ClassificationConfig, NGramsConfig, RankingConfig
-from rewards.ranks import ranks
 from tests.benchmarks.judges.captions import Captions, by_hand, read
 from tests.benchmarks.judges.reward_models import Pace, trained_classifier, trained_ranker
 

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from envs.features import COLUMNS
+from envs.schema import COLUMNS
 from tests.benchmarks.overhead.variants import Spent, Variant, VariantsBench, cost, update_in_turn
 
 TYPICAL = (

@@ -18,13 +18,14 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from pydantic import Field, PositiveInt
+from rewards.auto.language.admission import admit
 
 from agents.config import ModelConfig, PPOConfig
 from agents.policy import TorchPolicy, weights_of
 from agents.rollout import RolloutWorker
 from envs.data import Config
-from envs.phases import Phases
 from envs.seeding import TrainingSeeds
+from envs.timing import PhaseTimer
 from launch.bench.harness import in_turn
 from launch.bench.training import REFERENCE_NETWORK, TrainBench
 from launch.config.resolve import for_machine
@@ -39,7 +40,6 @@ from launch.runs.folder import RunFolder
 from launch.runs.metrics import MetricsWriter
 from launch.runs.progress import Silent
 from launch.training.run import TrainingRun
-from rewards.auto.admission import admit
 from rewards.auto.program_teacher import RunPrograms
 from rewards.labels.inquiry import Inquiry
 from rewards.oni.caption_teacher import CaptionTeacher
@@ -127,7 +127,7 @@ class OverheadRun:
             given = {} if variant.program is None else {"program": RunPrograms(chain=(admit(variant.program),))}
             learning = build_learning(config, worker.games.spec, given=given)
             stack.callback(learning.close)
-            phases, teachers = Phases(), {}
+            phases, teachers = PhaseTimer(), {}
             if variant.labels:
                 teachers["oni"] = _caption_teacher(config, folder, phases if variant.metrics else learning.phases)
                 stack.callback(teachers["oni"].close)
@@ -229,7 +229,7 @@ def _worker(config: TrainConfig, *, captions: bool) -> RolloutWorker:
     return RolloutWorker(games, policy, rollout.num_steps, config.seed, 0)
 
 
-def _caption_teacher(config: TrainConfig, folder: Path, phases: Phases) -> CaptionTeacher:
+def _caption_teacher(config: TrainConfig, folder: Path, phases: PhaseTimer) -> CaptionTeacher:
     feed = ThreadFeed(*build_labeller(config, str(folder / "labels.sqlite"), config.questions["captions"]))
     inquiry = Inquiry(feed, "captions", waits=config.labels.mode == "barrier")
     return CaptionTeacher(caption_model(config.reward.oni, config.seed), inquiry, phases)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from agents.statistics import difference_interval, t_interval
+from envs.statistics import difference_interval, t_interval
 from launch.design.summary import interval, left_out
 from tests.benchmarks.store import Results
 from tests.benchmarks.studies.curves import STEPS, Runs, area_under_curve

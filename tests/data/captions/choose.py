@@ -1,7 +1,7 @@
 """Chooses the captions that were graded: ``python tests/data/captions/choose.py`` writes ``to_grade.txt``.
 
 Half are drawn with a probability proportional to how often they came, half by drawing a template
-(``envs.templates``) with equal chances, and then one of its captions; none twice.
+(``envs.captions``) with equal chances, and then one of its captions; none twice.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from envs.templates import template_of
+from envs.captions import template_of
 
 HERE = Path(__file__).parent
 SEED, NUM_OF_EACH = 20_260_101, 180

@@ -9,7 +9,7 @@ import numpy as np
 import psutil
 import pytest
 
-from envs.tasks import GamesConfig
+from envs.spec import GamesConfig
 from launch.bench.games import VectorSpec
 from launch.bench.harness import (
     IsolatedSystem,

@@ -6,7 +6,7 @@ import socket
 import numpy as np
 import pytest
 
-from envs.group import Alone
+from envs.protocols import Alone
 from launch.processes.groups import GlooMeeting, GroupBrokenError, SharedMemoryMeeting
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from agents.rollout import WorkerRollout
 from envs.data import EndStatus, EpisodeResult, FinalObs, RewardPart, Rollout
-from envs.phases import Phases
+from envs.timing import PhaseTimer
 from launch.processes.learning import Learning
 from launch.processes.ledger import RecentSums
 from launch.runs.metrics import WindowedEpisodes
@@ -25,7 +25,7 @@ class Network:
     """Encodes as its weight says, which an update changes; may break instead."""
 
     def __init__(self):
-        self.phases, self.weight, self.breaks, self.encoded = Phases(), 1.0, False, 0
+        self.phases, self.weight, self.breaks, self.encoded = PhaseTimer(), 1.0, False, 0
 
     def encode(self, obs):
         self.encoded += 1

@@ -2,7 +2,7 @@
 
 import json
 
-from envs.phases import Phases, Span
+from envs.timing import PhaseTimer, Span
 from launch.runs import profile
 from launch.runs.profile import Profile, table, trace
 
@@ -51,7 +51,7 @@ def test_a_run_too_short_to_be_profiled_writes_nothing(tmp_path):
 
 
 def test_phases_sum_laps_and_keep_as_many_as_asked():
-    phases = Phases()
+    phases = PhaseTimer()
     phases.spans_left = 2
     for _ in range(3):
         with phases.measure("a"):

@@ -4,6 +4,8 @@ import json
 
 import pytest
 from launch.config.checks import prepared
+from rewards.auto.sandbox import contained
+from tests.rewards.auto.fake_engine import FakeEngine, answering
 
 from launch.cli import main
 from launch.config.resolve import prepared
@@ -11,14 +13,12 @@ from launch.errors import UserError
 from launch.report.build import build_report
 from launch.runs.folder import RunFolder, read_events
 from launch.runs.metrics import read_metrics
-from rewards.auto import contained
 from rewards.auto.audit import read
 from rewards.auto.program import sha_of
 from rewards.auto.program_kind import PROGRAMS_FOLDER
 from rewards.auto.program_teacher import AUDIT_FILE, QUARANTINED
 from tests.launch.running import trained
 from tests.launch.training.test_driver import HERE, PEERS, UPDATE, small_run
-from tests.rewards.fake_engine import FakeEngine, answering
 
 SOUND = """
 COMPONENTS = {"goal": "sparse", "act": "dense"}

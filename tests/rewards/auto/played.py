@@ -3,8 +3,8 @@
 import numpy as np
 
 from envs.data import EndStatus, EpisodeSeeds
-from envs.features import COLUMNS
 from envs.recording import RECORDED_COLUMNS, EpisodeRecord
+from envs.schema import COLUMNS
 
 _DTYPES = {"int": np.int64, "bool": np.bool_, "str": np.dtype("U8")}
 

@@ -9,12 +9,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rewards.auto.sandbox.contained import (
+    BATCH,
+    NUM_REPEATED,
+    ContainedProgram,
+    NonDeterministicError,
+    Values,
+    run_in_batches,
+)
+from rewards.auto.sandbox.engine import ProgramTimeoutError
+from tests.rewards.auto.fake_engine import FakeEngine, program
 
-from envs.features import COLUMNS
-from rewards.auto.batches import BATCH, run_in_batches
+from envs.schema import COLUMNS
 from rewards.auto.config import CompositionConfig, ContainmentConfig
-from rewards.auto.contained import NUM_REPEATED, ContainedProgram, NonDeterministicError, Values
-from rewards.auto.engine import ProgramTimeoutError
 from rewards.auto.episodes import (
     EpisodePay,
     builtin_transitions,
@@ -27,7 +34,6 @@ from rewards.auto.episodes import (
 )
 from rewards.auto.program import Program, read_as
 from tests.rewards.auto.played import episode
-from tests.rewards.fake_engine import FakeEngine, program
 
 PROGRAM = Program(source="", columns=("obs.hp", "prev_obs.message", "action", "info.succeeded"))
 GOAL = "1.0 if info['succeeded'] else -1.0 if info['died'] else 0.0"

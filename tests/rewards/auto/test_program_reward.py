@@ -4,22 +4,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from rewards.auto.sandbox.contained import BATCH, ContainedProgram
+from rewards.auto.sandbox.engine import MalformedAnswerError, ProgramMemoryError, ProgramTimeoutError, WorkerDiedError
 
 from envs.data import FinalObs, Rollout
 from rewards import conformance
-from rewards.auto.batches import BATCH
 from rewards.auto.config import CompositionConfig, ContainmentConfig, ProgramConfig
-from rewards.auto.contained import ContainedProgram
-from rewards.auto.engine import (
-    MalformedAnswerError,
-    ProgramMemoryError,
-    ProgramTimeoutError,
-    WorkerDiedError,
-)
 from rewards.auto.program_reward import ProgramReward, Quarantined
 from rewards.mix import Ingredient, RewardMix
 from rewards.parts import StreamConfig
-from tests.rewards import fake_engine as fake
+from tests.rewards.auto import fake_engine as fake
 
 HP = fake.program(
     "def reward(obs, prev_obs, action, info):\n"

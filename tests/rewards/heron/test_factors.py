@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from envs.data import FinalObs, Rollout
-from envs.features import FeatureTable
+from envs.schema import FeatureTable
 from rewards.heron.columns import check_columns, columns_of
 from rewards.heron.factors import CATALOGUE, REDUCTIONS, Factor, FactorError, FactorTable, factor, parse_ranking
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from envs.captions import caption_id
 from envs.data import EndStatus, EpisodeSeeds
-from envs.features import COLUMNS
 from envs.recording import RECORDED_COLUMNS, EpisodeRecord
+from envs.schema import COLUMNS
 from rewards.heron.config import JudgesConfig, TreeConfig
 from rewards.heron.factors import FactorTable, parse_ranking
 from rewards.heron.human import human_pairs, pairs_in_file, read_preferences

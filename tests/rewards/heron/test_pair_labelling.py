@@ -10,7 +10,8 @@ from agents.policy import RandomPolicy
 from envs.captions import caption_id
 from envs.recording import make_recorded
 from envs.seeding import ListedSeeds, evaluation_seeds
-from envs.tasks import GamesConfig, make
+from envs.spec import GamesConfig
+from envs.tasks import make
 from launch.cli import main
 from launch.config.train import TrainConfig
 from launch.runs.checkpoint import decode_state, encode_state

@@ -10,7 +10,6 @@ from rewards.heron.factors import Factor, FactorTable
 from rewards.heron.judgement import judge, segment_returns
 from rewards.heron.preference_trainer import PreferenceTrainer
 from rewards.heron.preferences import MIN_JUDGED, PairBatch, PairStore, check_learnable
-from rewards.heron.report import interval
 from rewards.heron.segments import SegmentBuffer, Segments, retained
 from rewards.heron.tree import Level, PreferenceTree
 
@@ -474,12 +473,6 @@ def test_judgement_by_hand():
     assert found.rank_correlation == pytest.approx(np.corrcoef([4, 3, 1.5, 1.5], [4, 2, 3, 1])[0, 1])
     assert judge(tree, factors, np.arange(4), returns, 500, rng) is None
     assert segment_returns(np.array([1.0, 2, 4]), np.array([1, 0, 2])).tolist() == [1, 0, 6]
-
-
-def test_interval_by_hand():
-    low, high = interval(0.5, 100)
-    assert (low, high) == pytest.approx((0.4038, 0.5962), abs=1e-4)
-    assert interval(1.0, 1) == pytest.approx((0.2065, 1.0), abs=1e-4)
 
 
 def test_without_held_out_segments_there_is_no_accuracy():

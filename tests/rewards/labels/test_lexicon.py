@@ -6,7 +6,8 @@ from agents.policy import RandomPolicy
 from agents.rollout import GeneratorNoise
 from envs.captions import canonical
 from envs.seeding import TrainingSeeds
-from envs.tasks import GamesConfig, make
+from envs.spec import GamesConfig
+from envs.tasks import make
 from rewards.labels.lexicon import Lexicon, LexiconError, coverage, sentences
 from tests.benchmarks.studies.jobs import TEN_TASKS
 

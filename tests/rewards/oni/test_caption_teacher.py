@@ -3,7 +3,7 @@
 import numpy as np
 
 from envs.captions import caption_id
-from envs.phases import Phases
+from envs.timing import PhaseTimer
 from launch.runs.checkpoint import decode_state, encode_state
 from rewards.labels.inquiry import Inquiry
 from rewards.labels.questions import Answer, Question
@@ -78,7 +78,7 @@ class Clock:
 
 def teacher(feed, *, waits=False, clock=None, again_s=1e9):
     inquiry = Inquiry(feed, "captions", waits=waits, again_s=again_s, clock=clock or Clock())
-    return CaptionTeacher(RetrievalModel(), inquiry, Phases(), clock=Clock())
+    return CaptionTeacher(RetrievalModel(), inquiry, PhaseTimer(), clock=Clock())
 
 
 def known(own):

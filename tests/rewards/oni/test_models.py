@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from envs.captions import caption_id
-from envs.templates import template_of
+from envs.captions import caption_id, template_of
 from rewards.labels.lexicon import Lexicon
 from rewards.labels.questions import Answer, Question
 from rewards.oni.calibration import fit_temperature, log_loss
 from rewards.oni.classification import ClassificationModel
 from rewards.oni.config import ClassificationConfig, RankingConfig
-from rewards.oni.learned import StepBudget, weighted_cross_entropy
+from rewards.oni.learned import StepBudget
+from rewards.oni.networks import weighted_cross_entropy
 from rewards.oni.oni_kind import caption_model
 from rewards.oni.ranking import RankingModel, bradley_terry_loss
 from rewards.oni.retrieval import RetrievalModel

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from envs.data import EndStatus, EpisodeSeeds
-from envs.features import COLUMNS
 from envs.recording import RECORDED_COLUMNS, EpisodeRecord
+from envs.schema import COLUMNS
 
 ACTIONS = ("north", "kick", "open")
 _DTYPES: dict[str, Any] = {"int": np.int64, "bool": bool, "str": np.str_}

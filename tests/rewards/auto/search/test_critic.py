@@ -1,16 +1,16 @@
 """The critic: every executed test can refuse a program, and says why."""
 
 import pytest
+from rewards.auto.sandbox.contained import ContainedProgram
+from rewards.auto.sandbox.engine import ProgramTimeoutError, WorkerDiedError
+from tests.rewards.auto.fake_engine import FakeEngine, program
 
 from rewards.auto.config import CompositionConfig, ContainmentConfig
-from rewards.auto.contained import ContainedProgram
-from rewards.auto.engine import ProgramTimeoutError, WorkerDiedError
 from rewards.auto.program import ProgramRejectedError
 from rewards.auto.search.critic import MIN_EPISODES, Critic
 from rewards.auto.search.farming import NUM_STEPS
 from rewards.auto.search.proposal import Finding, verdict_of
 from tests.rewards.auto.played import episode, walk
-from tests.rewards.fake_engine import FakeEngine, program
 
 READ = ("obs.hp", "obs.x", "prev_obs.x", "obs.dungeon_level", "prev_obs.dungeon_level", "info.succeeded", "info.died")
 WALKED = ("info.new_tiles_seen", "info.visits_here", "info.step_in_episode", "info.has_key")

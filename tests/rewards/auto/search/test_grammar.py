@@ -145,8 +145,8 @@ def test_programs_are_read_back_as_they_were(seed):
 
 
 def test_every_program_is_admitted():
-    admission = pytest.importorskip("rewards.auto.admission")
-    answering = pytest.importorskip("rewards.auto.syntax.answering")
+    admission = pytest.importorskip("rewards.auto.language.admission")
+    answering = pytest.importorskip("rewards.auto.language.child")
     programs = some_programs(7, 80)
     assert len({program.source for program in programs}) > 200
     for program in programs:
@@ -159,8 +159,8 @@ def test_every_program_is_admitted():
 
 
 def test_every_component_of_every_family_is_admitted():
-    admission = pytest.importorskip("rewards.auto.admission")
-    answering = pytest.importorskip("rewards.auto.syntax.answering")
+    admission = pytest.importorskip("rewards.auto.language.admission")
+    answering = pytest.importorskip("rewards.auto.language.child")
     everything = [one for family in VOCABULARY.families.values() for one in family]
     assert {one.body.label for one in everything}
     for component in everything:

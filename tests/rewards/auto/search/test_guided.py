@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from envs.statistics import share_in_order
 from rewards.auto.program import Program, sha_of
 from rewards.auto.search.analyzer import analyse
-from rewards.auto.search.auc import share_in_order
 from rewards.auto.search.grammar import NEW_MESSAGE, Component, GrammarProgram, Vocabulary, parse_program
 from rewards.auto.search.guided import (
     FAMILIES_OF_FRESH,

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from envs.features import FIELDS, describe_schema
+from envs.schema import FIELDS, describe_schema
 from rewards.auto.config import CompositionConfig
 from rewards.auto.program import Program, ProgramRejectedError, Rejection, sha_of
 from rewards.auto.search.designing_prompt import WORDING, DesigningPrompt, PromptTooLongError, describe_composition
@@ -188,7 +188,7 @@ def test_it_tells_all_that_a_designer_needs():
 
 
 def test_the_example_in_it_is_a_program():
-    from rewards.auto.admission import admit
+    from rewards.auto.language.admission import admit
 
     text = prompt().text
     start = text.index('COMPONENTS = {"goal"')

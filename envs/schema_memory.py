@@ -12,7 +12,7 @@ from nle import nethack as _nethack
 from envs import maps
 from envs.glyphs import COLS, NEAREST_CLASSES, ROWS, SCENERY, STONE, MapSummary, item_class, rows_of_glyphs
 from envs.maps import ABSENT, CELL_BITS, NO_ROW
-from envs.sources import MESSAGE_CHARS, Moment, Source
+from envs.schema_sources import MESSAGE_CHARS, Moment, Source
 
 nethack: Any = _nethack  # an extension module: type checkers cannot see its constants
 

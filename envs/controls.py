@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from nle import nethack as _nethack
 
 from envs.game import ESC, GAME_OVER, IN_GETLIN, IN_YN, SPACE, WAITS_FOR_SPACE, Game
-from envs.tasks import TaskSpec
+from envs.spec import TaskSpec
 
 nethack: Any = _nethack  # an extension module: type checkers cannot see its constants
 

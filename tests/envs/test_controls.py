@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from nle import nethack
 
+from envs.controls import ExtendedControls, PlainControls
 from envs.game import ESC, Game
-from envs.prompts import ExtendedControls, PlainControls
 from envs.tasks import task
 
 MORE, YN, GETLIN = "more", "yn", "getlin"

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from nle import nethack
 
 from envs.data import FinalObs, Rollout
-from envs.episode_memory import FAR
-from envs.features import (
+from envs.schema import (
     COLUMNS,
     FIELDS,
     SCHEMA_VERSION,
@@ -19,7 +18,8 @@ from envs.features import (
     nearest_names,
     rollout_columns,
 )
-from envs.sources import CONDITIONS, MESSAGE_CHARS, STATUS
+from envs.schema_memory import FAR
+from envs.schema_sources import CONDITIONS, MESSAGE_CHARS, STATUS
 
 STONE = nethack.GLYPH_CMAP_OFF
 FLOOR, STAIRS_DOWN = STONE + 19, STONE + 24

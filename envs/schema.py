@@ -20,19 +20,9 @@ from typing import Literal
 import numpy as np
 
 from envs.data import EndStatus, Rollout
-from envs.episode_memory import (
-    FAR,
-    INVENTORY_CLASSES,
-    Changes,
-    Clock,
-    Inventory,
-    Messages,
-    Nearby,
-    Places,
-    Tiles,
-)
 from envs.glyphs import CLASS_MEANINGS, COLS, NEAREST_CLASSES, ROWS
-from envs.sources import CONDITIONS, MESSAGE_CHARS, WORDS, Actions, Moment, Source, Status, Texts
+from envs.schema_memory import FAR, INVENTORY_CLASSES, Changes, Clock, Inventory, Messages, Nearby, Places, Tiles
+from envs.schema_sources import CONDITIONS, MESSAGE_CHARS, WORDS, Actions, Moment, Source, Status, Texts
 
 SCHEMA_VERSION = 1
 """Rises whenever a field is removed, renamed or changes its meaning; new fields do not raise it."""

@@ -17,7 +17,7 @@ class Span(NamedTuple):
     seconds: float
 
 
-class Phases:
+class PhaseTimer:
     """A stopwatch with named laps.
 
     A lap within another is named by its path: ``learn/backward`` is part of ``learn``.

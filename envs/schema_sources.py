@@ -1,7 +1,7 @@
 """Where the columns of the schema come from: sources, and those that only read the present.
 
 A source offers some columns by their qualified names; only sources with a column that was asked for
-are made (``envs.features.FeatureTable``). Whatever a source remembers is a function of what the episode
+are made (``envs.schema.FeatureTable``). Whatever a source remembers is a function of what the episode
 has shown since its start, so games that are rebuilt by replay get the same columns again.
 """
 
@@ -83,7 +83,7 @@ CONDITIONS: Mapping[str, int] = {
 class Moment:
     """What B games show after a step, and what they showed before it.
 
-    Buffers and maps are live: whoever keeps them copies them.
+    Buffers and maps are live: to keep them, copy them.
     """
 
     buffers: Mapping[str, np.ndarray]

@@ -1,4 +1,4 @@
-"""What a finished episode came to."""
+"""The results of finished episodes."""
 
 from __future__ import annotations
 

@@ -6,12 +6,13 @@ import gymnasium
 import numpy as np
 import pytest
 
-from envs.conformance import EXCEPTIONS, UNBUILDABLE, why_unbuildable
 from envs.data import EndStatus
+from envs.differences import DIFFERENCES, UNBUILDABLE, why_unbuildable
 from envs.engine.native import why_not
 from envs.registered import OWN_TASKS, registered_ids
 from envs.seeding import TrainingSeeds
-from envs.tasks import OBS_KEYS, GamesConfig, make, task_ids
+from envs.spec import OBS_KEYS, GamesConfig
+from envs.tasks import make, task_ids
 
 FAST_IDS = (
     "MiniHack-Room-Ultimate-5x5-v0",
@@ -72,7 +73,7 @@ class Reference:
 
 
 def shown_and_filled_keys(task):
-    """Keys that the registered environment returns, and all that we need NetHack to fill (see EXCEPTIONS)."""
+    """Keys that the registered environment returns, and all that we need NetHack to fill (see DIFFERENCES)."""
     env = gymnasium.make(task, fix_moon_phase=True).unwrapped
     shown = tuple(key for key in env.observation_space.spaces if key in OBS_KEYS)
     filled = ("screen_descriptions",) if "screen_descriptions" in env._observation_keys else ()
@@ -154,6 +155,6 @@ def test_every_registered_id_is_buildable_or_has_a_reason():
 
 
 def test_the_tables_name_tasks_and_reasons():
-    for entry in (*EXCEPTIONS, *UNBUILDABLE):
+    for entry in (*DIFFERENCES, *UNBUILDABLE):
         assert any(fnmatch.fnmatchcase(id_, entry.tasks) for id_ in registered_ids()), entry
         assert entry.what and entry.reason
