@@ -25,7 +25,8 @@ from rewards.oni.calibration import (
     sigmoid,
 )
 from rewards.oni.config import ClassificationConfig
-from rewards.oni.learned import LearnedModel, weighted_cross_entropy
+from rewards.oni.learned import LearnedModel
+from rewards.oni.networks import weighted_cross_entropy
 
 _POSITIVE_ABOVE = 0.5
 """A soft target above this is a positive, in shares and accuracies and where both classes are waited for."""

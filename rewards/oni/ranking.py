@@ -21,7 +21,8 @@ from rewards.ensemble import AGGREGATES, disagreement
 from rewards.labels.questions import Answer, Question
 from rewards.oni.calibration import log_loss, sigmoid
 from rewards.oni.config import RankingConfig
-from rewards.oni.learned import LearnedModel, weighted_cross_entropy
+from rewards.oni.learned import LearnedModel
+from rewards.oni.networks import weighted_cross_entropy
 
 Pair = tuple[int, int]
 """Two captions by number: in the order in which they are shown, or the lower one first where order does not matter."""
