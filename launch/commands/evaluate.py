@@ -73,15 +73,13 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _source(policy: str, flags: EvaluateFlags) -> PolicySource:
-    from launch.evaluation.policies import RandomSource, RunSource
+    from launch.evaluation.policies import RandomSource, RunSource, Sb3Source
 
     if policy == "random":
         if not flags.tasks:
             raise UserError("yendor eval random needs --tasks: the random policy has no task of its own")
         return RandomSource()
     if policy.endswith(".zip"):
-        from launch.evaluation.policies import Sb3Source
-
         return Sb3Source.of(Path(policy))
     return RunSource.of(Path(policy), flags.checkpoint)
 
