@@ -10,8 +10,8 @@ from agents.config import EncoderConfig, ModelConfig, PPOConfig
 from agents.evaluate import EpisodeNoise
 from agents.sb3 import GamesVecEnv, RewardVecEnvWrapper
 from envs.seeding import TrainingSeeds
-from launch.arguments import parse
 from launch.commands import reference as command
+from launch.config.flags import parse
 from launch.config.presets import preset
 from launch.errors import UserError
 from launch.evaluation.policies import RunSource, Sb3Source

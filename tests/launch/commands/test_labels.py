@@ -16,12 +16,12 @@ from rich.console import Console
 
 from envs.captions import canonical, caption_id
 from launch.cli import main
+from launch.commands import labels
+from launch.commands.agreement import compare
+from launch.commands.captions import LabelFlags, _language_model, random_pairs, read_captions, read_gathered
+from launch.commands.labels import ListFlags, asked, confidence, is_wanted, ordered, soft_value, spreads
+from launch.config.flags import parse
 from launch.errors import UserError
-from launch.labels.agreement import compare
-from launch.labels.caption_files import read_captions, read_gathered
-from launch.labels.listing import ListFlags, is_wanted, ordered, spreads
-from launch.labels.offline import OfflineFlags, _language_model, random_pairs
-from launch.labels.stored import confidence, shown, soft_value
 from launch.llm.config import ServerConfig
 from rewards.labels.store import Label, LabelStore, label_key
 from rewards.llm.config import LLMConfig
@@ -223,7 +223,7 @@ def test_a_model_is_served_under_the_name_and_with_the_key_that_its_labels_are_a
 
     monkeypatch.setattr("launch.llm.server.VLLMServer", Served)
     llm = LLMConfig(serve="some/model", model="little", api_key_env="OUR_KEY")
-    flags = OfflineFlags(out=tmp_path / "s.sqlite", llm=llm, llm_server=ServerConfig(dtype="float32"))
+    flags = LabelFlags(captions="x.txt", out=tmp_path / "s.sqlite", llm=llm, llm_server=ServerConfig(dtype="float32"))
     with _language_model(flags, Console(quiet=True)) as found:
         assert (found.base_url, found.model, found.serve) == ("http://127.0.0.1:9/v1", "little", None)
     ((model, config),) = seen
@@ -274,7 +274,7 @@ def test_filters_and_orders():
     labels = [sure, unsure, plain, failed]
 
     def kept(**flags):
-        return [x for x in labels if is_wanted(x, ListFlags(**flags))]
+        return [x for x in labels if is_wanted(x, ListFlags(labels=".", **flags))]
 
     assert kept(match="a.") == [unsure, plain] and kept(annotator="m") == [sure, unsure]
     assert kept(value="0") == [unsure] and kept(value="none") == [failed] == kept(failed=True) == kept(goal="gold")
@@ -297,8 +297,8 @@ def test_the_list_shows_confidence_and_which_of_a_pair_is_better(tmp_path, capsy
         label("You win.", "first", "You draw.", probability=0.5),
         label("You win.", "helpful", model="m"),
     )
-    assert shown(label("A.", "second", "B.\nC.")) == "A.  <  B. / C."
-    assert [shown(label("A.", r, "B.")) for r in ("equal", "unknown")] == ["A.  =  B.", "A.  ?  B."]
+    assert asked(label("A.", "second", "B.\nC.")) == "A.  <  B. / C."
+    assert [asked(label("A.", r, "B.")) for r in ("equal", "unknown")] == ["A.  =  B.", "A.  ?  B."]
     assert main(["labels", "list", str(store), "--prompt", "pair-1"]) == 0
     table = capsys.readouterr().out
     assert "0.75" in table and "0.50" in table and "2 of 2 matching, 3 in all" in table
@@ -397,16 +397,14 @@ def test_exports_hold_the_same_labels_and_nothing_half_written(tmp_path, monkeyp
     assert main(["labels", "export", str(store), str(folder / "x.xls")]) == 2
     assert ".parquet, .csv, .jsonl" in capsys.readouterr().err
 
-    from launch.labels import export
-
     def breaks(out, names, rows):
         out.write_text("half")
         raise OSError("disk full")
 
     before = (folder / "x.csv").read_bytes()
-    monkeypatch.setitem(export.WRITERS, ".csv", breaks)
+    monkeypatch.setitem(labels.WRITERS, ".csv", breaks)
     with pytest.raises(OSError, match="disk full"):
-        export.run([str(store), str(folder / "x.csv")])
+        labels.export(parse(labels.ExportFlags, [str(store), str(folder / "x.csv")], "x"))
     assert (folder / "x.csv").read_bytes() == before
     assert sorted(path.name for path in folder.iterdir()) == ["x.csv", "x.jsonl", "x.parquet"]
 
@@ -433,5 +431,5 @@ def test_bad_input_gets_one_sentence(argv, says, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(argv.split()) == (0 if says is None else 2)
     printed = capsys.readouterr()
-    assert (says or "usage: yendor labels gather") in (printed.err or printed.out)
+    assert (says or "usage: yendor labels ACTION") in (printed.err or printed.out)
     assert list(tmp_path.iterdir()) == []

@@ -10,9 +10,9 @@ import pytest
 from envs.data import EndStatus, EpisodeSeeds
 from envs.recording import EpisodeRecord
 from launch.cli import main
-from launch.rewards.refusals import rejection_text
-from launch.rewards.source import curves_of, sparkline
-from launch.rewards.terminal import shown
+from launch.commands.programs import curves_of, sparkline
+from launch.commands.verdicts import rejection_text
+from launch.show import visible
 from launch.training.programs import AUDIT_FILE, PROGRAMS_FOLDER
 from rewards.auto.archive import Archive, ArchiveEntry
 from rewards.auto.audit import AuditLog
@@ -205,7 +205,7 @@ def test_curves_come_from_the_analysis():
 
 
 def test_what_others_wrote_cannot_steer_a_terminal():
-    assert shown("a\x1b[2J\tb\n\u202ec\x7f é") == "a\\x1b[2J\tb\n\\u202ec\\x7f é"
+    assert visible("a\x1b[2J\tb\n\u202ec\x7f é") == "a\\x1b[2J\tb\n\\u202ec\\x7f é"
 
 
 def test_a_caret_stands_under_the_place():
@@ -512,7 +512,7 @@ def test_audit_refuses_bad_input(tmp_path, capsys):
 def test_help_and_checks_import_no_torch():
     code = (
         "import sys; from launch.cli import main; main(['rewards', '--help']); assert 'numpy' not in sys.modules;"
-        "import launch.rewards.check, launch.rewards.apply, launch.rewards.score, rewards.auto.search.critic;"
+        "import launch.commands.verdicts, launch.commands.answers, rewards.auto.search.critic;"
         "print([name for name in ('torch', 'ray', 'vllm', 'matplotlib') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

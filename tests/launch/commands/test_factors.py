@@ -8,15 +8,16 @@ import pytest
 
 from envs.data import EndStatus, EpisodeSeeds
 from envs.recording import EpisodeRecord
+from launch import show
 from launch.cli import main
+from launch.commands import factors as factors_command
+from launch.commands.factors import read_report
 from launch.config.train import TrainConfig
 from launch.errors import UserError
-from launch.rewards import compare, listing, words
-from launch.rewards.stored import read_report
 from launch.runs.folder import write_config
 from rewards.heron.config import PowersOfTenConfig, TreeConfig, WeightedSumConfig
 from rewards.heron.factors import CATALOGUE, FactorTable, parse_ranking
-from rewards.heron.report import HeronReport, LevelReport
+from rewards.heron.report import HeronReport, LevelReport, margin
 
 RANKING = ("success", "alive", "new_tiles", "-turns")
 
@@ -122,9 +123,9 @@ def test_factors_lists_the_whole_catalogue(capsys):
 
 
 def test_the_example_in_the_listing_works(tmp_path, monkeypatch):
-    (tmp_path / listing.EXAMPLE_FILE).write_text(listing.EXAMPLE)
+    (tmp_path / factors_command.EXAMPLE_FILE).write_text(factors_command.EXAMPLE)
     monkeypatch.syspath_prepend(tmp_path)
-    factors = parse_ranking(listing.ENTRIES)
+    factors = parse_ranking(factors_command.ENTRIES)
     assert [f.name for f in factors] == ["success", "kicked", "doors", "turns"]
     messages = np.array([["WHAMM!"], ["The door opens."], [""]])
     assert factors[1].per_step({"obs.message": messages})[:, 0].tolist() == [True, False, False]
@@ -201,7 +202,7 @@ def test_a_report_is_read_whole_or_not_at_all(tmp_path):
     ],
 )
 def test_a_margin_in_words(value, mode, said):
-    assert words.margin(value, mode) == said
+    assert margin(value, mode) == said
 
 
 def test_show_prints_json_as_it_was_written(tmp_path, capsys):
@@ -237,7 +238,7 @@ def test_show_prints_the_weights_of_a_sum(tmp_path, capsys, heron, weights):
     assert [row["weight"] for row in found["levels"]] == weights
     assert [row["sign"] for row in found["levels"]] == [1, 1, 1, -1]
     assert main(["rewards", "show", str(run)]) == 0
-    assert words.figure(-weights[-1]) in capsys.readouterr().out
+    assert show.figure(-weights[-1]) in capsys.readouterr().out
 
 
 def test_show_refuses_what_is_not_there_or_damaged(tmp_path, capsys):
@@ -306,14 +307,14 @@ def test_compare_in_words(tmp_path, capsys, monkeypatch):
 
 
 def test_a_decision_counts_its_margins_in_words():
-    judge = compare.Judge(
+    judge = factors_command.Judge(
         FactorTable(parse_ranking(["new_tiles"])),
-        compare.PreferenceTree([compare.Level(name="new_tiles", sign=1, margin=2.0)], "bins"),
+        factors_command.PreferenceTree([factors_command.Level(name="new_tiles", sign=1, margin=2.0)], "bins"),
     )
-    decider = compare.deciding(judge.tree.explain(np.array([1.0]), np.array([9.0])))
+    decider = factors_command.deciding(judge.tree.explain(np.array([1.0]), np.array([9.0])))
     said = "B is better, decided by new_tiles: 9 against 1, 4 {} apart."
-    assert compare._sentence(decider, "bins") == said.format("bins")
-    assert compare._sentence(decider, "margin") == said.format("margins")
+    assert factors_command._sentence(decider, "bins") == said.format("bins")
+    assert factors_command._sentence(decider, "margin") == said.format("margins")
 
 
 def test_compare_refuses_in_one_sentence(tmp_path, capsys, monkeypatch):
@@ -352,6 +353,6 @@ def test_compare_refuses_in_one_sentence(tmp_path, capsys, monkeypatch):
 
 def test_usage_and_unknown_actions(capsys):
     assert main(["rewards", "--help"]) == 0
-    assert "usage: yendor rewards factors" in capsys.readouterr().out
+    assert "usage: yendor rewards ACTION" in capsys.readouterr().out
     assert "did you mean compare or score?" in refused(capsys, "compar", "x")
     assert "rewards show needs a run folder" in refused(capsys, "show")

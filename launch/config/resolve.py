@@ -1,12 +1,80 @@
-"""Checks and decisions that need more than the configuration."""
+"""The one door from what was typed to what runs: what only machine, games and servers can tell, settled for good.
+
+``resolve`` is for a new run, ``resolve_resumed`` for one that goes on; ``for_machine`` decides, at every start, what
+depends on where the run goes on. All of them validate what they change.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from launch.config.train import TrainConfig
+from launch.config.train import TrainConfig, may_change_on_resume
 from launch.errors import UserError
 from rewards.heron.config import TreeConfig
+
+if TYPE_CHECKING:
+    from launch.runs.folder import RunFolder
+    from rewards.auto.archive import ArchiveEntry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """A run that can start."""
+
+    config: TrainConfig
+    programs: tuple[ArchiveEntry, ...] = ()
+    """Reward programs that it uses, to be kept in its folder; the chosen one first."""
+
+
+def resolve(config: TrainConfig, *, use_servers: bool = True) -> Resolved:
+    """A new run's configuration with nothing left to decide but what ``for_machine`` does.
+
+    Args:
+        config: as it was typed.
+        use_servers: ask the language model's server for its name, and open the label store; not for a dry run.
+
+    Raises:
+        UserError: the run cannot start; one sentence that names the field and what is allowed.
+    """
+    check_startable(config)
+    _check_preferences(config)
+    from launch.training import programs  # only here: its imports take time that --help does not have
+
+    config, entries = programs.settled(config)
+    programs.check_isolation(config)
+    config = _with_placement(config)
+    if use_servers:
+        config = _with_language_model(config)
+        _check_label_store(config, None)
+    return Resolved(config=config, programs=entries)
+
+
+def resolve_resumed(config: TrainConfig, folder: RunFolder) -> TrainConfig:
+    """The configuration of a run that goes on; rewards, programs and placement are what the run began with.
+
+    Raises:
+        UserError: as ``resolve``; or something is changed that would change what is learned.
+    """
+    check_startable(config)
+    config = _with_language_model(config)
+    folder.check_resume(config.model_dump_json(), may_change_on_resume(config))
+    _check_label_store(config, folder.path)
+    return config
+
+
+def for_machine(config: TrainConfig) -> TrainConfig:
+    """What is ``auto`` decided once, for all processes together: placement, device of peers, ``ppo.precision``."""
+    import torch
+
+    from agents.devices import device, resolved
+
+    config = _with_placement(config)
+    if config.placement == "symmetric":  # peers compute where their games are, on any machine
+        config = config.replace(device="cpu")
+    precision = resolved(config.ppo.precision, torch.device("cpu"), device(config.device))
+    return config.replace(ppo=config.ppo.replace(precision=precision))
 
 
 def check_startable(config: TrainConfig) -> None:
@@ -73,7 +141,7 @@ def _check_features(config: TrainConfig) -> None:
             raise UserError(f"reward.heron.model.inputs: {error}") from None
 
 
-def check_preferences(config: TrainConfig) -> None:
+def _check_preferences(config: TrainConfig) -> None:
     """Refuse what people are said to prefer, where it cannot be learned from; a resumed run has learned it already.
 
     Raises:
@@ -94,11 +162,11 @@ def check_preferences(config: TrainConfig) -> None:
         raise UserError(f"reward.heron.judges.human: {error}") from None
 
 
-def with_placement(config: TrainConfig) -> TrainConfig:
+def _with_placement(config: TrainConfig) -> TrainConfig:
     """``placement=auto`` decided for good: a resumed run keeps it, whatever machine it goes on with."""
     if config.placement != "auto":
         return config
-    return config.model_copy(update={"placement": "symmetric" if _fits_peers(config) else "split"})
+    return config.replace(placement="symmetric" if _fits_peers(config) else "split")
 
 
 def _fits_peers(config: TrainConfig) -> bool:
@@ -109,7 +177,31 @@ def _fits_peers(config: TrainConfig) -> bool:
     return device("auto").type == "cpu"
 
 
-def check_label_store(config: TrainConfig, run: Path | None) -> None:
+def _with_language_model(config: TrainConfig) -> TrainConfig:
+    """The configuration with its language model named, since labels are kept under that name.
+
+    A model that the run serves itself has the name it will be served under. Of a server that runs already, the only
+    model it has is taken where ``llm.model`` is not given. Nothing is asked of a server that no label is asked of.
+
+    Raises:
+        UserError: there is no such model or no vLLM to serve it; the server cannot be asked for its only model; or
+            ``llm.required``, and the server cannot be used.
+    """
+    if not config.asks_language_model:
+        return config
+    llm = config.llm
+    if llm.serve is None:
+        from launch.llm.vllm import answering_model
+
+        return config.replace(llm=llm.replace(model=answering_model(llm)))
+    from launch.llm.vllm import find_model, find_vllm
+
+    find_vllm(config.llm_server.vllm)
+    served = find_model(llm.serve)
+    return config.replace(llm=llm.replace(model=llm.model or config.llm_server.served_model_name or served.name))
+
+
+def _check_label_store(config: TrainConfig, run: Path | None) -> None:
     """Refuse a label store that cannot be written: damaged, something else, or on a network file system.
 
     Args:
