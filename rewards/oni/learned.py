@@ -2,8 +2,7 @@
 
 Each member of an ensemble leaves out the templates of a fold of its own. Every caption is learnt by all members but
 one at most, so that no kind of message is lost to the reward, and still every fold says how well a member does on
-templates that it never saw. Folds and bootstrap weights come from hashes: nothing depends on the order in which labels
-arrive.
+templates that it never saw. Folds and bootstrap weights come from hashes, whatever the order of the labels.
 """
 
 from __future__ import annotations
@@ -15,8 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional
 
 from envs.captions import template_of
 from envs.protocols import State
@@ -63,20 +60,6 @@ def bootstrap_weights(key: str, members: int) -> np.ndarray:
         float32 [K].
     """
     return np.searchsorted(_POISSON_CDF, _uniform(key, members), side="right").astype(np.float32)
-
-
-def weighted_cross_entropy(logits: Tensor, targets: np.ndarray, weights: np.ndarray) -> Tensor:
-    """Sum over members of their weighted mean cross-entropy, so that no member's loss depends on the others.
-
-    Args:
-        logits: float [K, N].
-        targets: float [N] in [0, 1].
-        weights: float [K, N]; a member whose weights are all 0 has no loss.
-    """
-    target = torch.from_numpy(targets.astype(np.float32)).expand_as(logits)
-    weight = torch.from_numpy(weights.astype(np.float32))
-    losses = functional.binary_cross_entropy_with_logits(logits, target, weight, reduction="none")
-    return (losses.sum(1) / weight.sum(1).clamp(min=1e-6)).sum()
 
 
 class Corpus:

@@ -1,4 +1,4 @@
-"""Networks that give a caption a number, several members of an ensemble in one, and the integers that they read.
+"""Networks that give a caption a number, several members of an ensemble in one; what they read, and their loss.
 
 They differ in how they read a text (hashed n-grams, or characters); what they share is :class:`CaptionNetwork`. Initial
 weights come from a seed of their own, so that torch's global generator is never drawn from.
@@ -205,3 +205,17 @@ def character_ids(text: str, max_length: int) -> np.ndarray:
     """
     data = np.frombuffer(text.encode("latin-1", "replace")[:max_length] or b"\0", np.uint8).astype(np.int64)
     return np.clip(data, 1, 127)
+
+
+def weighted_cross_entropy(logits: Tensor, targets: np.ndarray, weights: np.ndarray) -> Tensor:
+    """Sum over members of their weighted mean cross-entropy, so that no member's loss depends on the others.
+
+    Args:
+        logits: float [K, N].
+        targets: float [N] in [0, 1].
+        weights: float [K, N]; a member whose weights are all 0 has no loss.
+    """
+    target = torch.from_numpy(targets.astype(np.float32)).expand_as(logits)
+    weight = torch.from_numpy(weights.astype(np.float32))
+    losses = functional.binary_cross_entropy_with_logits(logits, target, weight, reduction="none")
+    return (losses.sum(1) / weight.sum(1).clamp(min=1e-6)).sum()

@@ -6,7 +6,6 @@ from rewards.ensemble import Ensemble
 from rewards.heron.heron_reward import Scorer
 from rewards.heron.inputs import InputScale
 from rewards.heron.network import RewardNetwork, preference_loss, segment_sums
-from rewards.heron.pairs import held_out, learned_by
 
 
 def network_of(members=3, inputs=4, hidden=8, seed=0):
@@ -113,27 +112,3 @@ def test_a_scorer_goes_on_from_its_state():
     copy = Scorer.from_state(scorer.state())
     assert copy.version == 7
     np.testing.assert_array_equal(copy.score(steps_of(9)), scorer.score(steps_of(9)))
-
-
-def test_input_scale_by_hand():
-    narrow = np.array([[0, 1, 7], [2, 1, 7]], np.float32)
-    scale = InputScale.unknown(3).widened(narrow)
-    assert scale(narrow).tolist() == [[-1, 0, 0], [1, 0, 0]]
-    # A column that has not varied is read as 0; one far off counts 5 standard deviations.
-    assert scale(np.array([[100, 100, 0]], np.float32)).tolist() == [[5, 0, 0]]
-    # A spread of 2 is not twice that of 1 and more; one of 3 is. A column that begins to vary is measured.
-    same = scale.widened(np.array([[0, 1, 7], [4, 1, 7]], np.float32))
-    assert same.mean.tolist() == [1, 0, 0] and same.std.tolist() == [1, 0, 0]
-    wider = scale.widened(np.array([[0, 1, 7], [6, 5, 7]], np.float32))
-    assert wider.mean.tolist() == [3, 3, 0] and wider.std.tolist() == [3, 2, 0]
-
-
-def test_episodes_are_dealt_by_their_number_alone():
-    ids = np.arange(20_000)
-    held, learned = held_out(ids, 0.1, 0), learned_by(ids, 3, 0)
-    assert held.mean() == pytest.approx(0.1, abs=0.01)
-    assert learned.mean(1) == pytest.approx([0.8] * 3, abs=0.01)
-    assert (learned[0] & learned[1]).mean() == pytest.approx(0.64, abs=0.02)
-    assert held[held_out(ids, 0.1, 1)].mean() == pytest.approx(0.1, abs=0.03)
-    np.testing.assert_array_equal(held_out(ids[::-1], 0.1, 0), held[::-1])
-    assert learned_by(ids, 1, 0).all()

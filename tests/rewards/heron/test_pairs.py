@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.heron.pairs import balanced_pairs, random_tuples
+from rewards.heron.pairs import balanced_pairs, held_out, learned_by, random_tuples
 from rewards.heron.tree import Level, Mode, PreferenceTree
 
 
@@ -111,3 +111,14 @@ def test_every_tuple_is_equally_likely():
     rows = random_tuples(np.array([5, 1, 5, 5]), 2, 6000, rng())
     _, counts = np.unique(rows, axis=1, return_counts=True)
     assert len(counts) == 6 and np.abs(counts - 1000).max() < 130
+
+
+def test_episodes_are_held_out_by_their_number_alone():
+    ids = np.arange(20_000)
+    held, learned = held_out(ids, 0.1, 0), learned_by(ids, 3, 0)
+    assert held.mean() == pytest.approx(0.1, abs=0.01)
+    assert learned.mean(1) == pytest.approx([0.8] * 3, abs=0.01)
+    assert (learned[0] & learned[1]).mean() == pytest.approx(0.64, abs=0.02)
+    assert held[held_out(ids, 0.1, 1)].mean() == pytest.approx(0.1, abs=0.03)
+    np.testing.assert_array_equal(held_out(ids[::-1], 0.1, 0), held[::-1])
+    assert learned_by(ids, 1, 0).all()

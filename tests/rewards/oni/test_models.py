@@ -264,8 +264,8 @@ def test_ranking_orders_captions_and_pays_those_above_the_quantile():
         RankingConfig(**SLOW, quantile=0.6), [compared(*map(str, p)) for p in pairs], counts=counts, updates=60
     )
     paid = {text: value(model, text) for text in CAPTIONS}
-    heard = [(paid[text], counts.get(caption_id(text), 1)) for text in CAPTIONS]
-    nothing = sum(number for z, number in heard if z == 0) / sum(number for _, number in heard)
+    observed = [(paid[text], counts.get(caption_id(text), 1)) for text in CAPTIONS]
+    nothing = sum(number for z, number in observed if z == 0) / sum(number for _, number in observed)
     assert 0.6 <= nothing < 0.7
     mean = {level: np.mean([paid[t] for t in CAPTIONS if VERDICTS[t] == level]) for level in LEVELS}
     assert mean["helpful"] > mean["unhelpful"] and mean["helpful"] > 0.5
