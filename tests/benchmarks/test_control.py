@@ -70,10 +70,10 @@ def test_every_environment_has_rankings_that_can_be_run(task):
 
 @pytest.mark.parametrize("name", REWARDS)
 def test_every_reward_trains_and_is_evaluated_on_the_environments_own_return(name):
-    told = []
-    outcome = train_control(PENDULUM, tiny(reward=name), lambda step, mean: told.append((step, mean)))
+    reported = []
+    outcome = train_control(PENDULUM, tiny(reward=name), lambda step, mean: reported.append((step, mean)))
     assert outcome.step == [80, 160] and outcome.num_policies == (3 if name == "ensemble" else 1)
-    assert told == [(step, np.mean(each)) for step, each in zip(outcome.step, outcome.env_return, strict=True)]
+    assert reported == [(step, np.mean(each)) for step, each in zip(outcome.step, outcome.env_return, strict=True)]
     assert np.shape(outcome.env_return) == (2, 2) and (np.array(outcome.env_return) < -1).all()
     assert outcome.ended == [0, 0]  # a time limit is no end of its own
     assert ("version" in outcome.figures[-1]) == (name == "heron")
@@ -152,7 +152,7 @@ def test_the_command_writes_everything_it_found(tmp_path, capsys):
     ("argv", "says"),
     [
         (["Pendulum-v2"], "unknown environment 'Pendulum-v2'; did you mean Pendulum-v1"),
-        (["--seed", "1"], "the environment comes first"),
+        (["--seed", "1"], "control needs the environment"),
         (["Pendulum-v1", "--reward", "hero"], "heron"),
         (["Pendulum-v1", "--beta", "0.5"], "beta belongs to reward=weighted_sum"),
         (["Pendulum-v1", "--ranking", "height = nowhere"], "^ranking: "),

@@ -91,5 +91,5 @@ def test_every_reward_is_labelled_at_no_cost_and_trained_on(tmp_path, capsys):
     assert set(kept["summary"]["rewards"]) == {*rewards.ONI, rewards.HERON, rewards.BOTH, rewards.PROGRAM}
     assert all(own["phases"]["labels"] > 0 for own in kept["measurements"]["ranking"])
     assert all(own["phases"]["labels"] == 0 for own in kept["measurements"]["plain PPO"])
-    assert all(own["phases"]["segments"] > 0 for own in kept["measurements"]["heron"])
+    assert all(own["phases"]["evidence"] > 0 for own in kept["measurements"]["heron"])
     assert "of its speed" in capsys.readouterr().out

@@ -65,7 +65,7 @@ class Paid:
 
 @dataclass(kw_only=True)
 class Outcome:
-    """What a run came to; curves have one entry for each evaluation."""
+    """The results of a run; curves have one entry for each evaluation."""
 
     step: list[int] = field(default_factory=list)
     """Environment steps played by each policy."""
@@ -266,26 +266,26 @@ def true_results(env: str, policy: Policy, num_episodes: int) -> list[EpisodeRes
 
 
 def train_control(
-    task: ControlTask, config: ControlConfig, say: Callable[[int, float], None] = lambda step, mean: None
+    task: ControlTask, config: ControlConfig, report: Callable[[int, float], None] = lambda step, mean: None
 ) -> Outcome:
     """Train, and evaluate along the way.
 
     Args:
         task: the environment.
         config: everything else.
-        say: told of each evaluation: steps and mean true return.
+        report: called with steps and mean true return of each evaluation.
 
     Raises:
         ValueError: the ranking cannot be read, or reads what the environment does not show (``check_columns``).
         RunError: a factor cannot be computed, or a gradient is not finite.
     """
     try:
-        return _train(task, config, say)
+        return _train(task, config, report)
     except (FactorError, FloatingPointError) as error:
         raise RunError(str(error)) from error
 
 
-def _train(task: ControlTask, config: ControlConfig, say: Callable[[int, float], None]) -> Outcome:
+def _train(task: ControlTask, config: ControlConfig, report: Callable[[int, float], None]) -> Outcome:
     torch.set_num_threads(1)
     spec = games_spec(task.env)
     paid = REWARDS[config.reward](config, spec)
@@ -300,7 +300,7 @@ def _train(task: ControlTask, config: ControlConfig, say: Callable[[int, float],
         results = true_results(task.env, policy, config.episodes)
         figures = {name: value for each in paid for name, value in each.figures().items()}
         outcome.add(models[0].num_timesteps, results, figures)
-        say(outcome.step[-1], float(np.mean(outcome.env_return[-1])))
+        report(outcome.step[-1], float(np.mean(outcome.env_return[-1])))
     for model in models:
         venv = model.get_env()
         assert venv is not None
@@ -318,7 +318,7 @@ def _train_to(model: TD3, steps: int) -> None:
 
 
 def write_result(path: Path, env: str, config: ControlConfig, outcome: Outcome, command: str) -> None:
-    """One JSON file with everything that a run came to, whole or not at all."""
+    """One JSON file with all results of a run, whole or not at all."""
     result = {
         "command": command,
         "env": env,

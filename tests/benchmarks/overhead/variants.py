@@ -222,7 +222,7 @@ def _timed(work: Callable[[], object]) -> tuple[float, float]:
 def _worker(config: TrainConfig, *, captions: bool) -> RolloutWorker:
     rollout = config.rollout
     games: Any = build_games(config, rollout.games_per_worker, TrainingSeeds(config.seed, 0, rollout.games_per_worker))
-    if not captions:  # a worker names the messages of all games that say they give some
+    if not captions:  # a worker names the messages of all games that have some
         games.spec = replace(games.spec, has_messages=False)
     model = build_model(config, games.spec, len(config.reward.streams))
     policy = TorchPolicy(model, torch.device("cpu"), config.ppo.precision)
@@ -230,7 +230,9 @@ def _worker(config: TrainConfig, *, captions: bool) -> RolloutWorker:
 
 
 def _caption_teacher(config: TrainConfig, folder: Path, phases: PhaseTimer) -> CaptionTeacher:
-    feed = ThreadFeed(*build_labeller(config, str(folder / "labels.sqlite"), config.questions["captions"]))
+    # Not the run's own questions: labels are asked for here even where nothing pays them.
+    spec = config.labels.spec(asks_pairs=config.reward.oni.asks_pairs)
+    feed = ThreadFeed(*build_labeller(config, str(folder / "labels.sqlite"), spec))
     inquiry = Inquiry(feed, "captions", waits=config.labels.mode == "barrier")
     return CaptionTeacher(caption_model(config.reward.oni, config.seed), inquiry, phases)
 

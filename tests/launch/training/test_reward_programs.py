@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from launch.config.checks import prepared
 from rewards.auto.sandbox import contained
 from tests.rewards.auto.fake_engine import FakeEngine, answering
 
