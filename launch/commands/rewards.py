@@ -19,7 +19,7 @@ A factor in a module of your own, NAME=MODULE:FACTOR, is imported: PYTHONPATH mu
 
 Reward programs, which are never imported but run in containment:
 
-       yendor rewards check FILE ... [--min-isolation LEVEL] [--engine monty|cpython] [--json]
+       yendor rewards check FILE ... [--min-isolation LEVEL] [--json]
        yendor rewards codes [CODE]
        yendor rewards score PROGRAM --episodes EPISODE ... [--screens] [--json]
        yendor rewards run PROGRAM --transitions FILE [--json]

@@ -20,9 +20,9 @@ from launch.design.trials import Outcome
 from launch.runs.metrics import read_metrics
 from rewards.auto.admission import admit
 from rewards.auto.archive import ArchiveEntry
-from rewards.auto.contained import ContainedProgram
-from rewards.auto.engine import EngineError
 from rewards.auto.program import SHORT_SHA, Program
+from rewards.auto.sandbox.contained import ContainedProgram
+from rewards.auto.sandbox.engine import EngineError
 from rewards.auto.scoring import score_episodes
 from rewards.auto.search.analyzer import Analysis, analyse
 from rewards.auto.search.proposal import Brief

@@ -13,12 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from envs.recording import EpisodeRecord
-from rewards.auto.batches import Runner
 from rewards.auto.config import CompositionConfig
-from rewards.auto.contained import Values
-from rewards.auto.engine import EngineError
 from rewards.auto.episode_pay import pay_of
 from rewards.auto.program import NUMBER_COMPONENT, Program
+from rewards.auto.sandbox.contained import Runner, Values
+from rewards.auto.sandbox.engine import EngineError
 
 
 class _Watched:

@@ -18,8 +18,8 @@ from launch.rewards.salvage import salvaged
 from launch.rewards.stored import take_switch
 from launch.rewards.terminal import shown
 from rewards.auto.config import ContainmentConfig
-from rewards.auto.contained import ContainedProgram, Values
 from rewards.auto.program import Program, ProgramRejectedError, read_as
+from rewards.auto.sandbox.contained import ContainedProgram, Values
 from rewards.auto.transitions import Transitions, read_transitions
 
 _RETRIES = 12

@@ -11,9 +11,9 @@ import numpy as np
 
 from launch.errors import UserError
 from rewards.auto.config import ContainmentConfig
-from rewards.auto.contained import ContainedProgram, Values
-from rewards.auto.engine import Engine
 from rewards.auto.program import Program
+from rewards.auto.sandbox.contained import ContainedProgram, Values
+from rewards.auto.sandbox.engine import Engine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,8 @@ class Containment:
         Raises:
             UserError: the engine is not there, or is cut off from the machine less than is asked for.
         """
-        from rewards.auto.engines import IsolationError, isolation_line
+        from rewards.auto.sandbox.jail import IsolationError
+        from rewards.auto.sandbox.monty import isolation_line
 
         try:
             return cls(config=config, reached=isolation_line(config))
@@ -48,7 +49,7 @@ class Containment:
     @contextmanager
     def engine(self) -> Iterator[Engine]:
         """A process that takes one program after the other, and ends with the block."""
-        from rewards.auto.engines import build_engine
+        from rewards.auto.sandbox.monty import build_engine
 
         engine = build_engine(self.config)
         try:
@@ -73,10 +74,10 @@ class WarmWorkers:
 
     def hired(self, program: Program, hash_seed: int) -> _Hired:
         """The program in the process with this hash seed, for one at a time."""
-        from rewards.auto.engines import build_engine
+        from rewards.auto.sandbox.monty import build_engine
 
         if hash_seed not in self._engines:
-            self._engines[hash_seed] = build_engine(self._config, hash_seed=hash_seed)
+            self._engines[hash_seed] = build_engine(self._config)
         return _Hired(ContainedProgram(program, self._config, self._engines[hash_seed], distinct=False))
 
     def __enter__(self) -> WarmWorkers:

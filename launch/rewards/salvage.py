@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rewards.auto.batches import Runner, batches, part_of
-from rewards.auto.contained import NonDeterministicError, Values
-from rewards.auto.engine import EngineError
+from rewards.auto.sandbox.contained import NonDeterministicError, Runner, Values, batches, part_of
+from rewards.auto.sandbox.engine import EngineError
 
 _ALIKE = 3
 """Failures of batches of one size after which no others of that size are tried; one less while none has answered."""

@@ -22,9 +22,9 @@ from launch.rewards.stored import take_switch
 from launch.rewards.terminal import shown
 from rewards.auto.composition import Composed, Composer, Steps
 from rewards.auto.config import CompositionConfig, ContainmentConfig
-from rewards.auto.contained import Values
-from rewards.auto.engine import EngineError
 from rewards.auto.program import ComponentKind, Program, ProgramRejectedError
+from rewards.auto.sandbox.contained import Values
+from rewards.auto.sandbox.engine import EngineError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -100,7 +100,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _scored(program: Program, records: Sequence[tuple[Path, EpisodeRecord]], flags: ScoreFlags) -> list[Scored]:
-    from rewards.auto.batches import run_in_batches
+    from rewards.auto.sandbox.contained import run_in_batches
 
     containment = Containment.of(flags)
     containment.tell()

@@ -119,7 +119,8 @@ def isolation(containment: ContainmentConfig, field: str) -> str:
     Raises:
         UserError: it is less than ``min_isolation``.
     """
-    from rewards.auto.engines import IsolationError, isolation_line
+    from rewards.auto.sandbox.jail import IsolationError
+    from rewards.auto.sandbox.monty import isolation_line
 
     try:
         return isolation_line(containment)

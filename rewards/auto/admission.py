@@ -3,7 +3,7 @@ r"""Admits source code as a reward program, or refuses it with place, reason and
 The text is looked at first, for hostile input can end CPython's parser and the process with it. Then a process that
 is thrown away parses it and holds every part of the syntax tree against lists of what is allowed
 (``rewards.auto.syntax``). This keeps mistakes and known escapes out; it is not what contains a program that
-runs (``rewards.auto.contained``).
+runs (``rewards.auto.sandbox.contained``).
 
 Example:
     >>> admit("def reward(obs, prev_obs, action, info):\n    return obs['hp'] - prev_obs['hp']\n").columns

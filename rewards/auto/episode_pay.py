@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from envs.recording import EpisodeRecord
-from rewards.auto.batches import Runner, run_in_batches
 from rewards.auto.composition import Composer, Steps
 from rewards.auto.config import CompositionConfig
-from rewards.auto.contained import Values
 from rewards.auto.program import Program
+from rewards.auto.sandbox.contained import Runner, Values, run_in_batches
 from rewards.auto.transitions import transitions_of
 
 _SIDE_BY_SIDE = 32

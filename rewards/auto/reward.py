@@ -12,13 +12,11 @@ import numpy as np
 from envs.data import RewardPart, Rollout
 from envs.features import COLUMNS, rollout_columns
 from envs.protocols import State
-from rewards.auto.batches import run_in_batches
 from rewards.auto.composition import Composed, Composer, Steps
 from rewards.auto.config import AutoConfig
-from rewards.auto.contained import ContainedProgram, Values, printable
-from rewards.auto.engine import EngineError
 from rewards.auto.program import NUMBER_COMPONENT, Program
-from rewards.auto.watch import FailureWatch
+from rewards.auto.sandbox.contained import ContainedProgram, FailureWatch, Values, printable, run_in_batches
+from rewards.auto.sandbox.engine import EngineError
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -43,8 +41,9 @@ class ProgramReward:
 
     A program that fails is quarantined: the rollout is scored anew, as a whole, with the next of the chain, and so is
     all that follows. It fails when its engine does, answers equal inputs differently, or leaves too many transitions
-    without an answer. Rollouts are run in batches (``rewards.auto.batches``), one of which may die or take too long and
-    is sent again before the program is blamed. When none of the chain is left, no step has a value: invalid, not 0.
+    without an answer. Rollouts are run in batches (``rewards.auto.sandbox.contained``), one of which may die or take
+    too long and is sent again before the program is blamed. When none of the chain is left, no step has a value:
+    invalid, not 0.
 
     Parts: ``program``; of every component that a program of the chain declares, and of ``reward`` where one declares
     none, ``program/NAME`` (what it pays) and ``program/NAME/raw`` (what the program gave); of all others together

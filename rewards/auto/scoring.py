@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from envs.recording import EpisodeRecord
-from rewards.auto.batches import run_in_batches
 from rewards.auto.config import ContainmentConfig
-from rewards.auto.contained import ContainedProgram
 from rewards.auto.program import Program
+from rewards.auto.sandbox.contained import ContainedProgram, run_in_batches
 from rewards.auto.transitions import transitions_of
 
 

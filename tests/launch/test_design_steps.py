@@ -31,8 +31,8 @@ from rewards.auto.admission import admit
 from rewards.auto.archive import Archive
 from rewards.auto.audit import AuditLog, read
 from rewards.auto.config import AutoConfig, CompositionConfig, ContainmentConfig
-from rewards.auto.contained import ContainedProgram
 from rewards.auto.program import sha_of
+from rewards.auto.sandbox.contained import ContainedProgram
 from rewards.auto.search.proposal import Costs, Proposal
 from rewards.auto.search.verdict import Finding, Verdict
 from rewards.auto.transitions import builtin_transitions

@@ -10,12 +10,12 @@ from launch.report.build import build_report
 from launch.runs.folder import RunFolder, read_events
 from launch.runs.metrics import read_metrics
 from launch.training.programs import AUDIT_FILE, PROGRAMS_FOLDER, QUARANTINED, keep, settled
-from rewards.auto import contained
 from rewards.auto.audit import read
 from rewards.auto.program import sha_of
+from rewards.auto.sandbox import contained
 from tests.launch.running import trained
 from tests.launch.test_train import HERE, PEERS, UPDATE, small_run
-from tests.rewards.fake_engine import FakeEngine, answering
+from tests.rewards.auto.fake_engine import FakeEngine, answering
 
 SOUND = """
 COMPONENTS = {"goal": "sparse", "act": "dense"}

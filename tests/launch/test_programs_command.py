@@ -17,10 +17,9 @@ from launch.rewards.terminal import shown
 from launch.training.programs import AUDIT_FILE, PROGRAMS_FOLDER
 from rewards.auto.archive import Archive, ArchiveEntry
 from rewards.auto.audit import AuditLog
-from rewards.auto.batches import BATCH
-from rewards.auto.contained import NonDeterministicError, Values
-from rewards.auto.engine import ProgramTimeoutError
 from rewards.auto.program import Rejection, sha_of
+from rewards.auto.sandbox.contained import BATCH, NonDeterministicError, Values
+from rewards.auto.sandbox.engine import ProgramTimeoutError
 from rewards.auto.search.verdict import Finding, Verdict
 
 GOOD = """COMPONENTS = {"goal": "sparse", "explore": "dense"}
@@ -315,7 +314,7 @@ def test_check_for_people(tmp_path, capsys):
     at = lines.index("     2 |     return '{0.x}'.format(obs)")
     assert lines[at + 1].startswith("       | ") and lines[at + 1].endswith("^")
     assert "why: attributes lead" in out and "instead: " in out and "more: yendor rewards codes E22" in out
-    out = said(capsys, "check", file_of(tmp_path, GOOD), "--engine", "cpython")
+    out = said(capsys, "check", file_of(tmp_path, GOOD))
     assert "accepted" in out and "goal (sparse), explore (dense)" in out and "pass         deterministic" in out
 
 
@@ -442,10 +441,9 @@ def transitions(folder, *lines):
     return path
 
 
-@pytest.mark.parametrize("engine", ["monty", "cpython"])
-def test_run_answers_each_line(tmp_path, capsys, engine):
+def test_run_answers_each_line(tmp_path, capsys):
     lines = transitions(tmp_path, {"obs": {"hp": 5}}, {"obs": {"hp": 0}}, {"obs": {}}, {"obs": {"hp": 4}})
-    found = lines_of(capsys, "run", file_of(tmp_path, PLAIN), "--transitions", lines, "--engine", engine)
+    found = lines_of(capsys, "run", file_of(tmp_path, PLAIN), "--transitions", lines)
     assert all(list(row) == ["value", "parts", "valid", "why"] for row in found)
     assert [(row["value"], row["parts"], row["valid"]) for row in found] == [
         (2.0, {"reward": 2.0}, True),

@@ -8,7 +8,7 @@ from rewards.auto.admission import admit, admit_file, check_apart
 from rewards.auto.program import ProgramRejectedError
 from rewards.auto.rejections import REJECTIONS, describe_rejections
 from rewards.auto.syntax.answering import answered
-from tests.rewards.auto_corpus import CASES, HEAD
+from tests.rewards.auto.corpus import CASES, HEAD
 
 NUMBER = HEAD + "    return 1.0\n"
 

@@ -5,7 +5,7 @@ import pytest
 from rewards.auto.admission import admit
 from rewards.auto.program import ProgramRejectedError
 from rewards.auto.syntax.answering import answered
-from tests.rewards.auto_corpus import HEAD
+from tests.rewards.auto.corpus import HEAD
 
 
 def source_of(before, body="return 1.0"):

@@ -10,7 +10,7 @@ from rewards.auto.admission import admit
 from rewards.auto.program import ProgramRejectedError
 from rewards.auto.rejections import REJECTIONS
 from rewards.auto.syntax.answering import answered
-from tests.rewards.auto_corpus import CASES, cases
+from tests.rewards.auto.corpus import CASES, cases
 
 REJECTED = cases("reject")
 ADMITTED = cases("benign", "timeout", "contained")

@@ -1,35 +1,19 @@
 """The reward of programs: conformance, its parts by hand, and what happens when programs fail in training."""
 
-import importlib.util
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from envs.data import FinalObs, Rollout
-from rewards.auto.batches import BATCH
 from rewards.auto.config import AutoConfig, CompositionConfig, ContainmentConfig
-from rewards.auto.contained import ContainedProgram
-from rewards.auto.engine import (
-    MalformedAnswerError,
-    ProgramMemoryError,
-    ProgramTimeoutError,
-    WorkerDiedError,
-)
 from rewards.auto.reward import ProgramReward, Quarantined
+from rewards.auto.sandbox.contained import BATCH, ContainedProgram
+from rewards.auto.sandbox.engine import MalformedAnswerError, ProgramMemoryError, ProgramTimeoutError, WorkerDiedError
 from rewards.mix import Ingredient, RewardMix
 from rewards.parts import StreamConfig
-
-
-def _beside(name):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-conformance, fake = _beside("conformance"), _beside("fake_engine")
+from tests.rewards import conformance
+from tests.rewards.auto import fake_engine as fake
 
 HP = fake.program(
     "def reward(obs, prev_obs, action, info):\n"

@@ -15,12 +15,11 @@ import numpy as np
 from envs.features import COLUMNS
 from envs.recording import EpisodeRecord
 from rewards.auto.admission import admit
-from rewards.auto.batches import Runner
 from rewards.auto.config import CompositionConfig, ContainmentConfig
-from rewards.auto.contained import ContainedProgram
-from rewards.auto.engine import HASH_SEED, EngineError
 from rewards.auto.episode_pay import Pay, pay_of
 from rewards.auto.program import Program, ProgramRejectedError
+from rewards.auto.sandbox.contained import ContainedProgram, Runner
+from rewards.auto.sandbox.engine import HASH_SEED, EngineError
 from rewards.auto.search.auc import auc_of
 from rewards.auto.search.dry_run import MIN_TRANSITIONS, crashed, dry_run, findings_of, sample_of
 from rewards.auto.search.farming import NUM_STEPS, can_tell, most_farmed
@@ -113,10 +112,10 @@ class Critic:
             runner.close()
 
     def _contained(self, program: Program, hash_seed: int) -> Runner:
-        from rewards.auto.engines import build_engine  # here, so that checks need no engine installed
+        from rewards.auto.sandbox.monty import build_engine  # here, so that checks need no engine installed
 
         # Every row is sent: rows that are alike are also to be answered alike.
-        engine = build_engine(self._containment, hash_seed=hash_seed)
+        engine = build_engine(self._containment)
         return ContainedProgram(program, self._containment, engine, distinct=False)
 
     def _cycle(self, runner: Runner, program: Program, episodes: Sequence[EpisodeRecord]) -> Finding:

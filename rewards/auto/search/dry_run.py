@@ -10,11 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from envs.recording import EpisodeRecord
-from rewards.auto.batches import BATCH, Runner, run_in_batches
 from rewards.auto.config import ContainmentConfig
-from rewards.auto.contained import Values
-from rewards.auto.engine import HASH_SEED, EngineError
 from rewards.auto.program import Program
+from rewards.auto.sandbox.contained import BATCH, Runner, Values, run_in_batches
+from rewards.auto.sandbox.engine import HASH_SEED, EngineError
 from rewards.auto.search.verdict import Finding
 from rewards.auto.transitions import transitions_of
 

@@ -14,10 +14,10 @@ import numpy as np
 
 from envs.features import COLUMNS
 from envs.recording import EpisodeRecord
-from rewards.auto.batches import Runner, run_in_batches
 from rewards.auto.composition import Composer, Steps
 from rewards.auto.config import CompositionConfig
 from rewards.auto.program import MAX_COMPONENTS, Program
+from rewards.auto.sandbox.contained import Runner, run_in_batches
 from rewards.auto.transitions import transitions_of
 
 NUM_STEPS = 500

@@ -11,12 +11,10 @@ from pathlib import Path
 import pytest
 
 from rewards.auto.config import ContainmentConfig
-from rewards.auto.engine import Limits
-from rewards.auto.engines import IsolationError, build_engine, isolation_line, jail_exec
-from rewards.auto.engines.cpython import cpython_target
-from rewards.auto.engines.isolation import check_level, describe, level_of
-from rewards.auto.engines.jail import NOBODY, Jail, Target, find_jail
-from rewards.auto.engines.monty import monty_target
+from rewards.auto.sandbox import jail_exec
+from rewards.auto.sandbox.engine import Limits
+from rewards.auto.sandbox.jail import NOBODY, IsolationError, Jail, Target, check_level, describe, find_jail, level_of
+from rewards.auto.sandbox.monty import build_engine, isolation_line, monty_target
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the layers are those of Linux")
 
@@ -113,9 +111,8 @@ def test_the_payload_escapes_where_there_is_no_jail(tmp_path: Path) -> None:
     assert json.loads(ran.stdout) == ["DONE"] * len(harmless)
 
 
-@pytest.mark.parametrize("target", [monty_target(Limits()), cpython_target(Limits())], ids=["monty", "cpython"])
-def test_both_engines_processes_reach_the_most_that_the_machine_offers(target: Target) -> None:
-    jail = find_jail(target)
+def test_the_engine_s_process_reaches_the_most_that_the_machine_offers() -> None:
+    jail = find_jail(monty_target(Limits()))
     needs(jail, "landlock", "seccomp", "limits", "no new privileges")
     assert level_of(jail.layers) == ("full" if os.geteuid() == 0 else "kernel")
     assert jail.layers["death with parent"] == "on"
@@ -124,8 +121,8 @@ def test_both_engines_processes_reach_the_most_that_the_machine_offers(target: T
 def test_a_running_worker_is_as_locked_in_as_is_said() -> None:
     """By the kernel's own account of the process."""
     engine = build_engine(ContainmentConfig())
-    from rewards.auto.engines.monty import MontyEngine
     from rewards.auto.program import Program
+    from rewards.auto.sandbox.monty import MontyEngine
 
     assert isinstance(engine, MontyEngine)
     needs(find_jail(monty_target(Limits())), "landlock", "seccomp", "limits")
@@ -163,19 +160,18 @@ def test_a_process_whose_parent_is_gone_does_not_begin() -> None:
     assert ran.returncode == jail_exec.ORPHAN
 
 
-@pytest.mark.parametrize("engine", ["monty", "cpython"])
-def test_the_process_dies_with_ours(engine: str) -> None:
-    code = f"""
+def test_the_process_dies_with_ours() -> None:
+    code = """
 import sys, threading, time
 from rewards.auto.config import ContainmentConfig
-from rewards.auto.engines import build_engine
+from rewards.auto.sandbox.monty import build_engine
 from rewards.auto.program import Program
-made = build_engine(ContainmentConfig(engine="{engine}", batch_s=60.0))
+made = build_engine(ContainmentConfig(batch_s=60.0))
 made.load(Program(source="def reward(obs, prev_obs, action, info):\\n    while True:\\n        pass\\n", columns=()))
 print(made.process, flush=True)
-made.evaluate({{}}, 1)
+made.evaluate({}, 1)
 """
-    ours = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2])
+    ours = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=Path(__file__).parents[4])
     assert ours.stdout is not None
     worker = Path("/proc", ours.stdout.readline().decode().strip())
     assert worker.exists()
@@ -198,7 +194,7 @@ def fake_bubblewrap(folder: Path, line: str) -> None:
 def test_bubblewrap_is_used_where_it_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_bubblewrap(tmp_path, 'while [ "$1" != "/tmp" ]; do shift; done; shift; exec "$@"')
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    jail = find_jail(cpython_target(Limits(memory_mb=40)))
+    jail = find_jail(Target(path=str(PAYLOAD), memory=65 << 20, imports=IMPORTS))
     assert jail.layers["bubblewrap"] == "on"
     command = jail.command()
     assert command[0] == str(tmp_path / "bwrap")
@@ -209,7 +205,7 @@ def test_bubblewrap_is_used_where_it_works(tmp_path: Path, monkeypatch: pytest.M
 def test_bubblewrap_that_does_not_work_is_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_bubblewrap(tmp_path, "exit 1")
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    jail = find_jail(cpython_target(Limits(memory_mb=41)))
+    jail = find_jail(Target(path=str(PAYLOAD), memory=66 << 20, imports=IMPORTS))
     assert jail.layers["bubblewrap"] == "off"
     assert "bwrap" not in " ".join(jail.command())
 
@@ -241,13 +237,13 @@ def test_less_isolation_than_asked_for_is_refused() -> None:
 
 def test_the_level_is_said_in_one_line() -> None:
     assert describe({"seccomp": "on", "landlock": "off"}) == "isolation process (seccomp on, landlock off)"
-    line = isolation_line(ContainmentConfig(engine="cpython"))
-    assert line.startswith("reward programs: cpython 3.")
+    line = isolation_line(ContainmentConfig())
+    assert line.startswith("reward programs: monty ")
     assert "\n" not in line
 
 
 def test_starting_in_the_jail_is_quick() -> None:
-    jail = find_jail(cpython_target(Limits()))
+    jail = script_jail()
     taken = []
     for _ in range(5):
         start = time.perf_counter()

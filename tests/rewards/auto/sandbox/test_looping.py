@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
-from rewards.auto.engine import EngineError
-from rewards.auto.engines.encoding import encode
-from rewards.auto.engines.looping import answer_of
-from rewards.auto.engines.rewriting import plan_of
-from tests.rewards.written_programs import body, program
+from rewards.auto.sandbox.engine import EngineError
+from rewards.auto.sandbox.looping import answer_of, encode
+from rewards.auto.sandbox.rewriting import plan_of
+from tests.rewards.auto.written_programs import body, program
 
 
 @pytest.mark.parametrize("came", [

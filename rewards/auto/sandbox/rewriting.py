@@ -14,8 +14,8 @@ import ast
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from rewards.auto.engine import EngineError
 from rewards.auto.program import Program
+from rewards.auto.sandbox.engine import EngineError
 from rewards.auto.syntax.expressions import is_lookup, is_next
 from rewards.auto.syntax.needless import Needless
 

@@ -15,20 +15,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from rewards.auto.engine import HASH_SEED
-from rewards.auto.engines.isolation import OFF, IsolationError
+from rewards.auto.config import IsolationLevel
 
 NOBODY = 65534
 """User and group that programs run as where we are root."""
 
 SYSTEM_LIBRARIES = ("/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib32", "/usr/lib64", "/etc/ld.so.cache")
 """What an executable must read to be linked."""
-
-HASH_SEED_VARIABLE = "PYTHONHASHSEED"
-ENVIRONMENT = {HASH_SEED_VARIABLE: str(HASH_SEED)}
-"""All variables that a locked process gets: with them sets of texts have the same order in every process."""
 
 _SCRIPT = Path(__file__).with_name("jail_exec.py")
 _LINKERS = ("/lib*/ld-*.so*", "/lib/*/ld-*.so*")
@@ -45,6 +40,50 @@ _BUBBLEWRAP = (
     "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL",
     "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp",
 )  # fmt: skip
+
+
+LEVELS: tuple[IsolationLevel, ...] = get_args(IsolationLevel)
+"""From the least to the most."""
+
+OFF = "off"
+"""What a layer that does not hold is reported as."""
+
+KERNEL_LAYERS = ("no new privileges", "limits", "landlock", "seccomp")
+"""Layers of the level ``kernel``."""
+
+OUTER_LAYERS = ("user", "bubblewrap")
+"""With one of these it is ``full``."""
+
+
+class IsolationError(ValueError):
+    """Programs would run with less isolation than is asked for."""
+
+
+def level_of(layers: Mapping[str, str]) -> IsolationLevel:
+    """The level that these layers of a process come to; what is not named is off."""
+    if any(layers.get(name, OFF) == OFF for name in KERNEL_LAYERS):
+        return "process"
+    return "full" if any(layers.get(name, OFF) != OFF for name in OUTER_LAYERS) else "kernel"
+
+
+def check_level(layers: Mapping[str, str], at_least: IsolationLevel) -> None:
+    """Refuse less than a level.
+
+    Raises:
+        IsolationError: it is less; says which layers are off.
+    """
+    level = level_of(layers)
+    if LEVELS.index(level) < LEVELS.index(at_least):
+        missing = ", ".join(name for name in (*KERNEL_LAYERS, *OUTER_LAYERS) if layers.get(name, OFF) == OFF)
+        raise IsolationError(
+            f"reward programs would run at isolation level '{level}', and min_isolation is '{at_least}': "
+            f"off are {missing}"
+        )
+
+
+def describe(layers: Mapping[str, str]) -> str:
+    """``isolation full (user 65534, seccomp on, landlock ABI 7, bubblewrap off)``."""
+    return f"isolation {level_of(layers)} ({', '.join(f'{name} {state}' for name, state in layers.items())})"
 
 
 @dataclass(frozen=True)
@@ -80,7 +119,7 @@ class Jail:
     """Its path, where it is used."""
 
     def command(self, *, report: bool = False) -> list[str]:
-        """What to start, with ``ENVIRONMENT``; the target's arguments follow. Only this process may start it."""
+        """What to start, without any environment; the target's arguments follow. Only this process may start it."""
         config: dict[str, Any] = {
             "parent": 0 if self.bubblewrap else os.getpid(),
             "user": NOBODY,
@@ -95,8 +134,7 @@ class Jail:
             config["read"] = [*SYSTEM_LIBRARIES, *self.target.read]
             config["execute"] = [self.target.path, *_linkers()]
         outer = [self.bubblewrap, *_BUBBLEWRAP] if self.bubblewrap else []
-        isolated = ("-s", "-P") if self.target.is_script else ("-I",)  # with -I the seed would be ignored
-        inner = [sys.executable, *isolated, "-S", "-B", str(_SCRIPT), json.dumps(config), self.target.path]
+        inner = [sys.executable, "-I", "-S", "-B", str(_SCRIPT), json.dumps(config), self.target.path]
         return [*outer, *inner]
 
 
@@ -133,7 +171,7 @@ def _probe(way: Jail) -> tuple[Mapping[str, str] | None, str]:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=_PROBE_S,
-            env=ENVIRONMENT,
+            env={},
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:

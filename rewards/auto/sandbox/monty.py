@@ -23,7 +23,9 @@ from typing import Any
 import numpy as np
 import pydantic_monty
 
-from rewards.auto.engine import (
+from rewards.auto.config import ContainmentConfig
+from rewards.auto.program import Program
+from rewards.auto.sandbox.engine import (
     Answer,
     EngineError,
     Limits,
@@ -32,11 +34,9 @@ from rewards.auto.engine import (
     ProgramTimeoutError,
     WorkerDiedError,
 )
-from rewards.auto.engines.isolation import IsolationError
-from rewards.auto.engines.jail import Jail, Target, find_jail
-from rewards.auto.engines.looping import CALL, PRELUDE, Loop, answered
-from rewards.auto.engines.rewriting import Plan, readable_plan
-from rewards.auto.program import Program
+from rewards.auto.sandbox.jail import IsolationError, Jail, Target, check_level, describe, find_jail
+from rewards.auto.sandbox.looping import CALL, PRELUDE, Loop, answered
+from rewards.auto.sandbox.rewriting import Plan, readable_plan
 
 GRACE_S = 1.0
 """How long after the limit of time the process is killed."""
@@ -91,7 +91,7 @@ class _Worker:
 
 
 class MontyEngine:
-    """Programs in Monty; see ``rewards.auto.engine.Engine``.
+    """Programs in Monty; see ``rewards.auto.sandbox.engine.Engine``.
 
     Args:
         limits: of a batch.
@@ -262,3 +262,25 @@ def _can_execute(folder: Path) -> bool:
     with tempfile.NamedTemporaryFile(dir=folder, prefix="yendor-") as file:
         Path(file.name).chmod(0o700)
         return os.access(file.name, os.X_OK)
+
+
+def build_engine(config: ContainmentConfig) -> MontyEngine:
+    """The engine that a configuration asks for; its process starts when it is first needed.
+
+    Raises:
+        IsolationError: there would be less isolation than ``config.min_isolation``, or the engine cannot be started.
+    """
+    engine = MontyEngine(Limits(batch_s=config.batch_s, memory_mb=config.memory_mb))
+    check_level(engine.isolation, config.min_isolation)
+    return engine
+
+
+def isolation_line(config: ContainmentConfig) -> str:
+    """``reward programs: monty 1.4.0, isolation full (user 65534, seccomp on, ...)``, to be shown at a start.
+
+    Raises:
+        IsolationError: as ``build_engine``.
+    """
+    engine = build_engine(config)
+    engine.close()
+    return f"reward programs: {engine.name}, {describe(engine.isolation)}"

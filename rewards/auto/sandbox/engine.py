@@ -1,6 +1,6 @@
-"""What runs reward programs: engines, each behind a process border, and what may come out of them.
+"""What runs reward programs: an engine behind a process border, and what may come out of it.
 
-Answers are untrusted: ``rewards.auto.contained`` checks them before anything else sees them.
+Answers are untrusted: ``rewards.auto.sandbox.contained`` checks them before anything else sees them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from rewards.auto.program import Program
 
 HASH_SEED = 0
-"""Of the order of sets of texts, where an engine knows such seeds: the same in every process of a training run."""
+"""Of the order of sets of texts, where an engine knows such seeds; Monty orders them alike in every process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +74,8 @@ class Answer:
 class Engine(Protocol):
     """Runs one program at a time on batches of transitions, in a process of its own that it starts by exec.
 
-    The conformance suite (``tests/rewards/test_auto_engines.py``) holds every implementation to this: the same values
-    as a plain interpreter, bit for bit; limits of time and memory; nothing of one batch left for the next; a new
-    process after a death.
+    ``tests/rewards/auto/sandbox/test_engine.py`` holds Monty to this: the same values as a plain interpreter, bit for
+    bit; limits of time and memory; nothing of one batch left for the next; a new process after a death.
     """
 
     @property

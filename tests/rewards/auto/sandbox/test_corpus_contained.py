@@ -1,4 +1,4 @@
-"""What containment makes of the corpus: programs that are admitted, on shipped play, in both engines.
+"""What containment makes of the corpus: programs that are admitted, on shipped play.
 
 The trusted half of it, the benign programs, is run by this very interpreter too, and nothing else is.
 """
@@ -14,15 +14,14 @@ import pytest
 from envs.features import COLUMNS
 from rewards.auto.admission import admit
 from rewards.auto.config import ContainmentConfig
-from rewards.auto.contained import ContainedProgram
-from rewards.auto.engine import EngineError
-from rewards.auto.engines import build_engine
 from rewards.auto.program import NUMBER_COMPONENT
+from rewards.auto.sandbox.contained import ContainedProgram
+from rewards.auto.sandbox.engine import EngineError
+from rewards.auto.sandbox.monty import build_engine
 from rewards.auto.syntax.answering import answered
 from rewards.auto.transitions import builtin_transitions, transitions_of
-from tests.rewards.auto_corpus import HEAD, cases
+from tests.rewards.auto.corpus import HEAD, cases
 
-ENGINES = ["monty", pytest.param("cpython", marks=pytest.mark.slow)]
 EVERY = 6
 """Of the shipped transitions every sixth is tried: 287."""
 STOPPED = {"timeout", "memory", "died"}
@@ -31,21 +30,21 @@ MOST_S = 10.0
 """Until a program is stopped, on a machine that has other things to do."""
 
 
-def hired(kind, **limits):
-    config = ContainmentConfig(engine=kind, **limits)
+def hired(**limits):
+    config = ContainmentConfig(**limits)
     return config, build_engine(config)
 
 
-@pytest.fixture(scope="module", params=ENGINES)
-def roomy(request):
-    config, engine = hired(request.param, batch_s=10.0)
+@pytest.fixture(scope="module")
+def roomy():
+    config, engine = hired(batch_s=10.0)
     yield config, engine
     engine.close()
 
 
-@pytest.fixture(scope="module", params=ENGINES)
-def strict(request):
-    config, engine = hired(request.param, batch_s=0.2, memory_mb=64)
+@pytest.fixture(scope="module")
+def strict():
+    config, engine = hired(batch_s=0.2, memory_mb=64)
     yield config, engine
     engine.close()
 

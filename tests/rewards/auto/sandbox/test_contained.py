@@ -1,8 +1,6 @@
 """The host's checks of what programs answer: nothing but bounded numbers comes out, and equal for equal inputs."""
 
-import importlib.util
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,13 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewards.auto.config import ContainmentConfig
-from rewards.auto.contained import ContainedProgram, NonDeterministicError
-from rewards.auto.engine import Answer, MalformedAnswerError, ProgramTimeoutError, WorkerDiedError
-from rewards.auto.watch import MIN_ROWS, FailureWatch
-
-_spec = importlib.util.spec_from_file_location("fake_engine", Path(__file__).parent / "fake_engine.py")
-fake = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fake)
+from rewards.auto.sandbox.contained import MIN_ROWS, ContainedProgram, FailureWatch, NonDeterministicError
+from rewards.auto.sandbox.engine import Answer, MalformedAnswerError, ProgramTimeoutError, WorkerDiedError
+from tests.rewards.auto import fake_engine as fake
 
 HP = fake.program(
     """

@@ -1,4 +1,4 @@
-"""What code that wants out of its jail would try; prints what came of each attempt. Run by test_auto_jail."""
+"""What code that wants out of its jail would try; prints what came of each attempt. Run by test_jail."""
 
 import ctypes
 import json

@@ -5,8 +5,8 @@ from dataclasses import replace
 from itertools import count
 
 from envs.features import COLUMNS
-from rewards.auto.engine import Answer
 from rewards.auto.program import NUMBER_COMPONENT, Program, sha_of
+from rewards.auto.sandbox.engine import Answer
 
 
 def program(source, *columns, **components):

@@ -9,17 +9,26 @@ from __future__ import annotations
 import math
 import operator
 import zlib
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from envs.protocols import State
 from rewards.auto.config import ContainmentConfig
-from rewards.auto.engine import Answer, Engine, EngineError, MalformedAnswerError
 from rewards.auto.program import MAX_COMPONENTS, Program, is_component_name
+from rewards.auto.sandbox.engine import (
+    Answer,
+    Engine,
+    EngineError,
+    MalformedAnswerError,
+    ProgramTimeoutError,
+    WorkerDiedError,
+)
 from rewards.auto.syntax.names import MAX_COMPONENT_NAME
 
 NUM_REPEATED = 8
@@ -27,6 +36,15 @@ NUM_REPEATED = 8
 
 MAX_REASON = 200
 """Characters of a reason that a program gives."""
+
+BATCH = 2048
+"""Transitions sent together at most: what ``ContainmentConfig.batch_s`` is for."""
+
+_FORGIVEN = (WorkerDiedError, ProgramTimeoutError)
+"""What may be the machine's doing: somebody else ended the process, or it was suspended or overloaded."""
+
+MIN_ROWS = 500
+"""Rows before which a share says nothing, unless the window is shorter."""
 
 _SAMPLE = 256
 """Rows in which none comes twice before equal rows are not looked for: that costs about a tenth of running them."""
@@ -132,7 +150,7 @@ class ContainedProgram:
 
 
 def _built(config: ContainmentConfig) -> Engine:
-    from rewards.auto.engines import build_engine  # here, so that checks need no engine installed
+    from rewards.auto.sandbox.monty import build_engine  # here, so that checks need no engine installed
 
     return build_engine(config)
 
@@ -302,3 +320,126 @@ def _spread(values: Values, places: np.ndarray) -> Values:
         why={row: values.why[int(places[row])] for row in bad},
         lacking={name: rows[places] for name, rows in values.lacking.items()},
     )
+
+
+# ---- batches of bounded size, so that batch_s always means the same
+
+
+class Runner(Protocol):
+    """What runs a program: ``ContainedProgram``."""
+
+    def evaluate(self, columns: Mapping[str, np.ndarray], num: int) -> Values:
+        """Run it on N transitions.
+
+        Raises:
+            EngineError: no answer for the whole.
+        """
+        ...
+
+    def close(self) -> None:
+        """End it."""
+        ...
+
+
+def run_in_batches(runner: Runner, columns: Mapping[str, np.ndarray], num: int) -> Values:
+    """Run a program on any number of transitions.
+
+    One batch of them may fail by a death or a timeout and is sent again; the second such failure is the program's.
+
+    Args:
+        runner: where it runs; it must survive an ``EngineError``.
+        columns: ``{qualified column: [N]}``.
+        num: N.
+
+    Raises:
+        EngineError: no answer for a batch.
+    """
+    patient = _Patient(runner)
+    rows = batches(num)
+    return _joined(rows, [patient.evaluate(part_of(columns, some), len(some)) for some in rows])
+
+
+def batches(num: int) -> list[range]:
+    """Rows 0 to N - 1 in batches."""
+    return [range(start, min(start + BATCH, num)) for start in range(0, num, BATCH)]
+
+
+def part_of(columns: Mapping[str, np.ndarray], rows: range) -> dict[str, np.ndarray]:
+    """These rows of columns."""
+    return {name: column[rows.start : rows.stop] for name, column in columns.items()}
+
+
+@dataclass
+class _Patient:
+    """Sends one batch again."""
+
+    runner: Runner
+    has_forgiven: bool = False
+
+    def evaluate(self, columns: Mapping[str, np.ndarray], num: int) -> Values:
+        try:
+            return self.runner.evaluate(columns, num)
+        except _FORGIVEN:
+            if self.has_forgiven:
+                raise
+        self.has_forgiven = True
+        return self.runner.evaluate(columns, num)
+
+
+def _joined(rows: Sequence[range], parts: Sequence[Values]) -> Values:
+    """Answers one after the other; a component that one of them lacks is 0 there."""
+    names = dict.fromkeys(name for part in parts for name in part.components)
+    zeros = [np.zeros(len(part.valid)) for part in parts]
+    lacking = {name: np.concatenate([part.lacks(name) for part in parts]) for name in names}
+    return Values(
+        components={
+            name: np.concatenate([part.components.get(name, zero) for part, zero in zip(parts, zeros, strict=True)])
+            for name in names
+        },
+        valid=np.concatenate([np.zeros(0, bool), *(part.valid for part in parts)]),
+        why={some.start + row: why for some, part in zip(rows, parts, strict=True) for row, why in part.why.items()},
+        lacking={name: rows for name, rows in lacking.items() if rows.any()},
+    )
+
+
+class FailureWatch:
+    """Counts transitions without an answer over the newest ``failure_window``.
+
+    It forgets whole batches: what counts are the fewest newest batches that fill the window.
+
+    Args:
+        config: length of the window, and the share that is too much.
+    """
+
+    def __init__(self, config: ContainmentConfig) -> None:
+        self._config = config
+        self._batches: deque[tuple[int, int]] = deque()
+        self.num_rows = 0
+        self.num_failed = 0
+
+    def add(self, num_rows: int, num_failed: int) -> None:
+        """Take in a batch."""
+        self._batches.append((num_rows, num_failed))
+        self.num_rows += num_rows
+        self.num_failed += num_failed
+        while self.num_rows - self._batches[0][0] >= self._config.failure_window:
+            rows, failed = self._batches.popleft()
+            self.num_rows -= rows
+            self.num_failed -= failed
+
+    @property
+    def exceeded(self) -> bool:
+        """More failed than may, of enough rows to say so."""
+        enough = self.num_rows >= min(self._config.failure_window, MIN_ROWS)
+        return enough and self.num_failed > self._config.max_failure_share * self.num_rows
+
+    def state_dict(self) -> State:
+        """The batches in the window."""
+        return {"batches": [list(batch) for batch in self._batches]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``state_dict``."""
+        self._batches.clear()
+        self.num_rows = self.num_failed = 0
+        for rows, failed in state["batches"]:
+            self.add(int(rows), int(failed))

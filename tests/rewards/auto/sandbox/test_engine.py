@@ -1,4 +1,4 @@
-"""What every engine of reward programs must do, whichever runs them."""
+"""What the engine of reward programs must do."""
 
 import math
 import os
@@ -17,38 +17,29 @@ from hypothesis import strategies as st
 from envs.features import COLUMNS
 from rewards.auto.admission import admit
 from rewards.auto.config import ContainmentConfig
-from rewards.auto.contained import ContainedProgram
-from rewards.auto.engine import (
-    EngineError,
-    Limits,
-    ProgramMemoryError,
-    ProgramTimeoutError,
-    WorkerDiedError,
-)
-from rewards.auto.engines import IsolationError, build_engine, monty
-from rewards.auto.engines.cpython import CPythonEngine
-from rewards.auto.engines.looping import MAX_ROWS
-from rewards.auto.engines.monty import MontyEngine
-from rewards.auto.engines.rewriting import plan_of
 from rewards.auto.program import Program
-from tests.rewards.written_programs import body, program
-
-AnyEngine = MontyEngine | CPythonEngine
-KINDS: dict[str, Callable[[Limits], AnyEngine]] = {"monty": MontyEngine, "cpython": CPythonEngine}
+from rewards.auto.sandbox import monty
+from rewards.auto.sandbox.contained import ContainedProgram
+from rewards.auto.sandbox.engine import EngineError, Limits, ProgramMemoryError, ProgramTimeoutError, WorkerDiedError
+from rewards.auto.sandbox.jail import IsolationError
+from rewards.auto.sandbox.looping import MAX_ROWS
+from rewards.auto.sandbox.monty import MontyEngine, build_engine
+from rewards.auto.sandbox.rewriting import plan_of
+from tests.rewards.auto.written_programs import body, program
 
 needs_linux = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks at processes in /proc")
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def engine(request: pytest.FixtureRequest) -> Iterator[AnyEngine]:
-    made = KINDS[request.param](Limits(batch_s=5.0))
+@pytest.fixture(scope="module")
+def engine() -> Iterator[MontyEngine]:
+    made = MontyEngine(Limits(batch_s=5.0))
     yield made
     made.close()
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def strict(request: pytest.FixtureRequest) -> Iterator[AnyEngine]:
-    made = KINDS[request.param](Limits(batch_s=0.2, memory_mb=16))
+@pytest.fixture(scope="module")
+def strict() -> Iterator[MontyEngine]:
+    made = MontyEngine(Limits(batch_s=0.2, memory_mb=16))
     yield made
     made.close()
 
@@ -210,7 +201,7 @@ return total + obs['hp']
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_values_are_those_of_a_plain_interpreter(engine: AnyEngine, name: str) -> None:
+def test_values_are_those_of_a_plain_interpreter(engine: MontyEngine, name: str) -> None:
     made = PROGRAMS[name]
     columns = some_columns(made, 300)
     engine.load(made)
@@ -227,7 +218,7 @@ def test_values_are_those_of_a_plain_interpreter(engine: AnyEngine, name: str) -
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_all_numbers_and_texts_cross_the_border_unchanged(engine: AnyEngine, data: st.DataObject) -> None:
+def test_all_numbers_and_texts_cross_the_border_unchanged(engine: MontyEngine, data: st.DataObject) -> None:
     num = data.draw(st.integers(1, 20))
     text = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"), max_size=20)
     columns = {
@@ -246,21 +237,21 @@ def test_all_numbers_and_texts_cross_the_border_unchanged(engine: AnyEngine, dat
 
 
 @pytest.mark.parametrize("num", [255, 256, 257, 1000])
-def test_columns_with_few_and_with_many_different_values(engine: AnyEngine, num: int) -> None:
+def test_columns_with_few_and_with_many_different_values(engine: MontyEngine, num: int) -> None:
     columns = {"obs.turn": np.arange(num) * 1000, "obs.message": np.array([f"text {n}" for n in range(num)])}
     engine.load(body("return obs['turn'] + len(obs['message'])", *columns))
     expected = [1000 * n + len(f"text {n}") for n in range(num)]
     assert list(engine.evaluate(columns, num).components["reward"]) == expected
 
 
-def test_no_rows_are_no_answers(engine: AnyEngine) -> None:
+def test_no_rows_are_no_answers(engine: MontyEngine) -> None:
     engine.load(body("return obs['hp']", "obs.hp"))
     answer = engine.evaluate({"obs.hp": np.zeros(0, np.int64)}, 0)
     assert all(len(values) == 0 for values in answer.components.values())
     assert not answer.failures
 
 
-def test_more_rows_than_one_loop_takes(engine: AnyEngine) -> None:
+def test_more_rows_than_one_loop_takes(engine: MontyEngine) -> None:
     num = 2 * MAX_ROWS + 5
     engine.load(body("return 1 / (obs['turn'] - 5000)", "obs.turn"))
     answer = engine.evaluate({"obs.turn": np.arange(num)}, num)
@@ -269,7 +260,7 @@ def test_more_rows_than_one_loop_takes(engine: AnyEngine) -> None:
     assert list(answer.components["reward"]) == expected
 
 
-def test_all_fields_of_an_open_group_are_there_and_others_are_not(engine: AnyEngine) -> None:
+def test_all_fields_of_an_open_group_are_there_and_others_are_not(engine: MontyEngine) -> None:
     fields = [name for name in COLUMNS if name.startswith("obs.")]
     made = body("key = ('charisma', 'no_such_field')[obs['hp'] > 1]\nreturn obs[key] + len(obs)", open_groups=("obs",))
     columns = some_columns(made, 3)
@@ -282,7 +273,7 @@ def test_all_fields_of_an_open_group_are_there_and_others_are_not(engine: AnyEng
     assert answer.components["reward"][2] == charisma[2] + len(fields)
 
 
-def test_components_that_rows_lack(engine: AnyEngine) -> None:
+def test_components_that_rows_lack(engine: MontyEngine) -> None:
     source = "return {'a': 1.5} if obs['hp'] == 0 else {'b': 2, 'a': -0.0} if obs['hp'] == 1 else 7.0"
     engine.load(body(source, "obs.hp"))
     answer = engine.evaluate({"obs.hp": np.array([0, 1, 2])}, 3)
@@ -294,7 +285,7 @@ def test_components_that_rows_lack(engine: AnyEngine) -> None:
     ("value", "why"),
     [("[1, 2]", "list"), ("None", "None"), ("(1,)", "tuple"), ("{3: 1.0}", "dict"), ("{'a': [1]}", "list")],
 )
-def test_what_is_no_number_is_no_answer(engine: AnyEngine, value: str, why: str) -> None:
+def test_what_is_no_number_is_no_answer(engine: MontyEngine, value: str, why: str) -> None:
     engine.load(body(f"return {value} if obs['hp'] else 1.0", "obs.hp"))
     answer = engine.evaluate({"obs.hp": np.array([0, 1])}, 2)
     assert answer.components["reward"][0] == 1.0
@@ -305,14 +296,14 @@ def test_what_is_no_number_is_no_answer(engine: AnyEngine, value: str, why: str)
 
 @pytest.mark.parametrize("grown", ["[a, a]", "(a, a)", "{'a': a, 'b': a}"])
 @pytest.mark.parametrize("returned", ["a", "{'x': a}"])
-def test_what_shares_itself_without_end_is_refused_at_once(engine: AnyEngine, grown: str, returned: str) -> None:
+def test_what_shares_itself_without_end_is_refused_at_once(engine: MontyEngine, grown: str, returned: str) -> None:
     made = body(f"a = 1.0\nfor _ in range(60):\n    a = {grown}\nreturn {returned}", "obs.hp")
     began = time.monotonic()
     values = ContainedProgram(made, ContainmentConfig(), engine).evaluate({"obs.hp": np.arange(9)}, 9)
     assert not values.valid.any() and time.monotonic() - began < 5.0  # 2^60 entries, were they looked at
 
 
-def test_none_is_no_value_of_a_component(engine: AnyEngine) -> None:
+def test_none_is_no_value_of_a_component(engine: MontyEngine) -> None:
     for rows in ("{'a': 1.0, 'b': None}", "{'a': 1.0, 'b': None if obs['hp'] else 2.0}"):
         engine.load(body(f"return {rows}", "obs.hp"))
         answer = engine.evaluate({"obs.hp": np.array([0, 1])}, 2)
@@ -320,7 +311,7 @@ def test_none_is_no_value_of_a_component(engine: AnyEngine) -> None:
 
 
 @pytest.mark.parametrize("name", ["hp-loss", "two words", "größe", "a.b", "__class__", "x" * 65, ""])
-def test_a_component_with_an_odd_name_fails_its_row(engine: AnyEngine, name: str) -> None:
+def test_a_component_with_an_odd_name_fails_its_row(engine: MontyEngine, name: str) -> None:
     engine.load(body(f"return {{'a' if obs['hp'] else {name!r}: 1.0}}", "obs.hp"))
     answer = engine.evaluate({"obs.hp": np.array([0, 1])}, 2)
     assert list(answer.failures) == [0] and "letters, digits and _" in answer.failures[0]
@@ -328,7 +319,7 @@ def test_a_component_with_an_odd_name_fails_its_row(engine: AnyEngine, name: str
     assert list(engine.evaluate({}, 2).failures) == [0, 1]
 
 
-def test_numbers_are_rounded_as_python_does(engine: AnyEngine) -> None:
+def test_numbers_are_rounded_as_python_does(engine: MontyEngine) -> None:
     made = body(
         """
 x = obs['hp'] / 40
@@ -349,19 +340,19 @@ return {
         assert list(map(bits, values)) == [bits(row[name]) for row in expected], name
 
 
-def test_a_text_does_not_come_back_as_a_number(engine: AnyEngine) -> None:
+def test_a_text_does_not_come_back_as_a_number(engine: MontyEngine) -> None:
     engine.load(body("return '3.5' if obs['hp'] else 2", "obs.hp"))
     assert list(engine.evaluate({"obs.hp": np.array([0, 1])}, 2).components["reward"]) == [2, "3.5"]
 
 
-def test_more_components_than_may_be(engine: AnyEngine) -> None:
+def test_more_components_than_may_be(engine: MontyEngine) -> None:
     engine.load(body("return {f'c{k}': 1.0 for k in range(17 * obs['hp'])} or {'a': 0.5}", "obs.hp"))
     answer = engine.evaluate({"obs.hp": np.array([0, 1])}, 2)
     assert "16" in answer.failures[1]
     assert answer.components["a"][0] == 0.5
 
 
-def test_nothing_of_one_batch_is_left_for_the_next(engine: AnyEngine) -> None:
+def test_nothing_of_one_batch_is_left_for_the_next(engine: MontyEngine) -> None:
     source = "SEEN = []\ndef reward(obs, prev_obs, action, info):\n    SEEN.append(obs['hp'])\n    return len(SEEN)\n"
     engine.load(program(source, "obs.hp"))
     columns = {"obs.hp": np.arange(3)}
@@ -369,7 +360,7 @@ def test_nothing_of_one_batch_is_left_for_the_next(engine: AnyEngine) -> None:
     assert first == second == [1, 2, 3]
 
 
-def test_a_program_cannot_take_the_place_of_what_the_loop_uses(engine: AnyEngine) -> None:
+def test_a_program_cannot_take_the_place_of_what_the_loop_uses(engine: MontyEngine) -> None:
     source = """
 def zip(*of):
     return []
@@ -383,7 +374,7 @@ def reward(obs, prev_obs, action, info):
     assert list(answer.components["reward"]) == [8, 10]
 
 
-def test_an_exception_of_one_row_is_that_row_s(engine: AnyEngine) -> None:
+def test_an_exception_of_one_row_is_that_row_s(engine: MontyEngine) -> None:
     engine.load(body("if obs['hp'] == 1:\n    raise ValueError('no ' + 'x' * 1000)\nreturn obs['hp']", "obs.hp"))
     answer = engine.evaluate({"obs.hp": np.arange(3)}, 3)
     assert list(answer.failures) == [1]
@@ -433,7 +424,7 @@ LAZY = {
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::SyntaxWarning")  # of the odd text
 @pytest.mark.parametrize("name", LAZY)
-def test_nothing_that_python_loads_late_is_missing(engine: AnyEngine, name: str) -> None:
+def test_nothing_that_python_loads_late_is_missing(engine: MontyEngine, name: str) -> None:
     before, lines = LAZY[name]
     function = "\n".join("    " + line for line in lines.splitlines())
     source = f"{before}\ndef reward(obs, prev_obs, action, info):\n{function}\n"
@@ -454,7 +445,7 @@ ROUGH = {"atanh", "cbrt", "erf", "erfc", "gamma", "lgamma"}
 
 
 @pytest.mark.parametrize("names", [ONE[start : start + 16] for start in range(0, len(ONE), 16)])
-def test_mathematical_functions_are_python_s(engine: AnyEngine, names: list[str]) -> None:
+def test_mathematical_functions_are_python_s(engine: MontyEngine, names: list[str]) -> None:
     parts = ", ".join(f"'{name}': math.{name}(obs['hp'] / 7 + {MATHS[name]})" for name in names)
     made = body(f"return {{{parts}}}", "obs.hp")
     columns = {"obs.hp": np.arange(7)}
@@ -464,13 +455,13 @@ def test_mathematical_functions_are_python_s(engine: AnyEngine, names: list[str]
     values, _ = plainly(made, columns, 7)
     for name in names:
         expected = [value[name] for value in values]
-        if engine.name.startswith("monty") and name in ROUGH:
+        if name in ROUGH:
             np.testing.assert_allclose(answer.components[name], expected, rtol=1e-13)
         else:
             assert list(map(bits, answer.components[name])) == list(map(bits, expected))
 
 
-def test_other_processes_say_the_same_of_what_hangs_on_hashes(engine: AnyEngine) -> None:
+def test_other_processes_say_the_same_of_what_hangs_on_hashes(engine: MontyEngine) -> None:
     made = body("return [*{'a', 'b', 'c', 'd', 'e', 'f', 'g'}].index('c')")
     said = set()
     for _ in range(4):
@@ -480,7 +471,7 @@ def test_other_processes_say_the_same_of_what_hangs_on_hashes(engine: AnyEngine)
     assert len(said) == 1
 
 
-def test_deep_calls_end(engine: AnyEngine) -> None:
+def test_deep_calls_end(engine: MontyEngine) -> None:
     source = """
 def down(n):
     return 0 if n == 0 else 1 + down(n - 1)
@@ -508,7 +499,7 @@ def reward(obs, prev_obs, action, info):
         ("return len('x' * 10 ** 9)", ProgramMemoryError),
     ],
 )  # fmt: skip
-def test_limits_hold_and_the_next_batch_is_answered(strict: AnyEngine, lines: str, error: type[EngineError]) -> None:
+def test_limits_hold_and_the_next_batch_is_answered(strict: MontyEngine, lines: str, error: type[EngineError]) -> None:
     columns = {"obs.hp": np.arange(4)}
     strict.load(body(f"if obs['hp'] < 2:\n    return 1.0\n{lines}", "obs.hp"))
     start = time.monotonic()
@@ -518,7 +509,7 @@ def test_limits_hold_and_the_next_batch_is_answered(strict: AnyEngine, lines: st
     assert list(strict.evaluate({"obs.hp": np.array([0, 1])}, 2).components["reward"]) == [1.0, 1.0]
 
 
-def test_the_module_level_is_within_the_limits(strict: AnyEngine) -> None:
+def test_the_module_level_is_within_the_limits(strict: MontyEngine) -> None:
     rest = "\ndef reward(obs, prev_obs, action, info):\n    return 1.0\n"
     with pytest.raises(ProgramTimeoutError):
         strict.load(program("while True:\n    pass" + rest))
@@ -531,7 +522,7 @@ def test_the_module_level_is_within_the_limits(strict: AnyEngine) -> None:
 
 
 @needs_linux
-def test_a_killed_process_is_replaced(engine: AnyEngine) -> None:
+def test_a_killed_process_is_replaced(engine: MontyEngine) -> None:
     engine.load(body("while obs['hp']:\n    pass\nreturn 2.5", "obs.hp"))
     engine.evaluate({"obs.hp": np.array([0])}, 1)
     process = engine.process
@@ -548,7 +539,7 @@ def test_a_killed_process_is_replaced(engine: AnyEngine) -> None:
 
 
 @needs_linux
-def test_a_process_that_died_between_batches_is_not_noticed(engine: AnyEngine) -> None:
+def test_a_process_that_died_between_batches_is_not_noticed(engine: MontyEngine) -> None:
     engine.load(body("return 2.5"))
     engine.evaluate({}, 1)
     process = engine.process
@@ -559,19 +550,18 @@ def test_a_process_that_died_between_batches_is_not_noticed(engine: AnyEngine) -
 
 
 @needs_linux
-def test_closing_ends_the_process_and_may_be_done_twice(request: pytest.FixtureRequest) -> None:
-    for kind in KINDS.values():
-        made = kind(Limits())
-        made.load(body("return 1.0"))
-        process = made.process
-        made.close()
-        made.close()
-        assert process is not None
-        assert not Path(f"/proc/{process}").exists()
+def test_closing_ends_the_process_and_may_be_done_twice() -> None:
+    made = MontyEngine(Limits())
+    made.load(body("return 1.0"))
+    process = made.process
+    made.close()
+    made.close()
+    assert process is not None
+    assert not Path(f"/proc/{process}").exists()
 
 
 @needs_linux
-def test_processes_know_nothing_of_ours(engine: AnyEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_know_nothing_of_ours(engine: MontyEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("A_SECRET", "hunter2")
     engine.close()
     engine.load(body("return 1.0"))
@@ -590,7 +580,7 @@ def reward(obs: dict, prev_obs: dict, action: str, info: dict) -> float:
 
 
 @pytest.mark.parametrize("source", [FUTURE, FUTURE.replace(": dict", "").replace(": str", "").replace(" -> float", "")])
-def test_the_import_of_future_annotations_is_passed_over(engine: AnyEngine, source: str) -> None:
+def test_the_import_of_future_annotations_is_passed_over(engine: MontyEngine, source: str) -> None:
     made = admit(source)
     assert made.columns == ("obs.hp",)
     engine.load(made)
@@ -602,18 +592,6 @@ def test_what_nothing_needs_is_not_run() -> None:
     assert "__future__" not in plan.source and "float" not in plan.source
     assert [parameter.is_group for parameter in plan.parameters] == [False, False]  # obs['hp'] and action
     assert plan_of(program("x = 1\n")).source == "x = 1\n"
-
-
-def test_another_hash_seed_gives_sets_another_order() -> None:
-    names = "{'apple', 'dagger', 'scroll', 'wand', 'ring'}"
-    made = body(f"return {{n: k for k, n in enumerate({names})}}")
-    orders = []
-    for seed in (0, 0, 1):
-        other = build_engine(ContainmentConfig(engine="cpython"), hash_seed=seed)
-        other.load(made)
-        orders.append(dict(other.evaluate({}, 1).components))
-        other.close()
-    assert orders[0] == orders[1] != orders[2]
 
 
 def _full() -> str:
@@ -657,8 +635,7 @@ def test_a_launcher_that_cannot_be_spawned_has_died(monkeypatch: pytest.MonkeyPa
     made.close()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_an_engine_is_built_from_its_name(kind: str) -> None:
-    made = build_engine(ContainmentConfig.model_validate({"engine": kind}))
-    assert made.name.startswith(kind)
+def test_an_engine_is_built_from_a_configuration() -> None:
+    made = build_engine(ContainmentConfig())
+    assert made.name.startswith("monty ")
     made.close()

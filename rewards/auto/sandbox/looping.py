@@ -1,8 +1,13 @@
 """The loop over transitions that is run beside a program, in whatever interprets it, and how its answer is read.
 
-The loop's source is Python that both engines understand. All its names begin and end with two underscores, which no
+The loop's source is Python as Monty understands it. All its names begin and end with two underscores, which no
 program may use, so a program cannot put anything in their place. It gives back a tuple of four: values by row, names of
 components, values by component, reasons of failures by row; it has values by row, or names and values by component.
+
+Columns cross as few bytes, which are also fast to loop over: a number from 0 to 255 is a byte of its own; where a
+column has at most 256 different values, bytes say which of a short table each is; any other column is a list. Measured
+with 13 columns of 2,048 rows into Monty: lists cost 2.1 microseconds a row, JSON 3.1 with the work on both sides, bytes
+0.1.
 """
 
 from __future__ import annotations
@@ -13,10 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from rewards.auto.engine import Answer, MalformedAnswerError
-from rewards.auto.engines.encoding import encode
-from rewards.auto.engines.rewriting import FUNCTION, Plan
 from rewards.auto.program import MAX_COMPONENTS, NUMBER_COMPONENT, is_component_name
+from rewards.auto.sandbox.engine import Answer, MalformedAnswerError
+from rewards.auto.sandbox.rewriting import FUNCTION, Plan
 from rewards.auto.syntax.names import MAX_COMPONENT_NAME
 
 MAX_REASON = 200
@@ -31,6 +35,9 @@ _CELLS = 120_000
 _NUMBERS = frozenset({float, int, bool})
 _HANDED_ON = frozenset({float, int, bool, str})
 """Types of values that may stand for a row; the host's checks refuse texts."""
+
+_TABLE = 256
+"""Different values that a byte can tell apart."""
 
 _KEPT = ("zip", "iter", "range", "len", "list", "set", "dict", "type", "str")
 
@@ -234,3 +241,43 @@ def join(answers: Sequence[Answer], sizes: Sequence[int]) -> Answer:
         start + row: why for answer, start in zip(answers, starts, strict=False) for row, why in answer.failures.items()
     }
     return Answer(components=components, failures=failures)
+
+
+# ---- columns as bytes
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One column of N values."""
+
+    codes: bytes | list[Any]
+    """N: the values themselves, or their places in ``table``."""
+    table: list[Any] | None = None
+
+
+def encode(column: np.ndarray) -> Encoded:
+    """A column [N] of integers, booleans, texts or floats."""
+    if column.dtype.kind == "b":
+        return Encoded(column.astype(np.uint8).tobytes(), [False, True])
+    if column.dtype.kind in "iu" and len(column):
+        return _integers(column)
+    return _others(column.tolist()) if column.dtype.kind == "U" else Encoded(column.tolist())
+
+
+def _integers(column: np.ndarray) -> Encoded:
+    low, high = int(column.min()), int(column.max())
+    if low >= 0 and high < _TABLE:
+        return Encoded(column.astype(np.uint8).tobytes())
+    if high - low < _TABLE:
+        return Encoded((column - low).astype(np.uint8).tobytes(), list(range(low, high + 1)))
+    return _others(column.tolist())
+
+
+def _others(values: list[Any]) -> Encoded:
+    place_of: dict[Any, int] = {}
+    for value in values:
+        if value not in place_of:
+            if len(place_of) == _TABLE:
+                return Encoded(values)
+            place_of[value] = len(place_of)
+    return Encoded(bytes(map(place_of.__getitem__, values)), list(place_of))
