@@ -1,4 +1,4 @@
-// Compiled part of agents/patches.py, which says what each function does.
+// Compiled part of agents/fast/patches.py, which says what each function does.
 //
 // Arrays come in as buffers (numpy arrays): contiguous, of the types named below; sizes are checked.
 

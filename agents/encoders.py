@@ -1,7 +1,7 @@
 """Observations to features: one small module a key, joined by one layer.
 
 Games show the same windows and messages over and over. What such a key adds to the joint layer depends on its
-rows alone, so on a CPU it is computed once for each distinct row (``agents.repeats``).
+rows alone, so on a CPU it is computed once for each distinct row (``agents.fast.repeats``).
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from agents import patches
 from agents.config import ENCODED_KEYS, EncoderConfig
-from agents.joint import joint_shares
-from agents.repeats import DistinctRows, Memo, distinct_rows
+from agents.fast import patches
+from agents.fast.repeats import DistinctRows, Memo, distinct_rows, joint_shares
 from envs.protocols import ObsSpec
 
 NUM_GLYPHS = 5977

@@ -6,10 +6,29 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from agents.noise import EpisodeNoise
 from envs.data import EpisodeResult, EpisodeSeeds
 from envs.protocols import Games, Policy, SeedSource, State
 from envs.seeding import ListedSeeds
+
+
+class EpisodeNoise:
+    """``envs.protocols.Noise`` of evaluation: one generator for each game, restarted with each episode.
+
+    An episode then plays out the same whichever games run beside it and however often the
+    evaluation was interrupted.
+    """
+
+    def __init__(self, num_games: int, seed: int = 0) -> None:
+        self._seed = seed
+        self._generators = [np.random.default_rng((seed, game)) for game in range(num_games)]
+
+    def begin(self, game: int, seeds: EpisodeSeeds) -> None:
+        """Restart this game's generator for the episode of these seeds."""
+        self._generators[game] = np.random.default_rng((self._seed, *seeds))
+
+    def uniform(self, num: int) -> np.ndarray:
+        """float32 [B, num] in [0, 1)."""
+        return np.stack([generator.random(num, dtype=np.float32) for generator in self._generators])
 
 
 class _Handed:

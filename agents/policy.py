@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from agents.devices import autocast
+from agents.fast.repeats import Memo
 from agents.model import ActorCritic
-from agents.repeats import Memo
-from envs.protocols import Noise, PolicyStep
+from envs.protocols import GamesSpec, Noise, Policy, PolicyStep
+
+_CHUNK = 4096
+"""Observations encoded at a time."""
 
 
 class TorchPolicy:
@@ -60,7 +64,7 @@ class TorchPolicy:
         return {key: torch.from_numpy(x).to(self.device) for key, x in obs.items()}
 
     def _memory(self, recurrent_state: np.ndarray | None) -> Tensor | None:
-        # In torch's own, aligned memory: see agents.batch.
+        # In torch's own, aligned memory: see ``agents.ppo.train_batch``.
         return None if recurrent_state is None else torch.tensor(recurrent_state, device=self.device)
 
     @torch.inference_mode()
@@ -100,3 +104,109 @@ class TorchPolicy:
 def weights_of(model: torch.nn.Module) -> dict[str, np.ndarray]:
     """Copies of a network's weights as numpy arrays, to publish or to checkpoint."""
     return {name: x.detach().cpu().numpy().copy() for name, x in model.state_dict().items()}
+
+
+def encoding(model: ActorCritic, precision: str) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
+    """A function from observations ``{key: [N, ...]}`` to float32 [N, W], by the encoder as it is at each call.
+
+    Args:
+        model: the network; no gradient flows into it.
+        precision: ``auto``, ``fp32`` or ``bf16``.
+    """
+
+    @torch.inference_mode()
+    def encode(obs: Mapping[str, np.ndarray]) -> np.ndarray:
+        where = model.value.weight.device
+        num = len(next(iter(obs.values())))
+        pieces = []
+        for start in range(0, num, _CHUNK):
+            chunk = {key: torch.from_numpy(x[start : start + _CHUNK]).to(where) for key, x in obs.items()}
+            with autocast(precision, where):
+                pieces.append(model.encoder(chunk).float().cpu())
+        return torch.cat(pieces).numpy()
+
+    return encode
+
+
+class RandomPolicy:
+    """Draws among the allowed actions; continuous actions uniformly within their bounds."""
+
+    version = 0
+
+    def __init__(self, spec: GamesSpec) -> None:
+        self._spec = spec
+
+    def initial_state(self, num_games: int) -> None:
+        """No memory."""
+
+    def act(
+        self,
+        obs: Mapping[str, np.ndarray],
+        recurrent_state: np.ndarray | None,
+        action_mask: np.ndarray | None,
+        noise: Noise,
+        *,
+        deterministic: bool = False,
+    ) -> PolicyStep:
+        """Uniform actions; ``deterministic`` changes nothing."""
+        spec = self._spec
+        if not spec.num_actions:
+            level = noise.uniform(int(np.prod(spec.action_shape)))
+            level = level.reshape(-1, *spec.action_shape)
+            low, high = np.asarray(spec.action_low), np.asarray(spec.action_high)
+            return PolicyStep(actions=(low + level * (high - low)).astype(spec.action_dtype))
+        level = noise.uniform(1)[:, 0]
+        if action_mask is None:
+            return PolicyStep(actions=(level * spec.num_actions).astype(np.int64))
+        cumulative = action_mask.cumsum(1)
+        wanted = np.floor(level * cumulative[:, -1]) + 1
+        return PolicyStep(actions=(cumulative < wanted[:, None]).sum(1))
+
+
+class TranslatedPolicy:
+    """Chooses among the policy's actions that the games have too, and says them in the games' numbers.
+
+    Args:
+        policy: acts over ``policy_actions``.
+        policy_actions: names of its actions.
+        games_actions: names of the games' actions.
+
+    Raises:
+        ValueError: the two have no action in common.
+    """
+
+    def __init__(self, policy: Policy, policy_actions: Sequence[str], games_actions: Sequence[str]) -> None:
+        self._policy = policy
+        self.version = policy.version
+        index = {name: i for i, name in enumerate(games_actions)}
+        self._number = np.array([index.get(name, -1) for name in policy_actions], np.int64)
+        if (self._number < 0).all():
+            raise ValueError("the policy was trained on none of the actions that these games have")
+
+    def initial_state(self, num_games: int) -> np.ndarray | None:
+        """The policy's own."""
+        return self._policy.initial_state(num_games)
+
+    def act(
+        self,
+        obs: Mapping[str, np.ndarray],
+        recurrent_state: np.ndarray | None,
+        action_mask: np.ndarray | None,
+        noise: Noise,
+        *,
+        deterministic: bool = False,
+    ) -> PolicyStep:
+        """As the policy, with the actions that a game lacks masked."""
+        num_games = len(next(iter(obs.values())))
+        mask = np.broadcast_to(self._number >= 0, (num_games, len(self._number)))
+        if action_mask is not None:
+            mask = mask & action_mask[:, self._number]
+        step = self._policy.act(obs, recurrent_state, np.ascontiguousarray(mask), noise, deterministic=deterministic)
+        return replace(step, actions=self._number[step.actions])
+
+
+def translated(policy: Policy, policy_actions: Sequence[str], games_actions: Sequence[str]) -> Policy:
+    """The policy itself where the actions agree, else its translation."""
+    if tuple(policy_actions) == tuple(games_actions):
+        return policy
+    return TranslatedPolicy(policy, policy_actions, games_actions)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from agents.noise import GeneratorNoise
 from agents.policy import TorchPolicy
 from envs.captions import CaptionTracker
 from envs.data import EpisodeResult, FinalObs, GamesStep, Rollout
@@ -28,6 +27,26 @@ class Collected:
     """Where the time went: ``games``, ``inference``, ``captions`` and ``record`` (copies and book-keeping)."""
     spans: list[Span]
     """The same, stretch by stretch, while ``RolloutWorker.phases`` keeps them."""
+
+
+class GeneratorNoise:
+    """``envs.protocols.Noise`` of training: one generator for B games."""
+
+    def __init__(self, num_games: int, *seed: int) -> None:
+        self._num_games = num_games
+        self._generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
+
+    def uniform(self, num: int) -> np.ndarray:
+        """float32 [B, num] in [0, 1)."""
+        return self._generator.random((self._num_games, num), dtype=np.float32)
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of the generator (large integers, JSON-safe)."""
+        return dict(self._generator.bit_generator.state)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from ``state_dict``."""
+        self._generator.bit_generator.state = state
 
 
 class RolloutWorker:

@@ -10,7 +10,7 @@ import numpy as np
 class Group(Protocol):
     """Members that call the same methods in the same order, each from its own process.
 
-    The conformance suite (``tests/launch/test_groups.py``) holds every implementation to this: all members
+    The conformance suite (``tests/launch/processes/test_groups.py``) holds every implementation to this: all members
     get bit-equal answers, and a group of one changes nothing.
     """
 

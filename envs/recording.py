@@ -19,7 +19,6 @@ Example:
 from __future__ import annotations
 
 import io
-import os
 import zipfile
 import zlib
 from collections import Counter
@@ -33,6 +32,7 @@ import numpy as np
 from envs.captions import canonical_of_raw, caption_id
 from envs.data import EndStatus, EpisodeSeeds, FinalObs, GamesStep, Rollout
 from envs.features import COLUMNS, SCHEMA_VERSION
+from envs.files import replacing
 from envs.protocols import Games, SeedSource, State
 from envs.tasks import GamesConfig, make
 
@@ -140,15 +140,8 @@ class EpisodeRecord:
 
     def save(self, path: Path) -> None:
         """Write the record, or replace one, in one step: a reader or a crash never meets a part of it."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            with temporary.open("wb") as file:
-                np.savez_compressed(file, **self._arrays())
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, **self._arrays())
 
     def _arrays(self) -> dict[str, Any]:
         by_kind: dict[str, list[str]] = {"int": [], "bool": [], "str": []}

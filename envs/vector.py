@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from envs import tempdirs
 from envs.actions import action_mask, own_actions, translated, union_of_names
 from envs.caption_changes import ChangeTeller
 from envs.data import EpisodeResult, EpisodeSeeds, GamesStep
 from envs.endings import episode_result
 from envs.engine import Engine
+from envs.files import hold_folder, release_folder
 from envs.game import Game
 from envs.levels import level_of
 from envs.logic import AskedLogic, Logic
@@ -124,7 +124,7 @@ class NetHackVector:
         self._no_action = np.zeros(num_games, np.int64)
 
     def _build(self, specs: Sequence[TaskSpec], engine: Engine) -> None:
-        self._folder = tempdirs.hold()
+        self._folder = hold_folder()
         self._closed = False
         levels = [level_of(spec, self._folder / "levels") for spec in specs]
         self._games = [
@@ -396,7 +396,7 @@ class NetHackVector:
             self._closed = True
             for game in self._games:
                 game.close()
-            tempdirs.release()
+            release_folder()
 
 
 def _copies(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

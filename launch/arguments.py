@@ -13,12 +13,15 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 
+from envs.files import reason_of
 from launch import config_tree
 from launch.errors import UserError, nearest
 
@@ -358,3 +361,28 @@ def take_value(argv: Sequence[str], flag: str) -> tuple[str | None, list[str]]:
         del rest[i : i + 2]
         return value, rest
     return None, rest
+
+
+def result_path(out: str | None) -> Path | None:
+    """Where ``--json OUT`` is to be written once hours of work are over; its folder is made now.
+
+    Args:
+        out: as it was typed; None = nowhere.
+
+    Raises:
+        UserError: it is a folder, or its folder cannot be made or written.
+    """
+    if out is None:
+        return None
+    path = Path(out)
+    try:
+        is_folder = path.is_dir()
+        if not is_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", dir=path.parent):
+                pass  # only to see that it can be
+    except OSError as error:
+        raise UserError(f"--json {out} cannot be written: {reason_of(error)}") from None
+    if is_folder:
+        raise UserError(f"--json {path} is a folder; give the name of a file")
+    return path

@@ -26,15 +26,15 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from agents.evaluate import evaluate
 from agents.sb3 import RewardReplayBuffer, RewardVecEnvWrapper, Sb3Policy
-from agents.sb3.reward_wrapper import OnStep
+from agents.sb3.rewards import OnStep
 from envs.data import EndStatus, EpisodeResult, FinalObs, Rollout
+from envs.files import write_atomic
 from envs.gym_games import GymnasiumGames
 from envs.protocols import GamesSpec, Noise, Policy, PolicyStep, RewardModel
 from envs.seeding import ListedSeeds, evaluation_seeds
 from launch.control_config import ControlConfig, RewardName
 from launch.control_tasks import ControlTask
 from launch.errors import RunError, UserError
-from launch.runs.durable import write_atomic
 from launch.runs.folder import installed_versions
 from rewards.bounded import bounded
 from rewards.env import EnvReward

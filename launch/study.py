@@ -21,9 +21,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from envs.files import write_atomic
 from launch.rewards.stored import REPORT_FILE
 from launch.runs.checkpoint import steps_of
-from launch.runs.durable import write_atomic
 from launch.runs.folder import installed_versions
 from launch.runs.metrics import read_metrics
 from launch.studies import AnyJob, ControlJob, DesignJob, Job

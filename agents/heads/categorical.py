@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from agents.advantages import approximate_kl, clipped_surrogate
 from agents.config import PPOConfig
 from agents.encoders import initialise
-from agents.heads.base import HeadBatch, HeadLoss, HeadSample
-from agents.losses import approximate_kl, clipped_surrogate
+from agents.heads.actor_head import HeadBatch, HeadLoss, HeadSample
 from envs.protocols import Noise
 
 

@@ -7,11 +7,10 @@
 Nothing of SB3's algorithms is changed. Rewards are injected: this package knows their protocol only.
 """
 
-from agents.sb3.extractor import EncoderExtractor, actor_critic_weights, network_kwargs
-from agents.sb3.games_vec_env import GamesVecEnv
-from agents.sb3.policy import Sb3Policy, load_model
+from agents.sb3.policy import EncoderExtractor, Sb3Policy, actor_critic_weights, load_model, network_kwargs
 from agents.sb3.replay import DictRewardReplayBuffer, RewardReplayBuffer
-from agents.sb3.reward_wrapper import RewardVecEnvWrapper
+from agents.sb3.rewards import RewardVecEnvWrapper
+from agents.sb3.vec_env import GamesVecEnv
 
 __all__ = [
     "DictRewardReplayBuffer",

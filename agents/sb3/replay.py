@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
 
-from agents.sb3.reward_wrapper import RewardVecEnvWrapper, Scoring, keyed
+from agents.sb3.rewards import RewardVecEnvWrapper, Scoring, keyed
 from envs.data import FinalObs, Rollout
 
 _COLUMNS = (

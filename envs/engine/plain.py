@@ -12,15 +12,15 @@ from typing import Any
 
 from nle.nethack import nethack as nle_nethack
 
-from envs import tempdirs
 from envs.engine.protocol import Start
+from envs.files import tempfile_inside
 
 
 class PlainNetHack:
     """``envs.engine.protocol.NetHack`` through ``nle.nethack.Nethack``."""
 
     def __init__(self, start: Start) -> None:
-        with tempdirs.inside(start.folder):
+        with tempfile_inside(start.folder):
             make_nethack: Any = nle_nethack.Nethack
             nle = make_nethack(
                 observation_keys=(),

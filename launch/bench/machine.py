@@ -33,7 +33,7 @@ def machine() -> dict[str, Any]:
 
 def compiled() -> dict[str, bool]:
     """Which of our compiled modules are at work here; without them, the same is done in Python, or by NLE."""
-    from agents import patches
+    from agents.fast import patches
     from envs import maps
     from envs.engine import native
 

@@ -10,7 +10,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor
 
 from agents.config import EncoderConfig
-from agents.sb3.spaces import obs_specs
+from agents.sb3.vec_env import obs_specs
 from launch.bench.reference_network import ReferenceEncoder
 
 

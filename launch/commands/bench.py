@@ -7,9 +7,9 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from launch.arguments import parse, take_value
+from envs.files import write_atomic
+from launch.arguments import parse, result_path, take_value
 from launch.errors import UserError, unknown_name
-from launch.runs.durable import result_path, write_atomic
 
 BENCHES = {
     "train": ("launch.bench.train", "TrainBench", "training: our PPO beside Stable-Baselines3's and sample-factory's"),

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.arguments import take_value
+from envs.files import write_atomic
+from launch.arguments import result_path, take_value
 from launch.errors import UserError
-from launch.runs.durable import result_path, write_atomic
 
 _FIGURES = ("success", "env_return", "episode_steps", "score", "max_depth", "max_xp_level", "progression")
 

@@ -6,11 +6,10 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from launch.arguments import parse, take_value
+from launch.arguments import parse, result_path, take_value
 from launch.control_config import check_control, control_defaults
 from launch.control_tasks import TASKS
 from launch.errors import UserError, unknown_name
-from launch.runs.durable import result_path
 
 
 def _help() -> str:

@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from launch.arguments import parse, take_value
+from launch.arguments import parse, result_path, take_value
 from launch.config.presets import PRESETS, preset
 from launch.config.train import TrainConfig
 from launch.design.config import DesignConfig
 from launch.errors import UserError
-from launch.runs.durable import result_path
 
 _USAGE = """usage: yendor design PRESET [--flag value ...] [--json OUT] [-- --training-flag value ...]
        yendor design --resume FOLDER [--json OUT]

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from envs.data import Config, EpisodeSeeds
-from launch.arguments import parse, take_value
+from envs.files import reason_of, write_atomic
+from launch.arguments import parse, result_path, take_value
 from launch.errors import UserError
-from launch.runs.durable import result_path, write_atomic
 
 if TYPE_CHECKING:
     from launch.evaluation.policies import PolicySource
@@ -80,7 +80,7 @@ def _source(policy: str, flags: EvaluateFlags) -> PolicySource:
             raise UserError("yendor eval random needs --tasks: the random policy has no task of its own")
         return RandomSource()
     if policy.endswith(".zip"):
-        from launch.evaluation.sb3_source import Sb3Source
+        from launch.evaluation.policies import Sb3Source
 
         return Sb3Source.of(Path(policy))
     return RunSource.of(Path(policy), flags.checkpoint)
@@ -94,7 +94,7 @@ def _seeds(flags: EvaluateFlags) -> list[EpisodeSeeds]:
     try:
         listed = read_seeds(flags.seeds)
     except OSError as error:
-        raise UserError(f"--seeds: cannot read {flags.seeds}: {(error.strerror or 'it failed').lower()}") from None
+        raise UserError(f"--seeds: cannot read {flags.seeds}: {reason_of(error)}") from None
     except ValueError as error:
         raise UserError(f"--seeds: {error}") from None
     return listed[: flags.episodes] if "episodes" in flags.model_fields_set else listed

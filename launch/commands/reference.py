@@ -47,7 +47,7 @@ def _train(config: TrainConfig, folder: RunFolder) -> int:
     from rich.console import Console
 
     from launch.evaluation.reference import train_reference
-    from launch.processes.stopping import StopRequest
+    from launch.processes.lifecycle import StopRequest
     from launch.runs.progress import progress
 
     console = Console()

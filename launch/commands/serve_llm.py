@@ -37,7 +37,7 @@ def run(argv: Sequence[str]) -> int:
         raise UserError("the model comes first: yendor serve-llm MODEL --flag value ...")
     config = _config(rest)
     from launch.llm.server import VLLMServer
-    from launch.processes.stopping import StopRequest
+    from launch.processes.lifecycle import StopRequest
 
     handle, log = tempfile.mkstemp(prefix="yendor-vllm-", suffix=".log")
     os.close(handle)

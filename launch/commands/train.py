@@ -137,7 +137,7 @@ def _on_ray(config: TrainConfig, games: str, batch: str) -> list[str]:
 def _train(config: TrainConfig, folder: RunFolder, *, resume: bool) -> int:
     from rich.console import Console
 
-    from launch.processes.stopping import StopRequest
+    from launch.processes.lifecycle import StopRequest
     from launch.runs.progress import progress
     from launch.training.driver import train
 

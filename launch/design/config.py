@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from envs.data import Config
 from rewards.auto.config import AutoConfig
-from rewards.auto.search.llm_designer import DesigningConfig
+from rewards.auto.search.llm import DesigningConfig
 from rewards.llm.config import LLMConfig
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from launch.design.journal import Journal
 from launch.design.trials import Outcome, outcome_of
 from rewards.auto.program import sha_of
-from rewards.auto.search.proposal import Proposal, Tried
-from rewards.auto.search.verdict import verdict_of
+from rewards.auto.search.proposal import Proposal, Tried, verdict_of
 
 BRIEFED_EPISODES = 60
 """Most recorded ones that a round is told of, the newest rounds' first; every trial has the same share."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from launch.runs.durable import JsonLines, read_lines
+from envs.files import JsonLines, read_lines
 
 JOURNAL_FILE = "design.jsonl"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -20,13 +21,12 @@ from launch.design.trials import Outcome
 from launch.runs.metrics import read_metrics
 from rewards.auto.admission import admit
 from rewards.auto.archive import ArchiveEntry
+from rewards.auto.episodes import values_by_episode, values_of
 from rewards.auto.program import SHORT_SHA, Program
-from rewards.auto.sandbox.contained import ContainedProgram
+from rewards.auto.sandbox.contained import ContainedProgram, Values
 from rewards.auto.sandbox.engine import EngineError
-from rewards.auto.scoring import score_episodes
 from rewards.auto.search.analyzer import Analysis, analyse
-from rewards.auto.search.proposal import Brief
-from rewards.auto.search.verdict import Verdict, verdict_of
+from rewards.auto.search.proposal import Brief, Verdict, verdict_of
 
 _OF_A_SEARCH = (
     "by", "parents", "prompt", "thoughts", "task", "round", "created_at", "search", "verdict", "fitness", "analysis",
@@ -185,7 +185,16 @@ class Rounds:
             said = f"quarantined in its trial: {outcome.quarantined[0]}; it pays nothing to keep that"
             return said, analyse(episodes, program, None, curves)
         try:
-            values = score_episodes(program, episodes, self.config.reward.containment)
+            values = values_by_episode(self._values(program, episodes), episodes)
         except EngineError as error:
             return f"no answer on the recordings: {error}", analyse(episodes, program, None, curves)
         return "", analyse(episodes, program, values, curves)
+
+    def _values(self, program: Program, episodes: Sequence[EpisodeRecord]) -> Values:
+        """What a program says of episodes, in a process of its own.
+
+        Raises:
+            EngineError: it has no answer for a batch.
+        """
+        with closing(ContainedProgram(program, self.config.reward.containment)) as runner:
+            return values_of(runner, program, episodes)

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from envs.files import write_atomic
 from launch.arguments import validate
 from launch.config.presets import PRESETS
 from launch.config.train import TrainConfig
@@ -23,7 +24,6 @@ from launch.design.search import run
 from launch.design.tables import printable, show
 from launch.errors import RunError, UserError
 from launch.processes.session import ray_session
-from launch.runs.durable import write_atomic
 from launch.runs.folder import RunFolder, installed_versions, read_config
 from launch.training.programs import isolation
 from rewards.auto.audit import AuditLog
@@ -124,7 +124,7 @@ def _found(stored: _Stored, folder: RunFolder, say: Say, install: Callable[[], N
     Raises:
         RunError: it cannot go on.
     """
-    from rewards.auto.search.llm_designer import DesignerError
+    from rewards.auto.search.llm import DesignerError
 
     try:
         parts = build_parts(stored.design, stored.train, stored.training, folder.path, say)
@@ -204,7 +204,7 @@ def build_parts(
         model, name = chat_model(config, folder)
     opinion = None
     if config.opinion and model is not None:
-        from rewards.auto.search.opinion import LLMOpinion
+        from rewards.auto.search.llm import LLMOpinion
 
         opinion = LLMOpinion(model, goal, reward.composition)
     return SearchParts(
@@ -250,14 +250,14 @@ def build_designer(config: DesignConfig, model: RecordedReplies | None, name: st
         UserError: the wording of its prompts cannot be used.
     """
     if config.uses_language_model:
-        from rewards.auto.search.llm_designer import LLMDesigner
+        from rewards.auto.search.llm import LLMDesigner
 
         assert model is not None, "DesignConfig sees to it"
         try:
             return LLMDesigner(model, name, config.designing, config.reward.composition)
         except (OSError, ValueError) as error:
             raise UserError(f"designing.wording: {error}") from None
-    from rewards.auto.search.grammar_designer import GrammarDesigner, RandomGrammarDesigner
+    from rewards.auto.search.guided import GrammarDesigner, RandomGrammarDesigner
 
     return RandomGrammarDesigner() if config.designer == "random" else GrammarDesigner()
 
@@ -268,7 +268,7 @@ def _with_model_named(config: DesignConfig) -> DesignConfig:
     Raises:
         UserError: the server cannot be asked for its only model, or the file of replies cannot be used.
     """
-    from launch.llm.check import answering_model
+    from launch.llm.vllm import answering_model
     from rewards.llm.recorded import recorded_model
 
     if config.replies is None:

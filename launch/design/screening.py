@@ -7,33 +7,15 @@ only called the same as another where every component of both has fired.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-
-import numpy as np
 
 from envs.recording import EpisodeRecord
 from rewards.auto.config import CompositionConfig
-from rewards.auto.episode_pay import pay_of
+from rewards.auto.episodes import pay_of, values_of
 from rewards.auto.program import NUMBER_COMPONENT, Program
-from rewards.auto.sandbox.contained import Runner, Values
+from rewards.auto.sandbox.contained import Runner
 from rewards.auto.sandbox.engine import EngineError
-
-
-class _Watched:
-    """A program that is run, and which of its components have fired."""
-
-    def __init__(self, runner: Runner) -> None:
-        self._runner = runner
-        self.fired: set[str] = set()
-
-    def evaluate(self, columns: Mapping[str, np.ndarray], num: int) -> Values:
-        values = self._runner.evaluate(columns, num)
-        self.fired |= {name for name, value in values.components.items() if value.any()}
-        return values
-
-    def close(self) -> None:
-        self._runner.close()
 
 
 class Screening:
@@ -79,14 +61,17 @@ class Screening:
         return program.sha not in self._unanswered and self._fired[program.sha].issuperset(names)
 
     def _work_out(self, program: Program, files: Sequence[Path]) -> None:
-        runner = _Watched(self._make(program))
+        episodes = [EpisodeRecord.load(file) for file in files]
+        runner = self._make(program)
         try:
-            pays = pay_of(runner, program, [EpisodeRecord.load(f) for f in files], self._composition, self._gamma)
+            values = values_of(runner, program, episodes)
         except EngineError:  # whatever it pays, nothing can be said of it
             self._unanswered.add(program.sha)
             return
         finally:
             runner.close()
+        pays = pay_of(values, program, episodes, self._composition, self._gamma)
+        fired = {name for name, value in values.components.items() if value.any()}
         digests = [hashlib.sha256(pay.reward.tobytes() + pay.valid.tobytes()).digest() for pay in pays]
         self._paid[program.sha] |= dict(zip(files, digests, strict=True))
-        self._fired.setdefault(program.sha, set()).update(runner.fired)
+        self._fired.setdefault(program.sha, set()).update(fired)

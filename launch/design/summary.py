@@ -12,7 +12,7 @@ from launch.design.journal import Journal
 from launch.design.parts import SearchParts
 from launch.design.repeating import command_of
 from launch.design.trials import Role, outcome_of
-from rewards.auto.search.verdict import verdict_of
+from rewards.auto.search.proposal import verdict_of
 
 _NOTHING: Mapping[str, Any] = {"success": None, "low": None, "high": None, "n": 0, "each": [], "env_return": None}
 """Where no run came to a figure."""

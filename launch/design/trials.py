@@ -142,7 +142,7 @@ def _train(config: TrainConfig, path: Path, trial: Trial) -> Mapping[str, Any]:
 
 
 def _go_on(config: TrainConfig, folder: RunFolder, trial: Trial, *, resume: bool) -> None:
-    from launch.processes.stopping import StopRequest
+    from launch.processes.lifecycle import StopRequest
     from launch.runs.progress import Silent
     from launch.training.driver import train
     from launch.training.programs import keep

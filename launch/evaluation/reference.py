@@ -28,13 +28,13 @@ from stable_baselines3.common.vec_env import VecEnv
 from agents.devices import device
 from agents.sb3 import GamesVecEnv, RewardVecEnvWrapper, actor_critic_weights, network_kwargs
 from envs.data import EpisodeSeeds
+from envs.files import write_atomic
 from envs.protocols import State
 from envs.seeding import TrainingSeeds
 from launch.config.train import TrainConfig
 from launch.errors import UserError
-from launch.processes.stopping import StopRequest
+from launch.processes.lifecycle import StopRequest
 from launch.runs import checkpoint as checkpoints
-from launch.runs.durable import write_atomic
 from launch.runs.folder import RunFolder, installed_versions
 from launch.runs.metrics import MetricsWriter, WindowedEpisodes
 from launch.runs.progress import Progress

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import NonNegativeInt
 
 from envs.data import Config
-from launch.arguments import parse, take_value
+from envs.files import write_atomic
+from launch.arguments import parse, result_path, take_value
 from launch.errors import UserError
 from launch.labels.agreement import Agreement, Compared, compare
 from launch.labels.caption_files import read_gathered
 from launch.labels.stored import AnnotatorName, caption_counts, confidence, read_labels, shown
-from launch.runs.durable import result_path, write_atomic
 
 if TYPE_CHECKING:
     from rich.console import Console

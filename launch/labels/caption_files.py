@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from envs.captions import canonical
+from envs.files import read_lines, write_atomic
 from launch.errors import UserError
-from launch.runs.durable import read_lines, write_atomic
 
 PAGE_BREAK = " / "
 """Stands for a newline where a caption must fit on a line."""

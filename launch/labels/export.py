@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from envs.files import replacing
 from launch.errors import UserError
 from launch.labels.stored import read_labels
-from launch.runs.durable import fsync_folder
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -30,24 +28,10 @@ def run(argv: Sequence[str]) -> int:
     names = [field.name for field in fields(Label)]
     rows = [{name: getattr(label, name) for name in names} for label in read_labels(path)]
     out.parent.mkdir(parents=True, exist_ok=True)
-    with _replacing(out) as temporary:
+    with replacing(out) as temporary:
         WRITERS[out.suffix](temporary, names, rows)
     print(f"{len(rows)} labels written to {out}")
     return 0
-
-
-@contextmanager
-def _replacing(out: Path) -> Iterator[Path]:
-    """A file beside ``out`` that takes its place once it is written whole; a failure leaves ``out`` as it was."""
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
-    fsync_folder(out.parent)
 
 
 def _write_csv(out: Path, names: Sequence[str], rows: Rows) -> None:

@@ -129,7 +129,7 @@ def play(
         gathered: takes the captions.
         on_step: told now and then how many steps are done.
     """
-    from agents.noise import GeneratorNoise
+    from agents.rollout import GeneratorNoise
     from envs.seeding import TrainingSeeds
     from envs.tasks import make
 

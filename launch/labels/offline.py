@@ -110,7 +110,7 @@ def _language_model(flags: OfflineFlags, console: Console) -> Iterator[LLMConfig
         yield llm
         return
     if llm.serve is None:
-        from launch.llm.check import answering_model
+        from launch.llm.vllm import answering_model
 
         yield llm.model_copy(update={"model": answering_model(llm)})
         return

@@ -1,7 +1,8 @@
-"""The command that starts vLLM: which vLLM, for which model, with which flags and environment."""
+"""The command that starts vLLM: which vLLM, model, flags and environment; and a look at a server that runs already."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from launch.errors import UserError
 from launch.llm.config import ServerConfig
 from rewards.llm.address import is_loopback
 from rewards.llm.api_key import read_key
+from rewards.llm.config import LLMConfig
 
 VLLM_ENV = "YENDOR_VLLM"
 """Environment variable that names the vllm executable, or the environment that has it."""
@@ -203,3 +205,36 @@ def _environment(vllm: VLLM, config: ServerConfig, key: str | None) -> dict[str,
     if key:
         environment["VLLM_API_KEY"] = key
     return environment
+
+
+def answering_model(llm: LLMConfig) -> str:
+    """The model's name on the server at ``llm.base_url``; the server is only asked where that is necessary.
+
+    Raises:
+        UserError: the API key cannot be sent; no model is named and the server cannot be asked for its only one; or
+            ``llm.required``, and the server cannot be used.
+    """
+    return asyncio.run(_resolved_model(llm))
+
+
+async def _resolved_model(llm: LLMConfig) -> str:
+    from rewards.labels.clients import LabelClientError
+    from rewards.labels.llm_client import LLMLabelClient
+    from rewards.llm.errors import LLMError
+    from rewards.llm.server import resolve
+
+    try:
+        llm = await resolve(llm)
+        client = LLMLabelClient(llm)
+    except LLMError as error:
+        raise UserError(f"llm.base_url: {error}; without llm.model, the server must answer at the start") from None
+    except ValueError as error:
+        raise UserError(f"llm: {error}") from None
+    try:
+        if llm.required:
+            await client.check()
+    except LabelClientError as error:
+        raise UserError(f"llm.required: {error}") from None
+    finally:
+        await client.close()
+    return client.name

@@ -16,9 +16,8 @@ from envs.group import Alone, Group
 from envs.protocols import State
 from launch.config.train import TrainConfig
 from launch.errors import RunError
-from launch.processes.deaths import DeathWatch
 from launch.processes.groups import GlooMeeting, GroupBrokenError, Invitation, Meeting, shared_memory_meeting
-from launch.processes.growth import MemoryGrowth
+from launch.processes.lifecycle import DeathWatch, MemoryGrowth
 from launch.processes.workers import Weights
 from launch.training.learning import Lessons, UpdateReport
 from launch.training.programs import RunPrograms

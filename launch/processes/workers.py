@@ -25,8 +25,7 @@ from agents.rollout import Collected, RolloutWorker
 from envs.protocols import State
 from launch.config.train import TrainConfig
 from launch.errors import RunError
-from launch.processes.deaths import DeathWatch
-from launch.processes.growth import MemoryGrowth
+from launch.processes.lifecycle import DeathWatch, MemoryGrowth
 
 Weights = Mapping[str, np.ndarray]
 

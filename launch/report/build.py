@@ -21,10 +21,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from envs.files import write_atomic
 from launch.report import formats, preference_tree, reward_programs, tables
 from launch.report.charts import Chart, draw, series_colour
 from launch.report.tables import Rows
-from launch.runs.durable import write_atomic
 from launch.runs.folder import flatten, read_config, read_events
 from launch.runs.metrics import GLOSSARY, read_metrics
 from launch.runs.progress import duration

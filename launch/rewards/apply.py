@@ -8,19 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from envs.files import unreadable
 from launch.arguments import parse
 from launch.errors import UserError
 from launch.rewards import words
 from launch.rewards.containing import Containment
 from launch.rewards.finding import ArchiveFlags, admitted
 from launch.rewards.refusals import rejection_json, rejection_text
-from launch.rewards.salvage import salvaged
 from launch.rewards.stored import take_switch
 from launch.rewards.terminal import shown
 from rewards.auto.config import ContainmentConfig
+from rewards.auto.episodes import Transitions, read_transitions, run_isolating_failures
 from rewards.auto.program import Program, ProgramRejectedError, read_as
 from rewards.auto.sandbox.contained import ContainedProgram, Values
-from rewards.auto.transitions import Transitions, read_transitions
 
 _RETRIES = 12
 """Batch limits that may be spent on batches that fail, and on parts of them."""
@@ -69,7 +69,7 @@ def _read(path: Path, program: Program) -> Transitions:
     try:
         lines = read_transitions(path, program)
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {(error.strerror or 'it failed').lower()}") from None
+        raise UserError(unreadable(path, error)) from None
     except ValueError as error:
         raise UserError(str(error)) from None
     if not lines.num:
@@ -85,7 +85,7 @@ def _answers(lines: Transitions, containment: Containment) -> list[dict[str, Any
     with containment.engine() as engine:
         for part in lines.parts:
             contained = ContainedProgram(part.program, config, engine)
-            values = salvaged(contained, part.columns, len(part.rows), retry_s=retry_s)
+            values = run_isolating_failures(contained, part.columns, len(part.rows), retry_s=retry_s)
             for at, line in enumerate(part.rows.tolist()):
                 answers[line] = _answer(values, at, part.lacks)
     return answers

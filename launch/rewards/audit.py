@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.data import Config
+from envs.files import unreadable
 from launch.arguments import parse
 from launch.errors import UserError
 from launch.rewards.stored import take_switch
@@ -34,7 +35,7 @@ def run(argv: Sequence[str]) -> int:
     try:
         lines = read(path)
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {(error.strerror or 'it failed').lower()}") from None
+        raise UserError(unreadable(path, error)) from None
     except ValueError as error:
         raise UserError(str(error)) from None
     if as_json:

@@ -12,6 +12,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from envs.files import unreadable
 from launch.arguments import parse
 from launch.errors import UserError
 from launch.rewards.containing import Containment, WarmWorkers
@@ -21,7 +22,7 @@ from launch.rewards.stored import take_switch
 from launch.rewards.terminal import shown
 from rewards.auto.config import CompositionConfig, ContainmentConfig
 from rewards.auto.program import SHORT_SHA, Program, ProgramRejectedError, Rejection
-from rewards.auto.search.verdict import Finding, Verdict
+from rewards.auto.search.proposal import Finding, Verdict
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -104,7 +105,7 @@ def _check_readable(names: Sequence[str], folder: Path) -> None:
         try:
             Path(name).open("rb").close()
         except OSError as error:
-            raise UserError(f"{name} cannot be read: {(error.strerror or 'it failed').lower()}") from None
+            raise UserError(unreadable(name, error)) from None
 
 
 def _checked(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from rewards.auto.config import ContainmentConfig
 from rewards.auto.program import Program
 from rewards.auto.sandbox.contained import ContainedProgram, Values
 from rewards.auto.sandbox.engine import Engine
+
+_NUM_WARM = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,28 +66,29 @@ class Containment:
 
 
 class WarmWorkers:
-    """A process for each hash seed that is asked for, kept: starting one takes longer than trying a program.
+    """Two processes that are hired in turn, and kept: starting one takes longer than trying a program.
 
     A process forgets a program when it loads the next (``Engine.load``).
     """
 
     def __init__(self, containment: Containment) -> None:
         self._config = containment.config
-        self._engines: dict[int, Engine] = {}
+        self._engines: deque[Engine] = deque()
 
-    def hired(self, program: Program, hash_seed: int) -> _Hired:
-        """The program in the process with this hash seed, for one at a time."""
+    def hired(self, program: Program) -> _Hired:
+        """The program in another process than the last one, for one at a time."""
         from rewards.auto.sandbox.monty import build_engine
 
-        if hash_seed not in self._engines:
-            self._engines[hash_seed] = build_engine(self._config)
-        return _Hired(ContainedProgram(program, self._config, self._engines[hash_seed], distinct=False))
+        if len(self._engines) < _NUM_WARM:
+            self._engines.append(build_engine(self._config))
+        self._engines.rotate()
+        return _Hired(ContainedProgram(program, self._config, self._engines[0], distinct=False))
 
     def __enter__(self) -> WarmWorkers:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for engine in self._engines.values():
+        for engine in self._engines:
             engine.close()
 
 

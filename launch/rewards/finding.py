@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from envs.data import Config
+from envs.files import unreadable
 from launch.errors import UserError
 from rewards.auto.archive import Archive, ArchiveEntry, is_file_name, source_of
 from rewards.auto.config import AutoConfig
@@ -76,7 +77,7 @@ def admitted(name: str, folder: Path) -> Program:
     try:
         return admit_file(Path(name))
     except OSError as error:
-        raise UserError(f"{name} cannot be read: {(error.strerror or 'it failed').lower()}") from None
+        raise UserError(unreadable(name, error)) from None
 
 
 def read_record(path: Path) -> EpisodeRecord:
@@ -90,6 +91,6 @@ def read_record(path: Path) -> EpisodeRecord:
     try:
         return EpisodeRecord.load(path)
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {(error.strerror or 'it failed').lower()}") from None
+        raise UserError(unreadable(path, error)) from None
     except ValueError as error:
         raise UserError(str(error)) from None

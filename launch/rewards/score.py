@@ -119,7 +119,7 @@ def _scored(program: Program, records: Sequence[tuple[Path, EpisodeRecord]], fla
 
 
 def _columns(path: Path, record: EpisodeRecord, program: Program) -> tuple[dict[str, np.ndarray], int]:
-    from rewards.auto.transitions import transitions_of
+    from rewards.auto.episodes import transitions_of
 
     try:
         return transitions_of([record], program.needed_columns)

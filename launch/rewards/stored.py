@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from envs.files import unreadable
 from launch.errors import UserError
 from rewards.heron.config import FactorsConfig
 from rewards.heron.report import HeronReport, LevelReport
@@ -50,7 +51,7 @@ def read_report(run: Path) -> HeronReport:
     except FileNotFoundError:
         raise UserError(f"run {run} has no {REPORT_FILE} yet: it comes with the run's first checkpoint") from None
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {(error.strerror or 'it failed').lower()}") from None
+        raise UserError(unreadable(path, error)) from None
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path} is damaged, or of another version: {error}") from None
 

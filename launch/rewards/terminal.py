@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from launch.rewards import words
-from rewards.auto.search.verdict import Verdict
+from rewards.auto.search.proposal import Verdict
 
 NOT_JUDGED = "not judged"
 

@@ -10,8 +10,10 @@ A crash at any moment leaves the earlier checkpoints as they were; half-written 
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -22,15 +24,15 @@ from typing import Any
 
 import numpy as np
 
+from envs.files import fsync_folder, write_synced
 from launch.errors import UserError
-from launch.runs.durable import fsync_folder, write_synced
-from launch.runs.state_codec import decode_state, encode_state, plain_array
 
 FORMAT = 5
 """Raised whenever what is saved changes its shape; 2: learner and workers by placement, parameters in one piece."""
 _MANIFEST, _STATE, _SUFFIX = "manifest.json", "state", ".safetensors"
 _UNFINISHED, _ABANDONED = ".tmp-", "abandoned-"
 _BLANK_HASH = "0" * 64
+_ARRAY_KINDS = "biuf"  # bool, signed, unsigned, float: what safetensors can hold
 
 
 class CheckpointError(UserError):
@@ -74,7 +76,7 @@ def save(
         step: environment steps so far.
         tensors: ``{file: {name: numpy array or torch tensor}}``, one safetensors file each; a file is named
             by small letters, digits, ``_`` and ``-``, and not ``state``.
-        state: see ``launch.runs.state_codec``.
+        state: see ``launch.runs.checkpoint``.
         keep: how many checkpoints stay, this one included.
         versions: written to the manifest, for people.
         fault: called with the name of each point at which a crash is interesting; tests kill there.
@@ -289,3 +291,108 @@ def _remove(path: Path, fault: Callable[[str], None]) -> None:
     fault("after_hide")
     shutil.rmtree(hidden)
     fault("after_prune")
+
+
+# -- state as JSON and arrays ----------------------------------------------------------------------
+
+
+def encode_state(state: Any) -> tuple[Any, dict[str, np.ndarray]]:
+    """A state as (JSON tree, ``{dotted name: array}``).
+
+    Args:
+        state: nested mappings and lists of numpy arrays and scalars, numbers, strings, bytes and None.
+
+    Raises:
+        TypeError: a value is of another type; the text names its dotted path.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    return _encode(state, "state", arrays), arrays
+
+
+def decode_state(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    """The state of ``encode_state``.
+
+    Raises:
+        ValueError: the tree names an array that is missing, or uses an unknown ``$`` word.
+    """
+    if isinstance(tree, list):
+        return [decode_state(item, arrays) for item in tree]
+    if not isinstance(tree, dict):
+        return tree
+    if len(tree) == 1:
+        word, content = next(iter(tree.items()))
+        if word.startswith("$"):
+            return _decode_special(word, content, arrays)
+    return {key: decode_state(value, arrays) for key, value in tree.items()}
+
+
+def plain_array(array: np.ndarray, path: str) -> np.ndarray:
+    """The array in native byte order and C layout, as safetensors wants it.
+
+    Raises:
+        TypeError: the dtype cannot be stored.
+    """
+    if array.dtype.kind not in _ARRAY_KINDS or array.dtype.itemsize > 8:
+        raise TypeError(f"{path} has dtype {array.dtype}; a checkpoint holds bool, integer and float arrays")
+    return np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
+
+
+def _encode(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, np.generic):
+        return {"$scalar": _keep(np.asarray(value), path, arrays)}
+    if isinstance(value, np.ndarray):
+        return {"$array": _keep(value, path, arrays)}
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else {"$float": str(float(value))}
+    if isinstance(value, bytes):
+        return {"$bytes": base64.b64encode(value).decode()}
+    if isinstance(value, Mapping):
+        return _encode_mapping(value, path, arrays)
+    if isinstance(value, (list, tuple)):
+        return [_encode(item, f"{path}.{i}", arrays) for i, item in enumerate(value)]
+    raise TypeError(
+        f"{path} is a {type(value).__name__}; a checkpoint holds mappings, lists, numpy arrays, numbers, "
+        "strings, bytes and None"
+    )
+
+
+def _encode_mapping(value: Mapping[Any, Any], path: str, arrays: dict[str, np.ndarray]) -> Any:
+    if all(type(key) is str and not key.startswith("$") for key in value):
+        return {key: _encode(inner, f"{path}.{key}", arrays) for key, inner in value.items()}
+    return {
+        "$map": [
+            [_encode(key, f"{path}.key{i}", arrays), _encode(inner, f"{path}.{key}", arrays)]
+            for i, (key, inner) in enumerate(value.items())
+        ]
+    }
+
+
+def _keep(array: np.ndarray, path: str, arrays: dict[str, np.ndarray]) -> str:
+    name, number = path, 1
+    while name in arrays:  # {"a": {"b": x}, "a.b": y} would meet
+        number += 1
+        name = f"{path}#{number}"
+    arrays[name] = plain_array(array, path)
+    return name
+
+
+def _decode_special(word: str, content: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    if word in ("$array", "$scalar"):
+        if content not in arrays:
+            raise ValueError(f"the state names array '{content}', which is missing")
+        return arrays[content] if word == "$array" else arrays[content][()]
+    if word == "$float":
+        return float(content)
+    if word == "$bytes":
+        return base64.b64decode(content)
+    if word == "$map":
+        return {_hashable(decode_state(k, arrays)): decode_state(v, arrays) for k, v in content}
+    raise ValueError(f"the state uses the unknown word '{word}'")
+
+
+def _hashable(key: Any) -> Any:
+    return tuple(_hashable(item) for item in key) if isinstance(key, list) else key

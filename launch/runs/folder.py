@@ -8,7 +8,6 @@ Layout of ``runs/<name>/``::
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -20,11 +19,14 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
+from envs.files import JsonLines, file_lock, fsync_folder, read_lines, write_atomic
 from launch.errors import UserError
 from launch.runs.checkpoint import sweep_unfinished
-from launch.runs.durable import JsonLines, fsync_folder, read_lines, write_atomic
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 _CONFIG, _EVENTS, _LOCK, _ID = "config.json", "events.jsonl", "lock", "id"
 _SUBFOLDERS = ("checkpoints", "programs", "episodes", "eval", "logs")
@@ -35,26 +37,16 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-class _Lock:
-    """An OS lock on a file: it vanishes with its process, however that dies."""
-
-    def __init__(self, folder: Path, shown_as: Path) -> None:
-        self._handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.pread(self._handle, 4096, 0)
-            os.close(self._handle)
-            raise UserError(_in_use(shown_as, owner)) from None
-        owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}
-        os.ftruncate(self._handle, 0)
-        os.pwrite(self._handle, json.dumps(owner).encode(), 0)
-
-    def release(self) -> None:
-        if self._handle >= 0:
-            os.ftruncate(self._handle, 0)
-            os.close(self._handle)
-            self._handle = -1
+def _locked(folder: Path, shown_as: Path) -> BaseFileLock:
+    """The folder's lock, held; its file says by whom."""
+    lock, file = file_lock(folder / _LOCK), folder / _LOCK
+    try:
+        lock.acquire(blocking=False)
+    except TimeoutError:
+        raise UserError(_in_use(shown_as, file.read_bytes())) from None
+    owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}
+    file.write_text(json.dumps(owner))
+    return lock
 
 
 def _in_use(folder: Path, owner: bytes) -> str:
@@ -72,7 +64,7 @@ class RunFolder:
     Made by ``create`` or ``open``; a context manager.
     """
 
-    def __init__(self, path: Path, lock: _Lock) -> None:
+    def __init__(self, path: Path, lock: BaseFileLock) -> None:
         self.path = path
         self._lock = lock
         self._events = JsonLines(path / _EVENTS)
@@ -109,7 +101,7 @@ class RunFolder:
         shutil.rmtree(temporary, ignore_errors=True)
         try:
             temporary.mkdir()
-            lock = _Lock(temporary, path)
+            lock = _locked(temporary, path)
             for folder in _SUBFOLDERS:
                 (temporary / folder).mkdir()
             write_atomic(temporary / _CONFIG, _pretty(config))
@@ -133,7 +125,7 @@ class RunFolder:
             UserError: there is no run there, or another process is in it.
         """
         read_config(path)
-        folder = cls(path, _Lock(path, path))
+        folder = cls(path, _locked(path, path))
         sweep_unfinished(path)
         return folder
 
@@ -209,7 +201,7 @@ def _refuse_existing(path: Path) -> None:
         return
     if not (path / _CONFIG).exists():
         raise _TakenError(f"{path} exists and is not a run folder; choose another --name")
-    _Lock(path, path).release()  # says so where the run is still going on
+    _locked(path, path).release()  # says so where the run is still going on
     raise _TakenError(f"run folder {path} exists already; continue it with --resume {path} or choose another --name")
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
+from envs.files import JsonLines, read_lines
 from launch.errors import nearest
-from launch.runs.durable import JsonLines, read_lines
 
 if TYPE_CHECKING:
     from envs.data import EpisodeResult

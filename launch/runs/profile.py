@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from envs.files import write_atomic
 from envs.phases import Span
-from launch.runs.durable import write_atomic
 
 FOLDER = "profile"
 WARM_UP_UPDATES = 2

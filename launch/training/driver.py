@@ -35,18 +35,18 @@ from typing import Any
 import torch
 
 from agents.devices import device, resolved
+from envs.files import sweep
 from envs.protocols import GamesSpec
 from envs.tasks import make
-from envs.tempdirs import sweep
 from launch.config.checks import with_placement
 from launch.config.train import TrainConfig
 from launch.errors import RunError
-from launch.llm.attached import language_model
+from launch.llm.supervisor import language_model
 from launch.processes.label_feed import LabelFeed, RayFeed, ThreadFeed
+from launch.processes.lifecycle import StopRequest
 from launch.processes.peers import SymmetricPlacement
 from launch.processes.placement import Placement, SplitPlacement
 from launch.processes.session import ray_session
-from launch.processes.stopping import StopRequest
 from launch.processes.workers import LocalPool, RayPool, WorkerPool
 from launch.runs import checkpoint as checkpoints
 from launch.runs.folder import RunFolder

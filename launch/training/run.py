@@ -16,14 +16,14 @@ from functools import partial
 import numpy as np
 
 from envs.actions import union_of_names
+from envs.files import write_atomic
 from envs.phases import Phases
 from launch.config.train import TrainConfig
 from launch.processes.label_feed import LabelFeed
+from launch.processes.lifecycle import StopRequest
 from launch.processes.placement import Placement
-from launch.processes.stopping import StopRequest
 from launch.rewards.stored import REPORT_FILE
 from launch.runs import checkpoint as checkpoints
-from launch.runs.durable import write_atomic
 from launch.runs.folder import RunFolder, installed_versions
 from launch.runs.metrics import MetricsWriter, WindowedEpisodes
 from launch.runs.profile import Profile

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from agents.devices import device
-from agents.encoding import encoding
 from agents.model import ActorCritic
-from agents.policy import TorchPolicy
+from agents.policy import TorchPolicy, encoding
 from agents.ppo import PPOLearner
 from agents.rollout import RolloutWorker
 from envs.protocols import Games, GamesSpec, RewardModel, SeedSource

@@ -12,10 +12,7 @@ system releases when its holder dies); readers need no lock, because each file i
 
 from __future__ import annotations
 
-import fcntl
 import json
-import math
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,8 +21,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from envs.files import file_lock, jsonable, unreadable, write_atomic
 from rewards.auto.program import SHORT_SHA, sha_of
-from rewards.auto.search.verdict import Verdict, verdict_of
+from rewards.auto.search.proposal import Verdict, verdict_of
 
 ARCHIVE_FORMAT = 1
 """Rises whenever an entry of before can no longer be read."""
@@ -73,7 +71,7 @@ class ArchiveEntry:
         """For files: everything but the source; what is not finite becomes null."""
         values = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "source"}
         values["verdict"] = None if self.verdict is None else self.verdict.as_json()
-        return _jsonable({"format": ARCHIVE_FORMAT, **values})
+        return jsonable({"format": ARCHIVE_FORMAT, **values})
 
 
 @dataclass(frozen=True)
@@ -111,8 +109,8 @@ class Archive:
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._locked():
             if not self._facts(entry.sha).exists():
-                self._write(self._source(entry.sha), entry.source)
-                self._write(self._facts(entry.sha), _dumped(entry))
+                write_atomic(self._source(entry.sha), entry.source)
+                write_atomic(self._facts(entry.sha), _dumped(entry))
         return self._read(entry.sha)
 
     def update(self, sha: str, **changes: Any) -> ArchiveEntry:
@@ -128,14 +126,13 @@ class Archive:
         whole = self.get(sha).sha
         with self._locked():
             changed = replace(self._read(whole), **changes)
-            self._write(self._facts(whole), _dumped(changed))
+            write_atomic(self._facts(whole), _dumped(changed))
         return changed
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """One writer at a time; it first clears away what a crash has left."""
-        with (self.folder / _LOCK).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with file_lock(self.folder / _LOCK):
             self._heal()
             yield
 
@@ -144,21 +141,8 @@ class Archive:
         for path in self.folder.glob("*.py"):
             if _NAME.fullmatch(path.stem) and not self._facts(path.stem).exists():
                 path.unlink()
-        for path in self.folder.glob(".*.writing"):
+        for path in self.folder.glob(".?*.*"):  # beside the file that it was to replace
             path.unlink()
-
-    def _write(self, path: Path, text: str) -> None:
-        temporary = path.with_name(f".{path.name}.writing")
-        with temporary.open("wb") as file:
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
     # ---- reading
 
@@ -231,7 +215,7 @@ class Archive:
         try:
             source, facts = source_file.read_bytes(), facts_file.read_bytes()
         except OSError as error:
-            raise ValueError(f"{error.filename} cannot be read: {(error.strerror or 'it failed').lower()}") from None
+            raise ValueError(unreadable(error.filename, error)) from None
         try:
             is_whole = sha_of(source.decode()) == sha
         except UnicodeDecodeError:
@@ -301,7 +285,7 @@ def source_of(path: Path) -> str:
     try:
         return path.read_bytes().decode()
     except OSError as error:
-        raise ValueError(f"{path} cannot be read: {(error.strerror or 'it failed').lower()}") from None
+        raise ValueError(unreadable(path, error)) from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 at byte {error.start}") from None
 
@@ -317,16 +301,6 @@ def _entry(stored: Mapping[str, Any], source: str) -> ArchiveEntry:
 
 def _dumped(entry: ArchiveEntry) -> str:
     return json.dumps(entry.as_json(), indent=1, allow_nan=False) + "\n"
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _jsonable(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_jsonable(inner) for inner in value]
-    if hasattr(value, "tolist"):  # numpy's numbers and arrays
-        return _jsonable(value.tolist())
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _listed(shas: Sequence[str], most: int = 5) -> str:

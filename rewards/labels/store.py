@@ -11,8 +11,6 @@ The store also knows which answers each run has got, so that a run's budget outl
 
 from __future__ import annotations
 
-import fcntl
-import os
 import re
 import sqlite3
 import time
@@ -22,6 +20,8 @@ from dataclasses import dataclass, fields
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Self
+
+from envs.files import file_lock
 
 SCHEMA_VERSION = 3
 """2: claims; 3: spent. An older file is read as it is, and upgraded when it is opened for writing."""
@@ -370,23 +370,18 @@ def _chunks(keys: Sequence[str], size: int = 500) -> Iterator[tuple[list[str], s
 @contextmanager
 def _opening(path: Path) -> Iterator[None]:
     """One process at a time makes or upgrades the file; a process that dies lets go."""
-    fd = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o644)
+    lock = file_lock(path.with_name(path.name + ".lock"))
     try:
-        give_up_s = time.monotonic() + _BUSY_S
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= give_up_s:
-                    raise LabelStoreError(
-                        f"label store {path} has been locked for {_BUSY_S:g} s by a process that opens it, or by an "
-                        "older version of this program that writes it"
-                    ) from None
-                time.sleep(0.02)
+        lock.acquire(timeout=_BUSY_S, poll_interval=0.02)
+    except TimeoutError:
+        raise LabelStoreError(
+            f"label store {path} has been locked for {_BUSY_S:g} s by a process that opens it, or by an "
+            "older version of this program that writes it"
+        ) from None
+    try:
         yield
     finally:
-        os.close(fd)
+        lock.release()
 
 
 def _prepare(db: sqlite3.Connection, path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from envs.files import cut_torn_line
 from rewards.llm.chat import ChatModel
 from rewards.llm.errors import LLMMissingError
 from rewards.llm.server import Messages, Reply, Sampling, Usage
@@ -68,7 +69,7 @@ class RecordedReplies:
         self._path, self._model, self._server = path, model, server
         if server is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _drop_torn_end(path)
+            cut_torn_line(path)
         self._replies = _read(path)
         if server is not None:
             for reply in self._replies.values():
@@ -118,14 +119,6 @@ class RecordedReplies:
             file.flush()
             os.fsync(file.fileno())
         self._replies[key] = _Line.model_validate(line).reply
-
-
-def _drop_torn_end(path: Path) -> None:
-    """Make the file, and cut off a last line that a crash left unfinished."""
-    with path.open("a+b") as file:
-        file.seek(0)
-        content = file.read()
-        file.truncate(content.rfind(b"\n") + 1)
 
 
 def _read(path: Path) -> dict[str, Reply]:

@@ -22,7 +22,7 @@ Values = Sequence[tuple[int, float]]
 class CaptionModel(Protocol):
     """What a caption is worth, before its count in the episode has a say.
 
-    The conformance suite (``tests/rewards/caption_models.py``) holds every implementation to this: all
+    The conformance suite (``tests/rewards/oni/caption_models.py``) holds every implementation to this: all
     that was asked is asked once; answers may come in any order, late, twice, or never; the same calls give
     the same values, also with a ``state_dict`` and a ``load_state_dict`` in between.
     """

@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from agents import patches
 from agents.config import EncoderConfig, ModelConfig
 from agents.encoders import CropEncoder, Encoder, numbered
-from agents.joint import joint_shares
+from agents.fast import patches
 from agents.model import ActorCritic
-from agents.noise import GeneratorNoise
 from agents.policy import TorchPolicy, weights_of
-from envs.protocols import ObsSpec
+from agents.rollout import GeneratorNoise
+from envs.protocols import GamesSpec, ObsSpec
 
 SPECS = {
     "glyphs_crop": ObsSpec(shape=(9, 9), dtype=np.dtype(np.int16)),
@@ -102,19 +101,6 @@ def test_values_are_numbered_in_their_order():
     assert numbers.tolist() == [[1, 0], [0, 2]]
 
 
-def test_joint_shares_are_the_pieces_of_a_linear_layer():
-    weight = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], requires_grad=True)
-    a = torch.tensor([[1.0, 1.0]], requires_grad=True)
-    b = torch.tensor([[2.0], [3.0]])
-    left, right = joint_shares(weight, [a, b])
-    assert left.tolist() == [[3.0, 9.0]]
-    assert right.tolist() == [[6.0, 12.0], [9.0, 18.0]]
-    (left.sum() + 2.0 * right.sum()).backward()
-    assert weight.grad is not None and a.grad is not None
-    assert weight.grad.tolist() == [[1.0, 1.0, 10.0], [1.0, 1.0, 10.0]]
-    assert a.grad.tolist() == [[5.0, 7.0]]
-
-
 def _policy(seed):
     class Spec:
         obs = SPECS
@@ -151,3 +137,9 @@ def _evaluated(weights, obs):
     policy = _policy(3)
     policy.load(weights, 1)
     return policy.evaluate(obs, None)
+
+
+def test_an_observation_without_an_encoder_is_refused():
+    spec = GamesSpec(tasks=("x",), obs={"smell": ObsSpec(shape=(2,), dtype=np.dtype(np.float32))}, action_names=("a",))
+    with pytest.raises(ValueError, match="no encoder for observation 'smell'"):
+        ActorCritic(ModelConfig(), spec, 1)

@@ -1,21 +1,15 @@
 """Evaluation plays each listed episode once, the same however it is split."""
 
-from collections import Counter
-
 import numpy as np
 import pytest
 import torch
 
 from agents.config import EncoderConfig, ModelConfig
-from agents.evaluate import evaluate
+from agents.evaluate import EpisodeNoise, evaluate
 from agents.model import ActorCritic
-from agents.noise import EpisodeNoise, GeneratorNoise
 from agents.policy import TorchPolicy
-from agents.random_policy import RandomPolicy
-from agents.translation import TranslatedPolicy, translated
-from envs.protocols import GamesSpec, ObsSpec, PolicyStep
 from envs.seeding import TrainingSeeds, evaluation_seeds
-from envs.toy import BanditGames, CorridorGames, MemoryGames
+from envs.toy import CorridorGames, MemoryGames
 
 
 def _policy(games_class, core="none"):
@@ -55,50 +49,6 @@ def test_training_and_evaluation_never_share_a_game():
     assert max(evaluated) < 2**31
 
 
-def test_the_random_policy_is_uniform_over_allowed_actions():
-    spec = GamesSpec(tasks=("x",), obs={}, action_names=("a", "b", "c"))
-    policy, noise = RandomPolicy(spec), GeneratorNoise(3000, 1)
-    free = Counter(policy.act({}, None, None, noise).actions.tolist())
-    assert all(900 < free[a] < 1100 for a in range(3))
-    mask = np.tile([True, False, True], (3000, 1))
-    masked = Counter(policy.act({}, None, mask, noise).actions.tolist())
-    assert masked[1] == 0 and 1400 < masked[0] < 1600
-
-
-def test_the_random_policy_stays_within_continuous_bounds():
-    games = BanditGames(4, TrainingSeeds(0, 0, 4), continuous=True)
-    actions = RandomPolicy(games.spec).act({}, None, None, GeneratorNoise(4, 1)).actions
-    assert actions.shape == (4, *games.spec.action_shape)
-    assert (actions >= games.spec.action_low).all() and (actions <= games.spec.action_high).all()
-
-
-class _Recorder:
-    """Acts with the first allowed action and remembers the mask that it was given."""
-
-    version = 5
-
-    def initial_state(self, num_games):
-        return None
-
-    def act(self, obs, recurrent_state, action_mask, noise, *, deterministic=False):
-        self.mask = action_mask
-        return PolicyStep(actions=action_mask.argmax(1))
-
-
-def test_translation_masks_what_the_games_lack_and_renumbers_the_rest():
-    inner = _Recorder()
-    policy = TranslatedPolicy(inner, ["north", "kick", "south"], ["south", "kick"])
-    obs = {"vector": np.zeros((2, 1))}
-    step = policy.act(obs, None, None, None)
-    assert inner.mask.tolist() == [[False, True, True]] * 2
-    assert step.actions.tolist() == [1, 1]  # kick
-    step = policy.act(obs, None, np.array([[True, False], [True, True]]), None)
-    assert step.actions.tolist() == [0, 1]  # the first game may only go south
-    assert translated(inner, ["a", "b"], ["a", "b"]) is inner
-    with pytest.raises(ValueError, match="none of the actions"):
-        TranslatedPolicy(inner, ["north"], ["apply"])
-
-
 def test_episode_noise_is_the_episode_s_own():
     first, second = EpisodeNoise(2), EpisodeNoise(3)
     seeds = evaluation_seeds(1)[0]
@@ -106,9 +56,3 @@ def test_episode_noise_is_the_episode_s_own():
     second.uniform(4)
     second.begin(2, seeds)
     np.testing.assert_array_equal(first.uniform(3)[0], second.uniform(3)[2])
-
-
-def test_an_observation_without_an_encoder_is_refused():
-    spec = GamesSpec(tasks=("x",), obs={"smell": ObsSpec(shape=(2,), dtype=np.dtype(np.float32))}, action_names=("a",))
-    with pytest.raises(ValueError, match="no encoder for observation 'smell'"):
-        ActorCritic(ModelConfig(), spec, 1)

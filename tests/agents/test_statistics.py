@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from agents.progression import progression
 from agents.statistics import bootstrap_interval, difference_interval, interquartile_mean, t_interval, wilson_interval
 
 
@@ -37,14 +36,6 @@ def test_bootstrap_interval_covers_the_mean_and_is_repeatable():
     low, high = bootstrap_interval(values)
     assert low < values.mean() < high and high - low < 0.4
     assert bootstrap_interval(values) == (low, high)
-
-
-def test_progression_is_the_better_of_depth_and_level():
-    assert progression(1, 1) == 0.0126
-    assert progression(10, 1) == 0.1256
-    assert progression(1, 14) == 0.4940
-    assert progression(99, 1) == 0.8068  # deeper than the table goes
-    assert progression(0, 0) == 0.0
 
 
 def test_difference_interval_by_hand():

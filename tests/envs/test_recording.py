@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agents.evaluate import evaluate
-from agents.random_policy import RandomPolicy
+from agents.policy import RandomPolicy
 from envs.captions import caption_id
 from envs.data import EndStatus, EpisodeResult, EpisodeSeeds, GamesStep
 from envs.features import COLUMNS, rollout_columns

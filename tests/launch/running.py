@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from launch.processes.stopping import StopRequest
+from launch.processes.lifecycle import StopRequest
 from launch.runs.folder import RunFolder
 from launch.runs.progress import progress
 from launch.training.driver import train

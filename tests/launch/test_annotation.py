@@ -4,7 +4,7 @@ import numpy as np
 
 from envs.captions import caption_id
 from envs.phases import Phases
-from launch.runs.state_codec import decode_state, encode_state
+from launch.runs.checkpoint import decode_state, encode_state
 from launch.training.annotation import Annotation
 from launch.training.ledger import CaptionTally
 from rewards.labels.questions import Answer, Question

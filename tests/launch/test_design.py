@@ -18,7 +18,7 @@ from launch.runs.folder import read_events
 from launch.runs.metrics import read_metrics
 from rewards.auto.archive import Archive
 from rewards.auto.audit import read
-from tests.rewards.fake_llm_server import FakeLLM, FakeLLMServer, Raw
+from tests.rewards.llm.fake_llm_server import FakeLLM, FakeLLMServer, Raw
 
 STEPS = 2 * 16 * 128
 """Two updates of a trial's sixteen games."""

@@ -31,11 +31,10 @@ from rewards.auto.admission import admit
 from rewards.auto.archive import Archive
 from rewards.auto.audit import AuditLog, read
 from rewards.auto.config import AutoConfig, CompositionConfig, ContainmentConfig
+from rewards.auto.episodes import builtin_transitions
 from rewards.auto.program import sha_of
 from rewards.auto.sandbox.contained import ContainedProgram
-from rewards.auto.search.proposal import Costs, Proposal
-from rewards.auto.search.verdict import Finding, Verdict
-from rewards.auto.transitions import builtin_transitions
+from rewards.auto.search.proposal import Costs, Finding, Proposal, Verdict
 
 PAYS = """COMPONENTS = {{"walk": "dense"}}
 def reward(obs, prev_obs, action, info):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from agents.evaluate import evaluate
-from agents.random_policy import RandomPolicy
+from agents.policy import RandomPolicy
 from envs.captions import caption_id
 from envs.phases import Phases
 from envs.recording import make_recorded
@@ -14,8 +14,8 @@ from envs.seeding import ListedSeeds, evaluation_seeds
 from envs.tasks import GamesConfig, make
 from launch.cli import main
 from launch.config.train import TrainConfig
+from launch.runs.checkpoint import decode_state, encode_state
 from launch.runs.folder import read_events
-from launch.runs.state_codec import decode_state, encode_state
 from launch.training.judging import Judging
 from rewards.heron.factors import FactorTable, parse_ranking
 from rewards.heron.segments import Segments

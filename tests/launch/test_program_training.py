@@ -65,7 +65,7 @@ def _first(config):
     """Train in the folder that is there already."""
     from rich.console import Console
 
-    from launch.processes.stopping import StopRequest
+    from launch.processes.lifecycle import StopRequest
     from launch.runs.progress import progress
     from launch.training.driver import train
 

@@ -11,16 +11,13 @@ from envs.data import EndStatus, EpisodeSeeds
 from envs.recording import EpisodeRecord
 from launch.cli import main
 from launch.rewards.refusals import rejection_text
-from launch.rewards.salvage import salvaged
 from launch.rewards.source import curves_of, sparkline
 from launch.rewards.terminal import shown
 from launch.training.programs import AUDIT_FILE, PROGRAMS_FOLDER
 from rewards.auto.archive import Archive, ArchiveEntry
 from rewards.auto.audit import AuditLog
 from rewards.auto.program import Rejection, sha_of
-from rewards.auto.sandbox.contained import BATCH, NonDeterministicError, Values
-from rewards.auto.sandbox.engine import ProgramTimeoutError
-from rewards.auto.search.verdict import Finding, Verdict
+from rewards.auto.search.proposal import Finding, Verdict
 
 GOOD = """COMPONENTS = {"goal": "sparse", "explore": "dense"}
 
@@ -215,70 +212,6 @@ def test_a_caret_stands_under_the_place():
     rejection = Rejection(code="E22", reason="x", line=3, column=6, source_line="\tif a.b:", hint="y")
     lines = rejection_text("f.py", rejection).plain.splitlines()
     assert lines[2] == "     3 | \tif a.b:" and lines[3] == "       | \t    ^"
-
-
-# ---- salvaging
-
-
-class Clocked:
-    """A runner whose every row takes a time of its own, and a clock that it moves."""
-
-    def __init__(self, costs, limit=1.0):
-        self.costs, self.limit, self.now, self.sizes = np.asarray(costs, float), limit, 0.0, []
-
-    def evaluate(self, columns, num):
-        rows = columns["obs.hp"]
-        assert len(rows) == num
-        self.sizes.append(num)
-        took = self.costs[rows].sum()
-        self.now += min(took, self.limit)
-        if took > self.limit:
-            raise ProgramTimeoutError("it took too long")
-        return Values(components={"reward": rows * 2.0}, valid=np.ones(num, bool))
-
-    def salvage(self, retry_s=20.0):
-        num = len(self.costs)
-        return salvaged(self, {"obs.hp": np.arange(num)}, num, retry_s=retry_s, clock=lambda: self.now)
-
-
-def test_one_bad_row_does_not_fail_the_others():
-    costs = np.zeros(2500)
-    costs[1700] = 9.0
-    runner = Clocked(costs)
-    values = runner.salvage()
-    assert np.flatnonzero(~values.valid).tolist() == [1700] and values.why == {1700: "timeout: it took too long"}
-    expected = np.arange(2500) * 2.0
-    expected[1700] = 0.0
-    assert (values.components["reward"] == expected).all()
-    assert runner.now == 12.0  # a batch of each size from 2048 to 1
-    assert len(Clocked(np.zeros(2500)).salvage().why) == 0
-
-
-def test_what_fails_everywhere_is_given_up_in_bounded_time():
-    runner = Clocked(np.full(5000, 9.0))
-    values = runner.salvage()
-    assert not values.valid.any() and set(values.why.values()) == {"timeout: it took too long"}
-    assert runner.now == 20.0 and len(values.why) == 5000
-    few = Clocked(np.full(8, 9.0))
-    assert not few.salvage().valid.any() and few.sizes == [8, 4, 4] + [1] * 8
-
-
-def test_a_slow_program_is_given_batches_that_it_can_answer():
-    runner = Clocked(np.full(3000, 0.002))  # 500 rows a second
-    values = runner.salvage()
-    assert values.valid.all()
-    assert runner.sizes.count(BATCH) <= 3
-
-
-def test_an_impure_program_gets_no_answer():
-    class Impure(Clocked):
-        def evaluate(self, columns, num):
-            if columns["obs.hp"][0] > 0:
-                raise NonDeterministicError("two answers")
-            return super().evaluate(columns, num)
-
-    values = Impure(np.zeros(3000)).salvage()
-    assert not values.valid.any() and values.why[0] == "nondeterministic: two answers"
 
 
 # ---- check

@@ -16,7 +16,7 @@ import pytest
 from launch.config.presets import preset
 from launch.config.train import TrainConfig
 from launch.errors import RunError, UserError
-from launch.processes.stopping import StopRequest
+from launch.processes.lifecycle import StopRequest
 from launch.runs.folder import RunFolder, read_events
 from launch.training.driver import train
 from tests.launch.running import trained

@@ -4,8 +4,7 @@ import pytest
 
 from rewards.auto.config import CompositionConfig
 from rewards.auto.program import Program
-from rewards.auto.search.llm_designer import DesignerError, DesigningConfig, LLMDesigner
-from rewards.auto.search.opinion import LLMOpinion
+from rewards.auto.search.llm import DesignerError, DesigningConfig, LLMDesigner, LLMOpinion
 from rewards.auto.search.proposal import Brief
 from rewards.llm.config import LLMConfig
 from rewards.llm.recorded import RecordedReplies

@@ -13,9 +13,6 @@ import numpy as np
 
 from rewards.auto.program import Program
 
-HASH_SEED = 0
-"""Of the order of sets of texts, where an engine knows such seeds; Monty orders them alike in every process."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:

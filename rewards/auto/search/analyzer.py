@@ -25,7 +25,7 @@ from envs.recording import EpisodeRecord
 from rewards.auto.composition import OTHER
 from rewards.auto.program import NUMBER_COMPONENT, Program
 from rewards.auto.search.auc import share_in_order
-from rewards.auto.search.play_statistics import MIN_OF_EACH, Play
+from rewards.auto.search.play import MIN_OF_EACH, Play
 from rewards.auto.search.terms import Said
 
 MAX_TEXT_CHARS = 2000

@@ -16,9 +16,9 @@ from envs.features import COLUMNS
 from envs.recording import EpisodeRecord
 from rewards.auto.composition import Composer, Steps
 from rewards.auto.config import CompositionConfig
+from rewards.auto.episodes import transitions_of
 from rewards.auto.program import MAX_COMPONENTS, Program
 from rewards.auto.sandbox.contained import Runner, run_in_batches
-from rewards.auto.transitions import transitions_of
 
 NUM_STEPS = 500
 """Of each walk."""

@@ -11,9 +11,8 @@ from dataclasses import replace
 import numpy as np
 
 from rewards.auto.program import ComponentKind
-from rewards.auto.search.grammar import MAX_DRAWN_COMPONENTS, Component, GrammarProgram
+from rewards.auto.search.grammar import MAX_DRAWN_COMPONENTS, Component, GrammarProgram, Vocabulary
 from rewards.auto.search.terms import MAX_ATOMS, Atom, Event
-from rewards.auto.search.vocabulary import Vocabulary
 
 Draw = Callable[[np.random.Generator], Component]
 """Draws a component; each call by itself, so the same one may come twice."""

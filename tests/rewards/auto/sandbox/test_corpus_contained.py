@@ -14,12 +14,12 @@ import pytest
 from envs.features import COLUMNS
 from rewards.auto.admission import admit
 from rewards.auto.config import ContainmentConfig
+from rewards.auto.episodes import builtin_transitions, transitions_of
 from rewards.auto.program import NUMBER_COMPONENT
 from rewards.auto.sandbox.contained import ContainedProgram
 from rewards.auto.sandbox.engine import EngineError
 from rewards.auto.sandbox.monty import build_engine
 from rewards.auto.syntax.answering import answered
-from rewards.auto.transitions import builtin_transitions, transitions_of
 from tests.rewards.auto.corpus import HEAD, cases
 
 EVERY = 6

@@ -1,0 +1,1 @@
+"""Network layers made fast on CPUs: what repeats in a batch is computed once."""
