@@ -41,14 +41,25 @@ class EncoderConfig(Config):
     """Width of the joint feature vector."""
 
 
+class CategoricalConfig(Config):
+    """One discrete action a step, drawn from the softmax of a linear layer."""
+
+    kind: Literal["categorical"] = "categorical"
+
+
+HeadConfig = Annotated[CategoricalConfig, Field(discriminator="kind")]
+"""The actor heads, told apart by ``kind``; ``agents.heads`` says which class each builds."""
+
+
 class ModelConfig(Config):
-    """The network: encoder, core, head."""
+    """The network: encoder, core, actor head."""
 
     encoder: EncoderConfig = EncoderConfig()
     core: Literal["none", "gru"] = "none"
     """Memory between steps."""
     core_hidden: Positive = 256
     """Width of the recurrent state."""
+    head: HeadConfig = CategoricalConfig()
 
 
 class PPOConfig(Config):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from agents.config import ModelConfig
 from agents.encoders import Encoder, initialise
 from agents.fast.repeats import Memo
-from agents.heads.categorical import CategoricalHead
+from agents.heads import HEADS
 from envs.protocols import GamesSpec
 
 _ALIGNED = 16
@@ -21,22 +21,20 @@ class ActorCritic(nn.Module):
     """Features are shared by the actor head and the S value heads.
 
     Args:
-        config: sizes.
+        config: sizes, and which actor head.
         spec: the games' observations and actions.
         num_streams: S.
 
     Raises:
-        ValueError: the games have continuous actions, for which there is no head.
+        ValueError: the actor head cannot give the games' actions.
     """
 
     def __init__(self, config: ModelConfig, spec: GamesSpec, num_streams: int) -> None:
         super().__init__()
-        if not spec.num_actions:
-            raise ValueError("the categorical head needs discrete actions; these games have continuous ones")
         self.encoder = Encoder(config.encoder, spec.obs)
         self.core = nn.GRUCell(self.encoder.width, config.core_hidden) if config.core == "gru" else None
         self.num_features = config.core_hidden if self.core else self.encoder.width
-        self.head = CategoricalHead(self.num_features, spec.num_actions)
+        self.head = HEADS[type(config.head)](config.head, self.num_features, spec)
         self.value = nn.Linear(self.num_features, num_streams)
         initialise(self.value, gain=1.0)
 

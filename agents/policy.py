@@ -1,4 +1,4 @@
-"""A network that acts: ``envs.protocols.Policy`` over torch."""
+"""Policies: a network that acts, uniform choice, and actions translated between sets of games."""
 
 from __future__ import annotations
 
@@ -59,10 +59,6 @@ class TorchPolicy:
         state = self.model.initial_state(num_games)
         return None if state is None else state.cpu().numpy()
 
-    def tensors(self, obs: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-        """Observations on this policy's device."""
-        return {key: torch.from_numpy(x).to(self.device) for key, x in obs.items()}
-
     def _memory(self, recurrent_state: np.ndarray | None) -> Tensor | None:
         # In torch's own, aligned memory: see ``agents.ppo.train_batch``.
         return None if recurrent_state is None else torch.tensor(recurrent_state, device=self.device)
@@ -79,9 +75,9 @@ class TorchPolicy:
     ) -> PolicyStep:
         """Choose actions for observations ``{key: [B, ...]}``."""
         state = self._memory(recurrent_state)
-        mask = None if action_mask is None else torch.from_numpy(action_mask).to(self.device)
+        mask = None if action_mask is None else _tensor(action_mask, self.device)
         with autocast(self.precision, self.device):
-            features, state = self.model.step(self.tensors(obs), state, self._memo)
+            features, state = self.model.step(_tensors(obs, self.device), state, self._memo)
             sample = self.model.head.sample(features, mask, noise, deterministic=deterministic)
             values = self.model.values(features)
         return PolicyStep(
@@ -97,8 +93,17 @@ class TorchPolicy:
         """Values float32 [N, S] of observations ``{key: [N, ...]}``, without acting."""
         state = self._memory(recurrent_state)
         with autocast(self.precision, self.device):
-            features, _ = self.model.step(self.tensors(obs), state, self._memo)
+            features, _ = self.model.step(_tensors(obs, self.device), state, self._memo)
             return self.model.values(features).cpu().numpy()
+
+
+def _tensors(obs: Mapping[str, np.ndarray], device: torch.device) -> dict[str, Tensor]:
+    return {key: _tensor(x, device) for key, x in obs.items()}
+
+
+def _tensor(array: np.ndarray, device: torch.device) -> Tensor:
+    # Tensors can always be written to. What must not be, because another process gave it or games share it, is copied.
+    return (torch.from_numpy(array) if array.flags.writeable else torch.tensor(array)).to(device)
 
 
 def weights_of(model: torch.nn.Module) -> dict[str, np.ndarray]:
@@ -108,6 +113,8 @@ def weights_of(model: torch.nn.Module) -> dict[str, np.ndarray]:
 
 def encoding(model: ActorCritic, precision: str) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
     """A function from observations ``{key: [N, ...]}`` to float32 [N, W], by the encoder as it is at each call.
+
+    For rewards that read what the network makes of observations.
 
     Args:
         model: the network; no gradient flows into it.
@@ -120,7 +127,7 @@ def encoding(model: ActorCritic, precision: str) -> Callable[[Mapping[str, np.nd
         num = len(next(iter(obs.values())))
         pieces = []
         for start in range(0, num, _CHUNK):
-            chunk = {key: torch.from_numpy(x[start : start + _CHUNK]).to(where) for key, x in obs.items()}
+            chunk = _tensors({key: x[start : start + _CHUNK] for key, x in obs.items()}, where)
             with autocast(precision, where):
                 pieces.append(model.encoder(chunk).float().cpu())
         return torch.cat(pieces).numpy()
@@ -129,7 +136,7 @@ def encoding(model: ActorCritic, precision: str) -> Callable[[Mapping[str, np.nd
 
 
 class RandomPolicy:
-    """Draws among the allowed actions; continuous actions uniformly within their bounds."""
+    """The floor under every figure: each allowed action equally likely, continuous ones uniform within their bounds."""
 
     version = 0
 

@@ -1,4 +1,4 @@
-"""PPO: synchronous with GAE, asynchronous with V-trace, for any actor head and any number of streams."""
+"""PPO: synchronous with GAE for any actor head, asynchronous with V-trace for heads with a likelihood."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from agents.advantages import bootstrap_values, explained_variance, gae, normalised, value_loss, vtrace
 from agents.config import PPOConfig
 from agents.devices import autocast
-from agents.heads.actor_head import HeadBatch
+from agents.heads.actor_head import HeadBatch, LikelihoodHead
 from agents.model import ActorCritic, FlatParameters
 from envs.data import RewardOutput, Rollout
 from envs.group import Alone, Group
@@ -115,7 +115,7 @@ class _Targets:
     value: Tensor
     """[T, B, S]."""
     old_log_prob: Tensor | None
-    """[T, B] of the policy that ratios are clipped around."""
+    """[T, B] of the policy that ratios are clipped around; None for heads without a likelihood."""
 
 
 class PPOLearner:
@@ -134,7 +134,7 @@ class PPOLearner:
     Rollouts of the current policy are learned from by GAE with the values recorded while acting. Older ones
     are re-evaluated with the current network and corrected by V-trace; ratios are then clipped around the
     policy as it stands at the start of the update (Hilton et al. 2022, "Batch size-invariance for policy
-    optimization", section 3: behaviour and proximal policies decoupled).
+    optimization", section 3: behaviour and proximal policies decoupled), which takes a ``LikelihoodHead``.
     """
 
     def __init__(
@@ -156,6 +156,7 @@ class PPOLearner:
         self._optimizer = torch.optim.Adam(
             [self._flat.values], lr=config.learning_rate, eps=1e-5, fused=device.type in ("cpu", "cuda")
         )
+        self._seed = seed
         self._generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, 2))))
 
     def update(
@@ -173,6 +174,7 @@ class PPOLearner:
 
         Raises:
             FloatingPointError: the loss is not finite; the network is left as it was before that step.
+            ValueError: a rollout is of an older policy, and the actor head has no likelihood to weigh it by.
         """
         with self.phases.measure("learn/advantages"):
             batch = train_batch(rollouts, rewards, self.device)
@@ -183,10 +185,12 @@ class PPOLearner:
             with self.phases.measure("learn/exchange"):
                 everyones = self.group.gather(targets.advantage.numpy())
             targets = replace(targets, advantages=torch.from_numpy(everyones))
+        # Of the update alone, so that it repeats after a resume, and of this member of the group.
+        generator = np.random.default_rng((self._seed, 2, self.version, self.group.rank, 1))
         sums: dict[str, list[Tensor]] = defaultdict(list)
         for _ in range(self.config.epochs):
             for rows in self._minibatches(batch):
-                for name, value in self._step(batch, targets, rows).items():
+                for name, value in self._step(batch, targets, rows, generator).items():
                     sums[name].append(value)
         self.version += 1
         metrics = {name: torch.stack(values).mean().item() for name, values in sums.items()}
@@ -209,20 +213,25 @@ class PPOLearner:
 
     @torch.no_grad()
     def _off_policy(self, batch: TrainBatch) -> _Targets:
+        head = self.model.head
+        if not isinstance(head, LikelihoodHead) or batch.log_prob is None:
+            raise ValueError(
+                f"play of older policies (max_policy_lag above 0) is weighed by the likelihood of its actions, "
+                f"and {type(head).__name__} gives none; allowed: max_policy_lag 0"
+            )
         with autocast(self.config.precision, self.device):
             # One step more than was played, for the value after the last action. Whether that
             # observation ends an episode does not matter: nothing follows it.
             done = torch.cat([batch.done, batch.done[-1:]])
             features = self.model.unroll(batch.obs, batch.recurrent_state, done)
-            log_prob = self.model.head.log_prob(features[:-1].flatten(0, 1), _head_batch(batch))
+            played = features[:-1].flatten(0, 1), batch.actions.flatten(0, 1)
+            mask = None if batch.action_mask is None else batch.action_mask.flatten(0, 1)
+            record = {name: x.flatten(0, 1) for name, x in batch.head_record.items()}
+            log_prob = head.log_prob(*played, mask, record).view(batch.done.shape)
             values = self.model.values(features)
             final_values = self._final_values(batch, features)
         following = bootstrap_values(values, batch.terminated, batch.done, batch.final_at, final_values)
-        if log_prob is None or batch.log_prob is None:
-            ratio = torch.ones(batch.done.shape, device=self.device)
-        else:
-            log_prob = log_prob.view(batch.done.shape)
-            ratio = (log_prob - batch.log_prob).exp()
+        ratio = (log_prob - batch.log_prob).exp()
         advantage, value = vtrace(
             batch.rewards,
             values[:-1],
@@ -257,7 +266,9 @@ class PPOLearner:
         for start in range(0, num_rows, size):
             yield [order[start : start + size] for order in orders]
 
-    def _step(self, batch: TrainBatch, targets: _Targets, members_rows: list[np.ndarray]) -> dict[str, Tensor]:
+    def _step(
+        self, batch: TrainBatch, targets: _Targets, members_rows: list[np.ndarray], generator: np.random.Generator
+    ) -> dict[str, Tensor]:
         """One gradient step on some rows of each member's batch."""
         indices = [torch.from_numpy(rows).to(self.device) for rows in members_rows]
         index = indices[self.group.rank]
@@ -286,6 +297,7 @@ class PPOLearner:
                 old_log_prob=None if targets.old_log_prob is None else chosen(targets.old_log_prob),
                 action_mask=None if batch.action_mask is None else chosen(batch.action_mask),
                 record={key: chosen(x) for key, x in batch.head_record.items()},
+                generator=generator,
             )
             head = self.model.head.loss(features, head_batch, self.config)
             values = value_loss(self.model.values(features), chosen(targets.value)).mean()
@@ -337,14 +349,3 @@ class PPOLearner:
 
 def _targets(advantage: Tensor, value: Tensor, old_log_prob: Tensor | None) -> _Targets:
     return _Targets(advantage=advantage, advantages=advantage[None], value=value, old_log_prob=old_log_prob)
-
-
-def _head_batch(batch: TrainBatch) -> HeadBatch:
-    """All samples, flat, without advantages: for log-probabilities."""
-    return HeadBatch(
-        actions=batch.actions.flatten(0, 1),
-        advantage=torch.zeros(batch.done.numel(), device=batch.done.device),
-        old_log_prob=None,
-        action_mask=None if batch.action_mask is None else batch.action_mask.flatten(0, 1),
-        record={key: x.flatten(0, 1) for key, x in batch.head_record.items()},
-    )

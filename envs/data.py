@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -20,6 +20,14 @@ class Config(BaseModel):
     """Base of every configuration class: frozen, unknown keys refused, docstrings become help."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with these fields changed, validated as a whole; what is not named is kept as it is.
+
+        Raises:
+            ValidationError: a field is unknown or out of its range, or fields do not go together.
+        """
+        return type(self).model_validate({name: getattr(self, name) for name in type(self).model_fields} | changes)
 
 
 class EndStatus(IntEnum):

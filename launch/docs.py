@@ -9,7 +9,7 @@ from pathlib import Path
 
 from envs.conformance import EXCEPTIONS, UNBUILDABLE
 from envs.features import describe_schema
-from launch.runs.metrics import glossary_markdown
+from launch.runs.glossary import glossary_markdown
 from rewards.auto.rejections import describe_rejections
 
 GLOSSARY, CODES = "glossary", "codes"

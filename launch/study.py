@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from envs.files import write_atomic
-from launch.rewards.stored import REPORT_FILE
 from launch.runs.checkpoint import steps_of
 from launch.runs.folder import installed_versions
 from launch.runs.metrics import read_metrics
 from launch.studies import AnyJob, ControlJob, DesignJob, Job
+from rewards.heron.report import REPORT_FILE
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _CURVE = (

@@ -13,7 +13,7 @@ import numpy as np
 
 from agents.statistics import difference_interval, t_interval
 from launch.control_figures import CONTROL_STUDIES
-from launch.design.tables import interval, left_out
+from launch.design.summary import interval, left_out
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,10 +38,8 @@ from launch.llm import process_group
 from launch.llm.config import ServerConfig
 from launch.llm.server import VLLMServer
 from launch.llm.vllm import find_model, find_vllm
-from rewards.labels.clients import LabelRequest, LexiconClient
-from rewards.labels.llm_client import LLMLabelClient
-from rewards.labels.prompts import PromptSpec, newest_version
-from rewards.labels.questions import Question
+from rewards.labels.annotators import LexiconClient, LLMLabelClient
+from rewards.labels.questions import PromptSpec, Question, newest_version
 from rewards.llm.config import LLMConfig
 
 _TOP_LOGPROBS = 5
@@ -167,7 +165,7 @@ def _draw(captions: Sequence[str], flags: LabelBench) -> list[list[Question]]:
 
 
 def _lexicon_says(spec: PromptSpec, questions: Sequence[Question]) -> list[str]:
-    replies = asyncio.run(LexiconClient().label([LabelRequest(spec, question) for question in questions]))
+    replies = asyncio.run(LexiconClient().label(spec, questions))
     return [reply.text for reply in replies]
 
 
@@ -201,7 +199,7 @@ async def _through_the_client(
     async def label(start: int) -> list[str]:
         async with free:
             part = questions[start : start + client.max_batch]
-            return [reply.text for reply in await client.label([LabelRequest(spec, question) for question in part])]
+            return [reply.text for reply in await client.label(spec, part)]
 
     try:
         await client.check()  # once in a run, not once a round

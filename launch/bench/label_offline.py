@@ -14,8 +14,7 @@ from launch.errors import RunError
 from launch.llm import process_group
 from launch.llm.config import ServerConfig
 from launch.llm.vllm import VLLM, Model, server_command
-from rewards.labels.prompts import PromptSpec
-from rewards.labels.questions import Question
+from rewards.labels.questions import PromptSpec, Question
 
 _SCRIPT = Path(__file__).with_name("label_offline_script.py")
 

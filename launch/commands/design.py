@@ -58,14 +58,14 @@ def run(argv: Sequence[str]) -> int:
     if arguments[0] == "--resume":
         if len(arguments) != 2 or training:
             raise UserError("yendor design --resume takes the search's folder and nothing else")
-        from launch.design.run import resume
+        from launch.design.startup import resume
 
         return resume(Path(arguments[1]), result_path(out))
     name, *flags = arguments
     defaults = preset(name)
     config = parse(DesignConfig(preset=name), flags, f"yendor design {name}")
     train = _checked(config, defaults, training)
-    from launch.design.run import begin
+    from launch.design.startup import begin
 
     return begin(config, train, training, result_path(out))
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from launch.arguments import parse
 from launch.errors import RunError, UserError
 from launch.llm.config import ServerConfig
-from rewards.llm.api_key import read_key
+from rewards.llm.config import read_key
 
 if TYPE_CHECKING:
     from launch.llm.server import VLLMServer
@@ -76,5 +76,5 @@ def _serve(server: VLLMServer, config: ServerConfig, should_stop: Callable[[], b
     print(f"  yendor train keyroom_oni --llm.base-url {server.base_url} --llm.model {server.model}", flush=True)
     while not should_stop():
         if not server.is_alive:
-            raise RunError(f"the language model server ended: {server.last_words()}")
+            raise RunError(f"the language model server ended: {server.log_tail()}")
         time.sleep(_POLL_S)

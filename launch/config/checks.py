@@ -39,8 +39,10 @@ def check_startable(config: TrainConfig) -> None:
         except ValueError as error:
             raise UserError(str(error)) from None
     if config.uses_labels:
+        from rewards.labels.annotators import check_client
+
         try:
-            config.labels.client.check(config.llm, config.labels.goal)
+            check_client(config.labels.client, config.llm, config.labels.goal)
         except (ValueError, OSError) as error:
             raise UserError(f"labels.client: {error}") from None
 

@@ -1,18 +1,33 @@
-"""Short training runs that tell what a program is worth, side by side on Ray; each goes on where it was cut."""
+"""Short training runs that show what a program is worth: which are needed, how they are configured, and how they run.
+
+Trials run side by side on Ray; each goes on where it was cut.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+from envs.data import Config
+from envs.recording import EpisodeRecord
+from launch.arguments import validate
 from launch.config.train import TrainConfig
+from launch.design.config import DesignConfig
 from launch.errors import RunError, UserError
 from launch.runs.folder import RunFolder, read_config, read_events
+from launch.training.programs import settled
+from rewards.auto.config import CompositionConfig
+from rewards.auto.episodes import pay_of, values_of
+from rewards.auto.program import NUMBER_COMPONENT, SHORT_SHA, Program
+from rewards.auto.sandbox.contained import Runner
+from rewards.auto.sandbox.engine import EngineError
+from rewards.config import RewardConfig
 
 SELECTION, REPORT = 1, 0
 """Lists of evaluation episodes: what programs are chosen by (seeds A), and what is reported of the chosen one (seeds
@@ -22,7 +37,7 @@ Role = Literal["trial", "chosen", "sparse"]
 """What a run is for: to choose by, or to report the chosen program, or to report training without one."""
 
 _LOCK_WAIT_S = 60.0
-"""How long a run is waited for that a process of an earlier sitting still holds."""
+"""How long a run is waited for that a process of an earlier session still holds."""
 _LOCK_LOOKED_AT_S = 1.0
 
 
@@ -53,7 +68,7 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a run came to."""
+    """The result of a run."""
 
     key: str
     role: Role
@@ -77,7 +92,7 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Broken:
-    """A run that came to nothing, which says nothing about its program."""
+    """A run without a result, which says nothing about its program."""
 
     trial: Trial
     cause: str
@@ -157,7 +172,7 @@ def _go_on(config: TrainConfig, folder: RunFolder, trial: Trial, *, resume: bool
 
 
 def opened(path: Path, wait_s: float = _LOCK_WAIT_S) -> RunFolder:
-    """A run's folder; a process of an earlier sitting that is still in it is given time to end.
+    """A run's folder; a process of an earlier session that is still in it is given time to end.
 
     Raises:
         TrialInterruptedError: it does not end.
@@ -193,7 +208,7 @@ def _evaluate(path: Path, trial: Trial) -> tuple[Mapping[str, Any], list[Path], 
 
 
 def record_random_play(task_config: TrainConfig, folder: Path, episodes: int) -> tuple[list[Path], int]:
-    """Episodes of a policy that chooses at random: what the first round is told of the task.
+    """Episodes of a policy that chooses at random: the play in the first round's brief.
 
     Returns:
         Their files, and their steps.
@@ -257,5 +272,182 @@ def _on_ray(trials: Sequence[Trial], parallel: int) -> Iterator[Outcome | Broken
 def broken_by(trial: Trial, error: BaseException) -> Broken:
     """A run whose process died, or raised: what Ray raises then may hold the cause."""
     cause = getattr(error, "cause", None) or error
-    told = f"{type(cause).__name__}: {cause}".splitlines()[0].strip()
-    return Broken(trial=trial, cause=told, interrupted=isinstance(cause, TrialInterruptedError))
+    text = f"{type(cause).__name__}: {cause}".splitlines()[0].strip()
+    return Broken(trial=trial, cause=text, interrupted=isinstance(cause, TrialInterruptedError))
+
+
+# ---- plans
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+_SAVED_EVERY_S = 60.0
+"""Trials are short: what a kill costs must be, too."""
+_LOGGED_EVERY_S = 0.01
+"""Every update, whatever the clock says: what is analysed is the same each time."""
+_ANY_PROGRAM = "0" * 64
+
+
+@dataclass(frozen=True)
+class Plans:
+    """Plans runs.
+
+    Args:
+        config: the search's.
+        train: the preset's configuration, with flags of the user's.
+        folder: the search's, absolute.
+    """
+
+    config: DesignConfig
+    train: TrainConfig
+    folder: Path
+
+    def check(self) -> None:
+        """Refuse, before anything is written, what no run could begin with.
+
+        Raises:
+            UserError: one sentence that names the field.
+        """
+        self._settings(self._reward(_ANY_PROGRAM), "trial", self.config.seed, self.config.trial_steps)
+        if self.config.report.seeds and self.config.report.sparse:
+            self._settings(self._reward(None), "sparse", self.config.report.seeds[0], self.config.report.steps)
+
+    def folder_of(self, sha: str) -> Path:
+        """Of the run that a program is chosen by."""
+        return self.folder / "runs" / sha[:SHORT_SHA]
+
+    def trial(self, sha: str) -> Trial:
+        """The run that a program is chosen by.
+
+        Raises:
+            UserError: the program cannot be used.
+        """
+        config = self.config
+        return self._planned(
+            sha,
+            sha[:SHORT_SHA],
+            config.trial_steps,
+            key=sha,
+            role="trial",
+            seed=config.seed,
+            episodes=config.trial_episodes,
+            episode_list=SELECTION,
+            recorded=config.recorded_episodes,
+        )
+
+    def report(self, sha: str | None, seed: int) -> Trial:
+        """A run that is reported: of a program, or of none.
+
+        Raises:
+            UserError: the program cannot be used.
+        """
+        role = "sparse" if sha is None else "chosen"
+        name, report = f"{role}-seed{seed}", self.config.report
+        return self._planned(
+            sha,
+            name,
+            report.steps,
+            key=name,
+            role=role,
+            seed=seed,
+            episodes=report.episodes,
+            episode_list=REPORT,
+            recorded=0,
+        )
+
+    def _planned(self, sha: str | None, name: str, steps: int, *, seed: int, **what: Any) -> Trial:
+        train, entries = settled(self._settings(self._reward(sha), name, seed, steps))
+        programs = tuple(entry.sha for entry in entries)
+        archive = str(self.config.reward.archive)
+        return Trial(config_json=train.model_dump_json(), programs=programs, archive=archive, seed=seed, **what)
+
+    def _reward(self, sha: str | None) -> RewardConfig:
+        return validate(RewardConfig, {**dict(self.train.reward), "program": sha, "auto": self.config.reward})
+
+    def _settings(self, reward: RewardConfig, name: str, seed: int, steps: int) -> TrainConfig:
+        train = self.train
+        changes = {
+            "reward": reward,
+            "rollout": train.rollout.replace(num_workers=0, games_per_worker=16, max_policy_lag=0),
+            "logging": train.logging.replace(tensorboard=False, interval_s=_LOGGED_EVERY_S),
+            "checkpoint": train.checkpoint.replace(interval_s=_SAVED_EVERY_S, interval_updates=None),
+            "placement": "auto",
+            "seed": seed,
+            "total_steps": steps,
+            "runs": self.folder / "runs",
+            "name": name,
+            "threads": 1,
+        }
+        return validate(TrainConfig, {**dict(train), **changes})
+
+
+def with_absolute_paths(config: ConfigT) -> ConfigT:
+    """The same from wherever it is read: workers of a cluster have another working directory."""
+
+    def absolute(value: Any) -> Any:
+        if isinstance(value, Config):
+            return with_absolute_paths(value)
+        return value.absolute() if isinstance(value, Path) else value
+
+    return config.replace(**{name: absolute(value) for name, value in config})
+
+
+# ---- screening: a program that pays what another one pays already need not be trained with
+
+
+class Screening:
+    """Compares what programs pay on recorded episodes; each pair of these is worked out once.
+
+    Args:
+        make: runs a program in containment.
+        composition: how components are composed.
+        gamma: the stream's discount.
+    """
+
+    def __init__(self, make: Callable[[Program], Runner], composition: CompositionConfig, gamma: float) -> None:
+        self._make, self._composition, self._gamma = make, composition, gamma
+        self._paid: dict[str, dict[Path, bytes]] = {}
+        self._fired: dict[str, set[str]] = {}
+        self._unanswered: set[str] = set()
+
+    def same_as(self, program: Program, others: Sequence[Program], files: Sequence[Path]) -> str | None:
+        """The first of the others that is paid the same at every step, bit for bit; None where there is none.
+
+        Args:
+            program: it is compared.
+            others: with these.
+            files: of recorded episodes.
+
+        Raises:
+            OSError, ValueError: an episode cannot be read.
+        """
+        for other in others:
+            if self._is_known(program, files) and self._is_known(other, files):
+                paid, its = self._paid[program.sha], self._paid[other.sha]
+                if all(paid[file] == its[file] for file in files):
+                    return other.sha
+        return None
+
+    def _is_known(self, program: Program, files: Sequence[Path]) -> bool:
+        """What it pays is known, as far as recorded play can tell."""
+        paid = self._paid.setdefault(program.sha, {})
+        new = [file for file in files if file not in paid]
+        if new and program.sha not in self._unanswered:
+            self._work_out(program, new)
+        names = program.components or (NUMBER_COMPONENT,)
+        return program.sha not in self._unanswered and self._fired[program.sha].issuperset(names)
+
+    def _work_out(self, program: Program, files: Sequence[Path]) -> None:
+        episodes = [EpisodeRecord.load(file) for file in files]
+        runner = self._make(program)
+        try:
+            values = values_of(runner, program, episodes)
+        except EngineError:  # whatever it pays, nothing can be said of it
+            self._unanswered.add(program.sha)
+            return
+        finally:
+            runner.close()
+        pays = pay_of(values, program, episodes, self._composition, self._gamma)
+        fired = {name for name, value in values.components.items() if value.any()}
+        digests = [hashlib.sha256(pay.reward.tobytes() + pay.valid.tobytes()).digest() for pay in pays]
+        self._paid[program.sha] |= dict(zip(files, digests, strict=True))
+        self._fired.setdefault(program.sha, set()).update(fired)

@@ -144,7 +144,7 @@ def _play(evaluation: Evaluation, seeds: Sequence[EpisodeSeeds]) -> Iterator[Epi
     with ray_session(None, num_workers):
         # Ray has a handler of its own, which ends the process without cleaning up.
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-        play = ray.remote(num_cpus=1, max_retries=0, num_returns="streaming")(_play_in_worker)
+        play = ray.remote(num_cpus=1, max_retries=0, num_returns="streaming")(play_here)
         running: list[Any] = [play.remote(evaluation, list(seeds[i::num_workers])) for i in range(num_workers)]
         while running:
             results: Any = ray.wait(running, num_returns=1)[0][0]
@@ -155,19 +155,15 @@ def _play(evaluation: Evaluation, seeds: Sequence[EpisodeSeeds]) -> Iterator[Epi
                 running.remove(results)
 
 
-def _play_in_worker(evaluation: Evaluation, seeds: Sequence[EpisodeSeeds]) -> Iterator[EpisodeResult]:
+def play_here(evaluation: Evaluation, seeds: Sequence[EpisodeSeeds]) -> Iterator[EpisodeResult]:
+    """Play listed episodes in this process, on one thread: the last bits, and so actions, depend on how many."""
     import torch
 
-    torch.set_num_threads(1)
-    yield from play_here(evaluation, seeds)
-
-
-def play_here(evaluation: Evaluation, seeds: Sequence[EpisodeSeeds]) -> Iterator[EpisodeResult]:
-    """Play listed episodes in this process."""
     from agents.evaluate import evaluate
     from envs.seeding import ListedSeeds
     from envs.tasks import make
 
+    torch.set_num_threads(1)
     probe = make(
         evaluation.games, len(evaluation.games.task_ids), ListedSeeds([seeds[0]] * len(evaluation.games.task_ids))
     )

@@ -124,7 +124,7 @@ def _turned_to(first: Label, label: Label) -> Label:
 
 def _choices(prompt_versions: Iterable[str]) -> tuple[str, ...]:
     """The choices of these prompts; () where they differ, or a prompt is not known here any more."""
-    from rewards.labels.prompts import PromptSpec
+    from rewards.labels.questions import PromptSpec
 
     found = set()
     for version in set(prompt_versions):

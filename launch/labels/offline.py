@@ -19,8 +19,7 @@ from launch.errors import RunError, UserError
 from launch.labels.caption_files import read_captions
 from launch.llm.config import ServerConfig
 from rewards.labels.config import LabelsConfig
-from rewards.labels.prompts import PromptSpec
-from rewards.labels.questions import Question
+from rewards.labels.questions import PromptSpec, Question
 from rewards.llm.config import LLMConfig
 
 if TYPE_CHECKING:
@@ -95,8 +94,10 @@ def random_pairs(texts: Sequence[str], num_pairs: int, seed: int) -> list[Questi
 
 def _spec(flags: OfflineFlags) -> PromptSpec:
     """The question; what is wrong with it, or with the annotator, is said before a server is started."""
+    from rewards.labels.annotators import check_client
+
     try:
-        flags.labels.client.check(flags.llm, flags.labels.goal)
+        check_client(flags.labels.client, flags.llm, flags.labels.goal)
         return flags.labels.spec(asks_pairs=flags.pairs is not None)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from None
@@ -129,11 +130,12 @@ def _label(
     questions: Sequence[Question], spec: PromptSpec, flags: OfflineFlags, llm: LLMConfig, console: Console
 ) -> tuple[Metrics, float]:
     """The labeller's counters at the end, and the seconds that labelling took."""
+    from rewards.labels.annotators import build_client
     from rewards.labels.labeller import Labeller, LabellerError
     from rewards.labels.store import LabelStore, LabelStoreError
 
     try:
-        client = flags.labels.client.build(llm)
+        client = build_client(flags.labels.client, llm)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from None
     began_s = time.monotonic()

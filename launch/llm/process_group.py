@@ -1,12 +1,12 @@
-"""Ends whole process groups; run as a script, it stands guard over a command and its descendants.
+"""Ends whole process groups; run as a script, it guards a command and its descendants.
 
-    python -I launch/process_group.py COMMAND ...
+    python -I launch/llm/process_group.py COMMAND ...
 
-The guard starts the command in its own process group, and ends all of the group when the command ends, when its own
-standard input is closed (whoever holds the other end has ended, even by SIGKILL), or when the group is told to end.
-A server that is killed can thus leave no engine behind, and a run that is killed no server.
+The guard starts the command in its own process group, and ends the whole group when the command ends, when its own
+standard input is closed (the parent has ended, even by SIGKILL), or when the group receives SIGTERM. A server that is
+killed can thus leave no engine behind, and a run that is killed no server.
 
-Linux only (``/proc``); the standard library only, so that the guard is small and starts at once.
+Linux only (``/proc``); a file of its own with the standard library only, so that the guard is small and starts at once.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def end(group: int, grace_s: float = GRACE_S) -> None:
 
 
 def _wait(group: int, seconds: float) -> list[int]:
-    """Who is left after so many seconds, or as soon as nobody is."""
+    """Pids that are left after so many seconds; returns at once when none is."""
     deadline_s = time.monotonic() + seconds
     while (left := members(group)) and time.monotonic() < deadline_s:
         time.sleep(_POLL_S)
@@ -92,10 +92,10 @@ def guard(command: Sequence[str]) -> int:
         # A handler that does nothing, not SIG_IGN, which the command would inherit.
         signal.signal(number, lambda *_: None)
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-    is_watched = True
-    while is_watched and process.poll() is None:
+    has_parent = True
+    while has_parent and process.poll() is None:
         readable, _, _ = select.select([0], [], [], 4 * _POLL_S)
-        is_watched = not readable or os.read(0, 1) != b""
+        has_parent = not readable or os.read(0, 1) != b""
     end(os.getpid())
     code = process.wait()
     return code if code >= 0 else 128 - code

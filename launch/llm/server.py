@@ -1,4 +1,4 @@
-"""A vLLM server as a child of this process: started, waited for, ended with everything that it started."""
+"""A vLLM server as a child process: started, waited for, ended with everything that it started."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from launch.llm.vllm import find_model, find_vllm, server_command
 _POLL_S = 0.25
 _HEALTH_TIMEOUT_S = 5.0
 _LAST_LINES = 8
-_LETTING_GO_S = 10.0
+_PORT_RELEASE_S = 10.0
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """Addresses that stand for all of a machine, and how it reaches itself there."""
 
@@ -56,7 +56,7 @@ class VLLMServer:
 
     @property
     def base_url(self) -> str:
-        """What clients are given: ``http://host:port/v1``."""
+        """The address for clients: ``http://host:port/v1``."""
         host = f"[{self._address}]" if ":" in self._address else self._address
         return f"http://{host}:{self.port}/v1"
 
@@ -75,7 +75,7 @@ class VLLMServer:
         """It was started, and has not ended."""
         if self._process is None:
             return False
-        # Looked at without taking note: until ``stop`` does, no other process can be given its pid and group.
+        # WNOWAIT leaves it waitable: until ``stop`` reaps it, no other process can be given its pid and group.
         return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
     def start(self) -> None:
@@ -87,7 +87,7 @@ class VLLMServer:
         """
         if self.is_alive:
             raise RuntimeError("the server runs already")
-        self.stop()  # what an earlier one left
+        self.stop()  # cleans up after an earlier one
         check_port(self._config.host, self.port)
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as log:
@@ -108,7 +108,7 @@ class VLLMServer:
             should_stop: asked again and again; True ends the wait.
 
         Returns:
-            True where it answers, False where it was told to stop waiting.
+            True where it answers, False where ``should_stop`` ended the wait.
 
         Raises:
             RunError: it ended, or did not answer in time; with the last lines of its log.
@@ -116,15 +116,15 @@ class VLLMServer:
         deadline_s = time.monotonic() + self._config.ready_timeout_s
         while not should_stop():
             if not self.is_alive:
-                raise RunError(f"the language model server ended while it was starting: {self.last_words()}")
+                raise RunError(f"the language model server ended while it was starting: {self.log_tail()}")
             if self.is_healthy():
-                # Noted while it lives: of a server that was killed nobody could tell any more.
+                # Recorded while it lives: it cannot be found out of a server that was killed.
                 self._shared_memory = process_group.shared_memory(self._process.pid) if self._process else set()
                 return True
             if time.monotonic() > deadline_s:
                 raise RunError(
                     f"the language model server did not answer within {self._config.ready_timeout_s:g} s: "
-                    f"{self.last_words()}"
+                    f"{self.log_tail()}"
                 )
             time.sleep(_POLL_S)
         return False
@@ -141,8 +141,8 @@ class VLLMServer:
         finally:
             connection.close()
 
-    def last_words(self) -> str:
-        """The last lines that it logged since its last start, and where the rest is."""
+    def log_tail(self) -> str:
+        """The last lines that it logged since its last start, and where the whole log is."""
         with self.log_path.open("rb") as log:
             log.seek(self._log_begin)
             text = log.read().decode(errors="replace")
@@ -183,8 +183,8 @@ class VLLMServer:
 
 
 def _wait_until_free(host: str, port: int) -> None:
-    """A killed process lets go of its port when its last thread has ended, which is after it is no longer seen."""
-    deadline_s = time.monotonic() + _LETTING_GO_S
+    """A killed process releases its port when its last thread has ended, after the process itself has disappeared."""
+    deadline_s = time.monotonic() + _PORT_RELEASE_S
     while time.monotonic() < deadline_s:
         try:
             check_port(host, port)

@@ -1,4 +1,4 @@
-"""Keeps a run's language model server up: starts it beside the run, and again when it dies."""
+"""Supervises a run's language model server: starts it beside the run, and restarts it when it dies."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ _POLL_S = 0.5
 
 
 class OnEvent(Protocol):
-    """Told what happens to the server, from the supervisor's thread."""
+    """Called with each event of the server, from the supervisor's thread."""
 
     def __call__(self, name: str, /, **fields: Any) -> None:
-        """An event and its particulars, all of them JSON values."""
+        """Take an event and its fields, which are JSON values."""
         ...
 
 
 class SupervisedServer:
-    """A server that is started again when it dies, at the same address, so that clients need only come back.
+    """A server that is restarted when it dies, at the same address, so that clients need only retry.
 
-    A thread looks after it. Its events:
+    A thread watches it. Its events:
 
     * ``llm_server_ready``: ``base_url``, ``model``, ``seconds`` that the start took;
-    * ``llm_server_died``: ``cause``, ``restart_in_s`` (None where it is given up);
+    * ``llm_server_died``: ``cause``, ``restart_in_s`` (None: no more restarts);
     * ``llm_server_given_up``: ``deaths`` within the window. The run may go on without it.
 
     Args:
         server: not started yet.
-        on_event: told of them, from the thread.
-        max_deaths: deaths within the window that are borne.
+        on_event: called with each event, from the thread.
+        max_deaths: deaths within the window that are tolerated.
         window_s: the window.
         backoff_s: wait before the first restart; doubles with each death within the window.
         backoff_max_s: longest wait.
@@ -63,10 +63,10 @@ class SupervisedServer:
         self._backoff_s, self._backoff_max_s = backoff_s, backoff_max_s
         self._deaths: deque[float] = deque()
         self._stopping = threading.Event()
-        self._settled = threading.Event()
-        """It has answered once, or its first start has failed."""
+        self._first_start_over = threading.Event()
+        """Set once the server has answered, or its first start has failed."""
         self._failure: str | None = None
-        self._thread = threading.Thread(target=self._look_after, name="llm-server", daemon=True)
+        self._thread = threading.Thread(target=self._supervise, name="llm-server", daemon=True)
 
     def start(self) -> None:
         """Start it; returns at once."""
@@ -78,7 +78,7 @@ class SupervisedServer:
         Raises:
             RunError: its first start failed (it is tried again all the same, until ``stop``), or its supervision.
         """
-        self._settled.wait()
+        self._first_start_over.wait()
         if self._failure is not None:
             raise RunError(self._failure)
 
@@ -89,20 +89,20 @@ class SupervisedServer:
             self._thread.join()
         self._server.stop()
 
-    def _look_after(self) -> None:
+    def _supervise(self) -> None:
         try:
             while not self._stopping.is_set():
-                cause = self._live()
+                cause = self._serve_once()
                 self._server.stop()  # what a dead server left
-                if cause is None or not self._bear(cause):
+                if cause is None or not self._tolerate(cause):
                     return
-        finally:  # however this thread ends, nobody waits for it for ever
-            if not self._settled.is_set() and not self._stopping.is_set():
-                self._failure = "the language model server is not looked after any more: its supervisor failed"
-            self._settled.set()
+        finally:  # however this thread ends, no caller may wait for it for ever
+            if not self._first_start_over.is_set() and not self._stopping.is_set():
+                self._failure = "the language model server is not supervised any more: its supervisor failed"
+            self._first_start_over.set()
 
-    def _live(self) -> str | None:
-        """One life of the server: why it ended, None where it was told to."""
+    def _serve_once(self) -> str | None:
+        """Start the server and wait until it ends: why it did, None where ``stop`` was called."""
         began_s = time.monotonic()
         try:
             self._server.start()
@@ -112,22 +112,22 @@ class SupervisedServer:
             return str(error)
         seconds = round(time.monotonic() - began_s, 1)
         self._on_event("llm_server_ready", base_url=self._server.base_url, model=self._server.model, seconds=seconds)
-        self._settled.set()
+        self._first_start_over.set()
         while not self._stopping.wait(_POLL_S):
             if not self._server.is_alive:
-                return f"the language model server ended: {self._server.last_words()}"
+                return f"the language model server ended: {self._server.log_tail()}"
         return None
 
-    def _bear(self, cause: str) -> bool:
-        """Count a death and wait; False where there were too many."""
+    def _tolerate(self, cause: str) -> bool:
+        """Count a death and wait before the restart; False where there were too many."""
         now = time.monotonic()
         self._deaths.append(now)
         while now - self._deaths[0] > self._window_s:
             self._deaths.popleft()
         recent = len(self._deaths)
-        if not self._settled.is_set():
+        if not self._first_start_over.is_set():
             self._failure = cause
-            self._settled.set()
+            self._first_start_over.set()
         if recent > self._max_deaths:
             self._on_event("llm_server_died", cause=cause, restart_in_s=None)
             self._on_event("llm_server_given_up", deaths=recent)
@@ -147,8 +147,8 @@ def serving(
         model: a folder, or a name in the local cache of Hugging Face's hub.
         config: how it is served.
         log_dir: where vLLM's log goes, as ``vllm.log``.
-        on_event: told what happens to it, from another thread.
-        required: wait until it answers; otherwise the block begins at once, and the server is ready when it is.
+        on_event: called with each of its events, from another thread.
+        required: wait until it answers; otherwise the block begins at once, before the server is ready.
 
     Raises:
         UserError: there is no such model, no vLLM, or the port is taken; before anything is started.
@@ -167,10 +167,10 @@ def serving(
 
 @contextmanager
 def language_model(config: TrainConfig, folder: RunFolder, progress: Progress) -> Iterator[TrainConfig]:
-    """The configuration with the address of its language model.
+    """The configuration with the address of its language model, which is served beside the run where it asks for that.
 
-    Where the run is to serve the model, the server lives as long as the block; its log is ``logs/vllm.log`` in the
-    run's folder.
+    Where the run serves the model, the server lives as long as the block; its log is ``logs/vllm.log`` in the run's
+    folder.
 
     Raises:
         RunError: ``llm.required``, and the server does not come up.

@@ -13,9 +13,7 @@ from pathlib import Path
 
 from launch.errors import UserError
 from launch.llm.config import ServerConfig
-from rewards.llm.address import is_loopback
-from rewards.llm.api_key import read_key
-from rewards.llm.config import LLMConfig
+from rewards.llm.config import LLMConfig, is_loopback, read_key
 
 VLLM_ENV = "YENDOR_VLLM"
 """Environment variable that names the vllm executable, or the environment that has it."""
@@ -218,9 +216,8 @@ def answering_model(llm: LLMConfig) -> str:
 
 
 async def _resolved_model(llm: LLMConfig) -> str:
-    from rewards.labels.clients import LabelClientError
-    from rewards.labels.llm_client import LLMLabelClient
-    from rewards.llm.errors import LLMError
+    from rewards.labels.annotators import LabelClientError, LLMLabelClient
+    from rewards.llm.config import LLMError
     from rewards.llm.server import resolve
 
     try:

@@ -20,8 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from envs.protocols import State
 from launch.config.train import TrainConfig
 from rewards.labels.labeller import Labeller
-from rewards.labels.prompts import PromptSpec
-from rewards.labels.questions import Answer, Question
+from rewards.labels.questions import Answer, PromptSpec, Question
 from rewards.labels.store import LabelStore
 
 T = TypeVar("T")

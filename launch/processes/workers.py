@@ -1,14 +1,14 @@
 """Where rollouts come from: worker pools, in the driver's process or on Ray.
 
-A pool answers each ``batch()`` with one rollout from every worker, oldest first. How old they may be is
-decided by how early they are asked for:
+A pool answers each ``batch()`` with one rollout from every worker, oldest first. Their age is bounded by how early they
+are requested:
 
-    max_policy_lag = 0    asked for after the newest weights were published; the learner waits
-    max_policy_lag = L    every worker has L rollouts on order; one is ordered anew, with the weights of
-                          that moment, whenever one is taken. While the learner learns, workers play.
+    max_policy_lag = 0    requested after the newest weights were published; the learner waits
+    max_policy_lag = L    every worker has L outstanding requests; whenever a rollout is taken, the next one is
+                          requested, with the weights of that moment. While the learner learns, workers play.
 
-A rollout is thus at most L updates older than the policy that learns from it, by construction; the
-learner measures it all the same.
+A rollout is thus at most L updates older than the policy that learns from it, by construction; the learner measures the
+age all the same.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class WorkerPool(Protocol):
     """Rollouts lost with them."""
 
     def publish(self, weights: Weights, version: int) -> None:
-        """Rollouts ordered from now on are played with these weights."""
+        """Play the rollouts that are requested from now on with these weights."""
         ...
 
     def batch(self) -> list[Collected]:
@@ -50,11 +50,11 @@ class WorkerPool(Protocol):
         ...
 
     def drain(self) -> Iterator[list[Collected]]:
-        """The rollouts on order, so that nothing is under way; ``batch`` orders anew."""
+        """The outstanding rollouts, one from each worker at a time; afterwards no request is outstanding."""
         ...
 
     def state_dict(self) -> State:
-        """Where the workers stand, with nothing on order."""
+        """The workers' state; no request may be outstanding."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -62,13 +62,13 @@ class WorkerPool(Protocol):
         ...
 
     def recycle(self, state: Mapping[str, Any]) -> list[int]:
-        """Put fresh processes in the place of workers that have grown too much.
+        """Replace the processes of workers whose memory has grown too much; no request may be outstanding.
 
         Args:
-            state: ``state_dict``'s answer of this moment.
+            state: what ``state_dict`` returns now.
 
         Returns:
-            The workers that were.
+            The streams of the workers that were replaced.
         """
         ...
 
@@ -78,7 +78,7 @@ class WorkerPool(Protocol):
 
 
 class LocalPool:
-    """One worker in this process: for debugging, and where a process more would cost more than it brings."""
+    """One worker in this process: for debugging, and where one more process would cost more than it brings."""
 
     def __init__(self, worker: RolloutWorker) -> None:
         self._worker = worker
@@ -94,7 +94,7 @@ class LocalPool:
         return [self._worker.collect()]
 
     def drain(self) -> Iterator[list[Collected]]:
-        """Nothing is ever on order."""
+        """Nothing: no request is ever outstanding."""
         return iter(())
 
     def state_dict(self) -> State:
@@ -106,7 +106,7 @@ class LocalPool:
         self._worker.load_state_dict(state["workers"][0]["state"])
 
     def recycle(self, state: Mapping[str, Any]) -> list[int]:
-        """The driver's own process cannot be replaced."""
+        """None: the driver's own process cannot be replaced."""
         return []
 
     def close(self) -> None:
@@ -136,7 +136,7 @@ class RolloutActor:
         return collected
 
     def grown_mb(self) -> float:
-        """Memory that came since the first rollout."""
+        """Growth of the process's memory since the first rollout, in MB."""
         return self._growth.mb
 
     def state_dict(self) -> State:
@@ -158,10 +158,11 @@ class _Seat:
     def __init__(self, stream: int) -> None:
         self.stream = stream
         self.actor: Any = None
-        self.orders: deque[Any] = deque()
+        self.requests: deque[Any] = deque()
+        """Outstanding rollouts, the oldest first."""
 
     def state(self) -> Any:
-        """Ask for the worker's state."""
+        """Request the worker's state."""
         return self.actor.state_dict.remote()
 
 
@@ -171,7 +172,7 @@ class RayPool:
     Args:
         config: the run's; each actor builds its worker from it.
         num_streams: S.
-        on_death: told which worker died of what.
+        on_death: called with a worker's stream and what it died of.
 
     Raises:
         RunError: from ``batch``: workers died more often than ``rollout.max_worker_deaths`` allows, or a
@@ -200,57 +201,57 @@ class RayPool:
         seat.actor = RolloutActor.remote(self._config_json, seat.stream, self._num_streams)
 
     def publish(self, weights: Weights, version: int) -> None:
-        """Rollouts ordered from now on are played with these weights."""
+        """Put the weights into Ray's object store, once for all workers."""
         self._weights, self._version = ray.put(dict(weights)), version
 
     def batch(self) -> list[Collected]:
         """One rollout from each worker, in the order of the workers."""
-        self._order_all()
+        self._request_all()
         collected = [self._take(seat) for seat in self._seats]
         if not self._synchronous:
-            self._order_all()
+            self._request_all()
         return collected
 
     def drain(self) -> Iterator[list[Collected]]:
-        """The rollouts on order, one from each worker at a time, without ordering new ones."""
-        while self._seats[0].orders:
+        """What is outstanding, without new requests."""
+        while self._seats[0].requests:
             yield [self._take(seat) for seat in self._seats]
 
-    def _order_all(self) -> None:
+    def _request_all(self) -> None:
         for seat in self._seats:
-            self._order(seat, self._depth - len(seat.orders))
+            self._request(seat, self._depth - len(seat.requests))
 
-    def _order(self, seat: _Seat, num: int) -> None:
+    def _request(self, seat: _Seat, num: int) -> None:
         for _ in range(num):
-            seat.orders.append(seat.actor.collect.remote(self._weights, self._version))
+            seat.requests.append(seat.actor.collect.remote(self._weights, self._version))
 
     def _take(self, seat: _Seat) -> Collected:
-        collected = self._answer(seat, lambda: seat.orders[0])
-        seat.orders.popleft()
+        collected = self._answer(seat, lambda: seat.requests[0])
+        seat.requests.popleft()
         return collected
 
-    def _answer(self, seat: _Seat, question: Callable[[], Any]) -> Any:
-        """What the seat's actor answers; one that is gone is replaced, given its orders and asked again."""
+    def _answer(self, seat: _Seat, request: Callable[[], Any]) -> Any:
+        """What the seat's actor answers; one that is gone is replaced, and everything is requested again."""
         while True:
             try:
-                return ray.get(question())
+                return ray.get(request())
             except RayTaskError as error:
                 raise RunError(f"rollout worker {seat.stream} failed: {error.cause}") from error
             except RayError as error:  # its process, its node or its memory is gone
-                num_lost = len(seat.orders)
+                num_lost = len(seat.requests)
                 self._replace(seat, error)
-                self._order(seat, num_lost)
+                self._request(seat, num_lost)
 
     def _replace(self, seat: _Seat, error: RayError) -> None:
-        self.dropped_rollouts += len(seat.orders)
+        self.dropped_rollouts += len(seat.requests)
         self._watch.record(seat.stream, error)
         # A stream of its own: the replacement plays other games under other episode ids.
         seat.stream += self._config.rollout.num_workers
-        seat.orders.clear()
+        seat.requests.clear()
         self._start(seat)
 
     def state_dict(self) -> State:
-        """Where the workers stand; nothing is on order (``drain``)."""
+        """Streams and states of the workers."""
         states = [self._answer(seat, seat.state) for seat in self._seats]
         return {
             "workers": [
@@ -273,7 +274,7 @@ class RayPool:
         )
 
     def recycle(self, state: Mapping[str, Any]) -> list[int]:
-        """Nothing may be on order."""
+        """Restart workers that grew by more than ``rollout.recycle_growth_mb``, each from its own state."""
         grown = ray.get([seat.actor.grown_mb.remote() for seat in self._seats])
         chosen = [i for i, mb in enumerate(grown) if mb > self._config.rollout.recycle_growth_mb]
         for i in chosen:

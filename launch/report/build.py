@@ -5,8 +5,7 @@ What is read, all of it optional but ``config.json``:
 * ``metrics.jsonl``: the curves.
 * ``events.jsonl``: resumes, worker deaths, errors; ``command`` and ``versions`` of a ``started`` event.
 * ``captions.json``: a list of ``{"text", "count", "label", "paid"}``.
-* ``programs/``: reward programs, ``rewards.auto.archive``.
-* ``heron.json``: the preference tree, ``rewards.heron.report.HeronReport``.
+* what each reward keeps there for its own section.
 * ``eval/*.json``: the summaries that ``launch.evaluation.evaluate`` writes; other files there are passed over.
 """
 
@@ -22,12 +21,19 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from envs.files import write_atomic
-from launch.report import formats, preference_tree, reward_programs, tables
+from launch.report import sections
 from launch.report.charts import Chart, draw, series_colour
-from launch.report.tables import Rows
+from launch.report.sections import Rows
 from launch.runs.folder import flatten, read_config, read_events
-from launch.runs.metrics import GLOSSARY, read_metrics
+from launch.runs.glossary import GLOSSARY
+from launch.runs.metrics import read_metrics
 from launch.runs.progress import duration
+from launch.training.programs import PROGRAMS_FOLDER, QUARANTINED
+from rewards import reporting
+from rewards.auto.archive import Archive
+from rewards.auto.program_section import program_section
+from rewards.heron.preference_section import preference_section
+from rewards.reporting import Listing, Paragraph, Section, Table
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,11 +94,16 @@ def build_report(run_dir: Path, out: Path) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    page.tests |= {
+        "paragraph": lambda block: isinstance(block, Paragraph),
+        "table": lambda block: isinstance(block, Table),
+        "listing": lambda block: isinstance(block, Listing),
+    }
     page.filters |= {
-        "figure": formats.figure,
-        "share": formats.share,
-        "signed": formats.signed,
-        "whole": formats.whole,
+        "figure": reporting.figure,
+        "share": reporting.share,
+        "signed": reporting.signed,
+        "whole": reporting.whole,
     }
     write_atomic(out, page.get_template("template.html.j2").render(**_page(run_dir)))
 
@@ -115,15 +126,26 @@ def _page(run_dir: Path) -> dict[str, Any]:
         "tiles": _tiles(lines, config),
         "charts": [(title, drawn) for title, drawn in charts if drawn],
         "has_resumes": bool(marks),
-        "evaluations": tables.evaluations(run_dir / "eval"),
-        "tree": preference_tree.section(run_dir),
-        "programs": reward_programs.section(run_dir, config, events),
-        "captions": tables.captions(run_dir / "captions.json"),
+        "evaluations": sections.evaluations(run_dir / "eval"),
+        "rewards": _reward_sections(run_dir, config, events),
+        "captions": sections.captions(run_dir / "captions.json"),
         "config": list(config.items()),
-        "events": tables.shown_events(events),
+        "events": sections.shown_events(events),
         "starts": [e for e in events if "command" in e or "versions" in e],
         "glossary": _used_glossary(lines),
     }
+
+
+def _reward_sections(run: Path, config: Mapping[str, Any], events: Rows) -> list[Section]:
+    """What each reward that has something to show brings, in the order of the page."""
+    found = [preference_section(run)]
+    if config.get("reward.program") is not None and config.get("reward.auto.weight"):
+        shas = (config["reward.program"], *(config.get("reward.auto.fallback") or ()))
+        began = [event for event in events if event["kind"] == "programs"]
+        quarantines = [event for event in events if event["kind"] == QUARANTINED]
+        archive = Archive(run / PROGRAMS_FOLDER)
+        found.append(program_section(archive, shas, began[-1] if began else {}, quarantines))
+    return [section for section in found if section is not None]
 
 
 # -- curves -----------------------------------------------------------------------------------------
@@ -132,8 +154,8 @@ def _page(run_dir: Path) -> dict[str, Any]:
 def _reward_curves(lines: Rows) -> list[_Curve]:
     names = dict.fromkeys(name for line in lines for name in line)
     parts = [n.removeprefix("rewards/").removesuffix("/mean") for n in names if _is_part_mean(n)]
-    # What no component goes into is no curve.
-    parts = [p for p in parts if not p.startswith("program/other") or any(r.get(f"rewards/{p}/mean") for r in lines)]
+    # A part that gathers what belongs to no other is no curve where nothing does.
+    parts = [p for p in parts if "other" not in p.split("/") or any(r.get(f"rewards/{p}/mean") for r in lines)]
     curves = []
     for part in parts:
         curves.append(_Curve(title=f"{part} per step", unit="mean reward", metrics={part: f"rewards/{part}/mean"}))
@@ -179,7 +201,7 @@ def _series(lines: Rows, metric: str) -> tuple[list[float], list[float]]:
 
 def _card(chart: Chart) -> dict[str, Any]:
     last = {name: _last_finite(values) for name, (_, values) in chart.series.items()}
-    form = formats.share if chart.is_share else formats.figure
+    form = reporting.share if chart.is_share else reporting.figure
     described = ", ".join(f"{name} {form(value)}" for name, value in last.items())
     return {
         "title": chart.title,
@@ -221,7 +243,7 @@ def _tiles(lines: Rows, config: Mapping[str, Any]) -> list[tuple[str, str, str]]
     for metric, name, of in _TILES:
         if metric in last:
             is_share = metric in ("rollout/success", "labels/coverage")
-            tiles.append((formats.share(last[metric]) if is_share else formats.figure(last[metric]), name, of))
+            tiles.append((reporting.share(last[metric]) if is_share else reporting.figure(last[metric]), name, of))
     return tiles
 
 

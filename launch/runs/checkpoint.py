@@ -27,8 +27,11 @@ import numpy as np
 from envs.files import fsync_folder, write_synced
 from launch.errors import UserError
 
-FORMAT = 5
-"""Raised whenever what is saved changes its shape; 2: learner and workers by placement, parameters in one piece."""
+FORMAT = 6
+"""Of run folders and their checkpoints; raised whenever what is saved changes its shape. 6: a run folder says its own
+format, and state is kept by the kind of reward."""
+_READERS = {5: "commit 376d4e3 (version 0.1.0, unreleased)"}
+"""``{older format: what still reads it}``; add a line whenever ``FORMAT`` is raised."""
 _MANIFEST, _STATE, _SUFFIX = "manifest.json", "state", ".safetensors"
 _UNFINISHED, _ABANDONED = ".tmp-", "abandoned-"
 _BLANK_HASH = "0" * 64
@@ -37,6 +40,28 @@ _ARRAY_KINDS = "biuf"  # bool, signed, unsigned, float: what safetensors can hol
 
 class CheckpointError(UserError):
     """A checkpoint is damaged, or none of a run's can be used."""
+
+
+class FormatError(CheckpointError):
+    """A run folder or a checkpoint is of another format than this version writes and reads."""
+
+
+def check_format(what: str, found: int) -> None:
+    """Refuse another format, naming the version that reads it.
+
+    Args:
+        what: what has it, as in "checkpoint runs/a/checkpoints/000000200000".
+        found: its format.
+
+    Raises:
+        FormatError: it is not ``FORMAT``.
+    """
+    if found == FORMAT:
+        return
+    reader = _READERS.get(
+        found, "a newer Yendor" if found > FORMAT else f"a Yendor older than {_READERS[min(_READERS)]}"
+    )
+    raise FormatError(f"{what} has format {found}, and this Yendor reads format {FORMAT}: use {reader}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -148,12 +173,15 @@ def load_latest(folder: Path, report: Callable[[str], None]) -> Checkpoint | Non
         None where the run has no checkpoint at all.
 
     Raises:
+        FormatError: one that is whole is of another format.
         CheckpointError: there are checkpoints but none is valid. Never start from scratch then.
     """
     wrong: list[str] = []
     for path in _found(folder):
         try:
             checkpoint = load(path)
+        except FormatError:
+            raise
         except CheckpointError as error:
             wrong.append(str(error))
             report(f"{error}; trying the checkpoint before it")
@@ -239,8 +267,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     unsigned = {k: v for k, v in manifest.items() if k != "sha256"} if isinstance(manifest, dict) else {}
     if data != _signed(unsigned):
         raise CheckpointError(f"checkpoint {path}: {_MANIFEST} is damaged (its own hash differs)")
-    if manifest["format"] != FORMAT:
-        raise CheckpointError(f"checkpoint {path} has format {manifest['format']}, expected {FORMAT}")
+    check_format(f"checkpoint {path}", manifest["format"])
     if manifest["step"] != int(path.name):
         raise CheckpointError(f"checkpoint {path} holds step {manifest['step']}, not the step of its name")
     return manifest

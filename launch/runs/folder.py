@@ -23,12 +23,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 from envs.files import JsonLines, file_lock, fsync_folder, read_lines, write_atomic
 from launch.errors import UserError
-from launch.runs.checkpoint import sweep_unfinished
+from launch.runs.checkpoint import FORMAT, check_format, sweep_unfinished
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 _CONFIG, _EVENTS, _LOCK, _ID = "config.json", "events.jsonl", "lock", "id"
+_FORMAT, _UNSAID_FORMAT = "format", 5
+"""The format of a run folder stands in its ``config.json``, beside the configuration; up to 5, none did."""
 _SUBFOLDERS = ("checkpoints", "programs", "episodes", "eval", "logs")
 _ABSENT = "(absent)"
 
@@ -104,7 +106,7 @@ class RunFolder:
             lock = _locked(temporary, path)
             for folder in _SUBFOLDERS:
                 (temporary / folder).mkdir()
-            write_atomic(temporary / _CONFIG, _pretty(config))
+            write_config(temporary, config)
             write_atomic(temporary / _ID, f"{uuid.uuid4().hex}\n")
             try:
                 temporary.rename(path)
@@ -172,7 +174,7 @@ class RunFolder:
         """Replace ``config.json`` (after ``check_resume``), with an event where it changed."""
         changes = differences(self.config, _as_config(config_json))
         if changes:
-            write_atomic(self.path / _CONFIG, _pretty(_as_config(config_json)))
+            write_config(self.path, _as_config(config_json))
             shown = {name: [_plain(old), _plain(new)] for name, (old, new) in changes.items()}
             self.event("config_changed", changes=shown)
 
@@ -225,15 +227,23 @@ def read_config(path: Path) -> dict[str, Any]:
     """The configuration of a run; takes no lock.
 
     Raises:
-        UserError: there is no run in ``path``, or its ``config.json`` cannot be read.
+        UserError: there is no run in ``path``, its ``config.json`` cannot be read, or it is of another format.
     """
     file = path / _CONFIG
     if not file.is_file():
         raise UserError(f"{path} is not a run folder (it has no {_CONFIG})")
     try:
-        return _as_config(file.read_text())
+        config = _as_config(file.read_text())
     except ValueError as error:
         raise UserError(f"{file} cannot be read: {error}") from error
+    check_format(f"run folder {path}", config.pop(_FORMAT, _UNSAID_FORMAT))
+    return config
+
+
+def write_config(path: Path, config: Mapping[str, Any]) -> None:
+    """Replace a run's ``config.json``, in this version's format."""
+    text = json.dumps({_FORMAT: FORMAT, **config}, indent=2, ensure_ascii=False) + "\n"
+    write_atomic(path / _CONFIG, text)
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
@@ -278,10 +288,6 @@ def _as_config(config_json: str) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ValueError("a configuration is a JSON object")
     return config
-
-
-def _pretty(config: Mapping[str, Any]) -> str:
-    return json.dumps(config, indent=2, ensure_ascii=False) + "\n"
 
 
 def _plain(value: Any) -> Any:

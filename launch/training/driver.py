@@ -57,7 +57,7 @@ from launch.training.run import TrainingRun, TrainSummary
 from launch.training.wiring import build_labeller, build_learning, build_worker
 from rewards.heron.factors import FactorError
 from rewards.labels.labeller import LabellerError
-from rewards.labels.prompts import PromptSpec
+from rewards.labels.questions import PromptSpec
 from rewards.labels.store import LabelStore, LabelStoreError
 
 

@@ -22,7 +22,6 @@ from launch.config.train import TrainConfig
 from launch.processes.label_feed import LabelFeed
 from launch.processes.lifecycle import StopRequest
 from launch.processes.placement import Placement
-from launch.rewards.stored import REPORT_FILE
 from launch.runs import checkpoint as checkpoints
 from launch.runs.folder import RunFolder, installed_versions
 from launch.runs.metrics import MetricsWriter, WindowedEpisodes
@@ -36,6 +35,7 @@ from launch.training.programs import Quarantine, Quarantines, RunAudit
 from launch.training.wiring import PROFILED_SPANS, build_caption_model, build_heron_trainer
 from rewards.heron.config import TreeConfig
 from rewards.heron.human import pairs_in_file
+from rewards.heron.report import REPORT_FILE
 from rewards.heron.scorer import Scorer
 from rewards.ranks import spearman
 

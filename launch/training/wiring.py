@@ -23,8 +23,9 @@ from rewards.heron.config import TreeConfig
 from rewards.heron.cutter import SegmentCutter
 from rewards.heron.inputs import Encode
 from rewards.heron.reward import HeronReward
+from rewards.labels.annotators import build_client
 from rewards.labels.labeller import Labeller
-from rewards.labels.prompts import PromptSpec
+from rewards.labels.questions import PromptSpec
 from rewards.labels.store import LabelStore
 from rewards.mix import Ingredient, RewardMix
 from rewards.oni.caption_model import CaptionModel
@@ -162,7 +163,7 @@ def build_labeller(
         LabelStoreError: the store cannot be written.
     """
     labels = config.labels
-    client = labels.client.build(config.llm)
+    client = build_client(labels.client, config.llm)
     store = LabelStore(store_path)
     spec = spec or labels.spec(asks_pairs=config.reward.oni.asks_pairs)
     return store, Labeller(store, client, spec, labels.labeller, run_id)

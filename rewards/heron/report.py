@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from envs.files import unreadable
 from rewards.heron.factors import Factor
 from rewards.heron.judgement import Judgement
 
+REPORT_FILE = "heron.json"
+"""``HeronReport.as_json()``, beside a run's configuration; written with its checkpoints."""
 _Z_95 = 1.96
 
 
@@ -112,3 +117,40 @@ def interval(share: float, trials: int) -> tuple[float, float]:
     middle = (share + z2 / (2 * trials)) / (1 + z2 / trials)
     half = _Z_95 / (1 + z2 / trials) * np.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
     return max(0.0, float(middle - half)), min(1.0, float(middle + half))
+
+
+def read_report(run: Path) -> HeronReport:
+    """The newest report of a run's preferences.
+
+    Raises:
+        ValueError: there is none yet, or it is damaged; the text names the file.
+    """
+    path = run / REPORT_FILE
+    try:
+        values = json.loads(path.read_text())
+        return _built(HeronReport, values | {"levels": tuple(_built(LevelReport, v) for v in values["levels"])})
+    except FileNotFoundError:
+        raise ValueError(f"run {run} has no {REPORT_FILE} yet: it comes with the run's first checkpoint") from None
+    except OSError as error:
+        raise ValueError(unreadable(path, error)) from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} is damaged, or of another version: {error}") from None
+
+
+def _built(kind: type, values: Mapping[str, Any]) -> Any:
+    return kind(**{field.name: values[field.name] for field in fields(kind)})
+
+
+def direction(sign: int) -> str:
+    """'more' or 'less': what is better of a factor."""
+    return "more" if sign > 0 else "less"
+
+
+def margin(value: float | None, mode: str) -> str:
+    """A level's margin: 'bins of 2.5', 'more than 2.5 apart', 'any difference counts', 'no margin yet'."""
+    if value is None:
+        return "no margin yet"
+    if not value:
+        return "any difference counts"
+    shown = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"bins of {shown}" if mode == "bins" else f"more than {shown} apart"

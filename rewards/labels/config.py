@@ -3,36 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from envs.data import Config
-from rewards.labels.prompts import PromptSpec, check_goal, check_version, newest_version
+from rewards.labels.questions import PromptSpec, check_goal, check_version, newest_version
 from rewards.llm.config import LLMConfig
-
-if TYPE_CHECKING:
-    from rewards.labels.clients import LabelClient
-    from rewards.labels.lexicon import Lexicon
 
 
 class AnnotatorConfig(Config):
     """What every kind of annotator's configuration has in common."""
 
+    def chosen(self, llm: LLMConfig) -> AnnotatorConfig:
+        """The configuration of the annotator that answers in the end."""
+        return self
+
     def asks_language_model(self, llm: LLMConfig) -> bool:
         """Whether the language model, named or not, is asked for labels."""
-        return False
+        return isinstance(self.chosen(llm), LLMClientConfig)
 
     def judges_play(self, llm: LLMConfig) -> bool:
-        """Whether it can tell which of two stretches of play is better, too."""
-        return True
-
-    def check(self, llm: LLMConfig, goal: str) -> None:
-        """Say before anything starts what would end labelling at the first question.
-
-        Raises:
-            ValueError: the annotator cannot be built, or cannot judge by this goal.
-        """
+        """Whether it can tell which of two stretches of play is better, too; the lexicon's rules are about messages."""
+        return not isinstance(self.chosen(llm), LexiconClientConfig)
 
 
 class LexiconClientConfig(AnnotatorConfig):
@@ -41,29 +34,6 @@ class LexiconClientConfig(AnnotatorConfig):
     kind: Literal["lexicon"] = "lexicon"
     file: Path | None = None
     """A lexicon of your own (TOML); none = the packaged one."""
-
-    def build(self, llm: LLMConfig) -> LabelClient:
-        """The client.
-
-        Raises:
-            LexiconError: the file cannot be read as a lexicon.
-        """
-        from rewards.labels.clients import LexiconClient
-
-        return LexiconClient(self._lexicon())
-
-    def judges_play(self, llm: LLMConfig) -> bool:
-        """Its rules are about messages."""
-        return False
-
-    def _lexicon(self) -> Lexicon:
-        from rewards.labels.lexicon import Lexicon
-
-        return Lexicon.read(self.file) if self.file else Lexicon.packaged()
-
-    def check(self, llm: LLMConfig, goal: str) -> None:
-        """See ``AnnotatorConfig.check``."""
-        self._lexicon().judge("", goal)
 
 
 class ScriptedClientConfig(AnnotatorConfig):
@@ -76,39 +46,11 @@ class ScriptedClientConfig(AnnotatorConfig):
     delay_s: float = Field(0.0, ge=0)
     """Seconds that each call takes."""
 
-    def build(self, llm: LLMConfig) -> LabelClient:
-        """The client."""
-        from rewards.labels.clients import ScriptedClient, any_verdict
-
-        return ScriptedClient(any_verdict if self.reply == "any" else self.reply, delay_s=self.delay_s)
-
 
 class LLMClientConfig(AnnotatorConfig):
     """The language model that ``llm`` names."""
 
     kind: Literal["llm"] = "llm"
-
-    def asks_language_model(self, llm: LLMConfig) -> bool:
-        """It does."""
-        return True
-
-    def check(self, llm: LLMConfig, goal: str) -> None:
-        """See ``AnnotatorConfig.check``."""
-        from rewards.llm.api_key import read_key
-
-        read_key(llm.api_key_env)
-
-    def build(self, llm: LLMConfig) -> LabelClient:
-        """The client; nothing is sent before the first label.
-
-        Raises:
-            ValueError: no language model is named.
-        """
-        if llm.base_url is None:
-            raise ValueError("labels.client.kind=llm needs a language model: give llm.base_url or llm.serve")
-        from rewards.labels.llm_client import LLMLabelClient
-
-        return LLMLabelClient(llm)
 
 
 class AutoClientConfig(AnnotatorConfig):
@@ -116,30 +58,15 @@ class AutoClientConfig(AnnotatorConfig):
 
     kind: Literal["auto"] = "auto"
 
-    def asks_language_model(self, llm: LLMConfig) -> bool:
-        """Where there is one."""
-        return llm.is_named
-
-    def judges_play(self, llm: LLMConfig) -> bool:
-        """Where there is a language model."""
-        return self._chosen(llm).judges_play(llm)
-
-    def build(self, llm: LLMConfig) -> LabelClient:
-        """The client."""
-        return self._chosen(llm).build(llm)
-
-    def check(self, llm: LLMConfig, goal: str) -> None:
-        """See ``AnnotatorConfig.check``."""
-        self._chosen(llm).check(llm, goal)
-
-    def _chosen(self, llm: LLMConfig) -> LLMClientConfig | LexiconClientConfig:
+    def chosen(self, llm: LLMConfig) -> AnnotatorConfig:
+        """See ``AnnotatorConfig.chosen``."""
         return LLMClientConfig() if llm.is_named else LexiconClientConfig()
 
 
 ClientConfig = Annotated[
     AutoClientConfig | LexiconClientConfig | ScriptedClientConfig | LLMClientConfig, Field(discriminator="kind")
 ]
-"""Every kind of annotator; a new one is one more class with ``kind`` and ``build``."""
+"""Every kind of annotator; ``rewards.labels.annotators`` makes them."""
 
 
 class LabellerConfig(Config):

@@ -20,13 +20,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from rewards.labels.annotator import Annotator
+from rewards.labels.annotators import BatchRefusedError, LabelClient, LabelClientError, LabelReply, MeteredClient
 from rewards.labels.backlog import Backlog
-from rewards.labels.breaker import Permit
-from rewards.labels.clients import BatchRefusedError, LabelClient, LabelClientError, LabelReply, MeteredClient
 from rewards.labels.config import LabellerConfig
-from rewards.labels.prompts import ParseFailure, PromptSpec
-from rewards.labels.questions import Answer, Ids, Question
+from rewards.labels.questions import Answer, Ids, ParseFailure, PromptSpec, Question
+from rewards.labels.retry import Permit, RetryingClient
 from rewards.labels.store import CaptionCollisionError, Label, LabelStore, LabelStoreError, label_key
 
 T = TypeVar("T")
@@ -80,7 +78,7 @@ class Labeller:
         self._spent = store.spent(self._run_id)
         """Questions that the budget went on: those the annotator answered, in earlier lives of the run too. What was
         being asked when one of them ended is not counted, as it will be asked again."""
-        self._annotator = Annotator(client, self._spec, self._config)
+        self._annotator = RetryingClient(client, self._spec, self._config)
         self._counts = _Counts()
         self._backlog = Backlog(self._config.max_queued)
         self._in_flight: dict[Ids, Question] = {}

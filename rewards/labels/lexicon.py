@@ -20,7 +20,7 @@ from typing import Any
 
 from envs.caption_changes import without_changes
 from envs.captions import canonical
-from rewards.labels.prompts import GOALS, VALUES
+from rewards.labels.questions import GOALS, VALUES
 
 _SENTENCE_END = re.compile(r"""\n|(?<=[.!?"]) +(?=[A-Z"]|_ - )""")
 

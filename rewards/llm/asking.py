@@ -1,15 +1,36 @@
-"""Asks a model many questions with the same few answers, in the best way that its server offers."""
+"""Asks a model many questions with the same few answers, in the best way that its server offers.
+
+Lists of prompts, one request each, need the model's own chat template, and no tokenizer on this side: two marked
+texts are put through the server's template and the marks are cut out again; what surrounds them is the template. It is
+trusted only if it gives, for a text of the usual kind, the very tokens that the server's own template gives. Text is
+not escaped: a caption that spelt one of the model's special tokens would be read as that token, as it would be in a
+chat. Canonical captions are messages of the game, with whatever a player typed masked.
+
+How probable each answer was is read from the log probabilities of the tokens that the model wrote. A tokenizer may
+write an answer in several ways ("helpful", "h" + "elpful", " helpful"), so the mass of an answer is spread over its
+beginnings. The mass of each first token goes to the answers that it can still become. Where the token that was written
+can become several, the next token decides between them, and so on along the reply; mass that stays undecided is split
+equally.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
-from rewards.llm.chat_template import LAYOUTS, ChatTemplate, Layout, learn_template
-from rewards.llm.config import LLMConfig
-from rewards.llm.errors import LLMError, LLMRefusedError, TemplateUnavailableError
-from rewards.llm.server import LLMServer, Reply, Sampling
+from rewards.llm.chat import side_by_side
+from rewards.llm.config import (
+    LLMConfig,
+    LLMError,
+    LLMMissingError,
+    LLMRefusedError,
+    LLMUnreadableError,
+    TemplateUnavailableError,
+)
+from rewards.llm.server import LLMServer, Messages, Position, Reply, Sampling
 
 _TOP_LOGPROBS = 5
 """The most that every server grants."""
@@ -17,6 +38,34 @@ _TOP_LOGPROBS = 5
 _TRIAL = ("You judge messages. Answer with one word: yes or no.", "Message:\nThe door opens.")
 _TRIAL_CHOICES = ("zqxvkj", "wjfpqb")
 """No model says these unless it is bound to."""
+
+_BLANKS = str.maketrans({"▁": " ", "Ġ": " ", "Ċ": "\n"})
+"""How tokenizers write blanks and ends of lines."""
+
+Layout = Callable[[str, str], Messages]
+"""Writes instructions and what is shown as a chat."""
+
+
+def system_and_user(instructions: str, shown: str) -> Messages:
+    """Instructions in the system message: what models expect."""
+    return [{"role": "system", "content": instructions}, {"role": "user", "content": shown}]
+
+
+def user_alone(instructions: str, shown: str) -> Messages:
+    """Everything in the user's message: for models whose template refuses a system message."""
+    return [{"role": "user", "content": f"{instructions}\n\n{shown}"}]
+
+
+LAYOUTS: tuple[Layout, ...] = (system_and_user, user_alone)
+"""In the order in which they are tried."""
+
+_MARKS = (("XQJVKWZ", "KZWXPJQ"), ("vbzkqjh", "wqxhzjf"))
+"""Pairs of words that no template holds, for the instructions and for what is shown."""
+
+_USUAL = (
+    "You judge messages. N stands for any number.\n\nAnswer with one word: yes or no.",
+    'Message:\nYou see here N gold piece.\nThe newt bites! It\'s  solid stone; "never mind".',
+)
 
 
 class Asker(Protocol):
@@ -96,14 +145,8 @@ class ChatAsker:
         self, instructions: str, shown: Sequence[str], choices: tuple[str, ...]
     ) -> list[Reply | LLMRefusedError]:
         """See :class:`Asker`."""
-        tasks = [asyncio.create_task(self._answer(instructions, text, choices)) for text in shown]
-        try:
-            return await asyncio.gather(*tasks)
-        finally:
-            # Where one failed, the others are not worth waiting for: the list is asked again as a whole.
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        # Where one failed, the others are not worth waiting for: the list is asked again as a whole.
+        return await side_by_side(self._answer(instructions, text, choices) for text in shown)
 
     async def _answer(self, instructions: str, text: str, choices: tuple[str, ...]) -> Reply | LLMRefusedError:
         sampling = _sampling(self._config, choices, _widest(choices))
@@ -179,3 +222,105 @@ def _is_cut_short(reply: Reply, choices: tuple[str, ...]) -> bool:
     """With more room it could have become a choice, or a longer one."""
     text = reply.text.lstrip()
     return reply.is_cut and any(choice != text and choice.startswith(text) for choice in choices)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatTemplate:
+    """What a template writes before the instructions, between them and what is shown, and after it."""
+
+    head: str
+    middle: str
+    tail: str
+
+    def render(self, instructions: str, shown: str) -> str:
+        """The prompt, up to where the answer begins, special tokens written out."""
+        return f"{self.head}{instructions}{self.middle}{shown}{self.tail}"
+
+
+async def learn_template(server: LLMServer) -> ChatTemplate:
+    """The template that the server applies to chats (vLLM: ``/tokenize`` and ``/detokenize``).
+
+    Raises:
+        TemplateUnavailableError: the server does not tell it, or it does not keep texts as they are.
+        LLMError: no usable answer.
+    """
+    refused: LLMRefusedError | None = None
+    for layout in LAYOUTS:
+        try:
+            return await _learn(server, layout)
+        except LLMRefusedError as error:
+            refused = refused or error
+        except (LLMMissingError, LLMUnreadableError) as error:
+            raise TemplateUnavailableError(f"{server.named} does not tell its chat template: {error}") from error
+    raise TemplateUnavailableError(f"{server.named} does not tell its chat template: {refused}") from refused
+
+
+async def _learn(server: LLMServer, layout: Layout) -> ChatTemplate:
+    first, second = [await _cut(server, layout, *marks) for marks in _MARKS]
+    if first != second:
+        raise TemplateUnavailableError(f"the chat template of {server.named} depends on the text that it is given")
+    written = await server.tokenize(first.render(*_USUAL))
+    if written != await server.tokenize_chat(layout(*_USUAL)):
+        raise TemplateUnavailableError(f"the chat template of {server.named} cannot be written as text")
+    return first
+
+
+async def _cut(server: LLMServer, layout: Layout, instructions: str, shown: str) -> ChatTemplate:
+    text = await server.detokenize(await server.tokenize_chat(layout(instructions, shown)))
+    head, found_instructions, rest = text.partition(instructions)
+    middle, found_shown, tail = rest.partition(shown)
+    if not (found_instructions and found_shown) or instructions in rest or shown in head + tail:
+        raise TemplateUnavailableError(f"the chat template of {server.named} does not keep texts as they are")
+    return ChatTemplate(head, middle, tail)
+
+
+def choice_probabilities(choices: Sequence[str], positions: Sequence[Position]) -> dict[str, float] | None:
+    """Probability of each choice, given that the answer is one of them.
+
+    Args:
+        choices: the answers that are allowed, all different.
+        positions: the reply, token by token.
+
+    Returns:
+        ``{choice: probability}``, summing to 1; None where no token listed at the first position begins any choice.
+    """
+    probabilities = dict.fromkeys(choices, 0.0)
+    if not positions or not _shares(positions[0], "", choices):
+        return None
+    written, undecided, mass = "", list(choices), 1.0
+    for position in positions:
+        shares = _shares(position, written, undecided)
+        if not shares:
+            break
+        followed = 0.0
+        for token, (share, fitting) in shares.items():
+            if token == position.token and len(fitting) > 1:
+                followed, undecided = mass * share, fitting
+            else:
+                for choice in fitting:
+                    probabilities[choice] += mass * share / len(fitting)
+        written += position.token
+        mass = followed
+        if mass == 0.0:
+            return probabilities
+    for choice in undecided:
+        probabilities[choice] += mass / len(undecided)
+    return probabilities
+
+
+def _shares(position: Position, written: str, choices: Sequence[str]) -> dict[str, tuple[float, list[str]]]:
+    """``{token: (share of the mass, choices it fits)}`` of the tokens that fit any; the shares sum to 1."""
+    fitting = {token: _fitting(written + token, choices) for token in position.logprobs}
+    # Measured against the likeliest of all: choices that are hopelessly unlikely beside it get nothing.
+    highest = max(position.logprobs.values(), default=0.0)
+    masses = {token: math.exp(position.logprobs[token] - highest) for token, fits in fitting.items() if fits}
+    total = sum(masses.values())
+    return {token: (mass / total, fitting[token]) for token, mass in masses.items() if mass > 0.0}
+
+
+def _fitting(text: str, choices: Sequence[str]) -> list[str]:
+    """The choices that ``text`` begins, or completes: "help" begins "helpful", "helpful." completes it."""
+    text = text.translate(_BLANKS).lstrip()
+    ended = [c for c in choices if text.startswith(c) and text != c and not text[len(c)].isalnum()]
+    longest = max(ended, key=len, default=None)
+    return [c for c in choices if c.startswith(text) or c == longest]

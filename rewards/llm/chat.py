@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any, Protocol, TypeVar
 
-from rewards.llm.errors import LLMError, LLMMissingError, LLMRefusedError
+from rewards.llm.config import LLMError, LLMMissingError, LLMRefusedError
 from rewards.llm.server import Messages, Reply, Sampling, Usage
+
+T = TypeVar("T")
 
 PAUSES_S: tuple[float, ...] = (1.0, 5.0)
 """Seconds before each further try of a request."""
@@ -72,7 +74,16 @@ async def chat_all(
         async with free:
             return await chat_patiently(model, messages, sampling, pauses_s)
 
-    tasks = [asyncio.create_task(one(*chat)) for chat in chats]
+    return await side_by_side(one(*chat) for chat in chats)
+
+
+async def side_by_side(requests: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results of requests made at the same time, in order.
+
+    Where one fails, the others are given up and awaited, and its error is raised as it is.
+    """
+    # Not TaskGroup: before Python 3.13 one that fails leaves its parent marked as cancelled, which breaks time limits.
+    tasks = [asyncio.create_task(request) for request in requests]
     try:
         return await asyncio.gather(*tasks)
     finally:

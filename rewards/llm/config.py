@@ -1,7 +1,9 @@
-"""Configuration of the language model: where it is, and how it is asked."""
+"""The language model: where its server is, how it is asked, its API key, and what can go wrong with it."""
 
 from __future__ import annotations
 
+import ipaddress
+import os
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
@@ -75,3 +77,51 @@ def _is_address(url: str) -> bool:
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # the port is no number, or the host no address
         return False
+
+
+def is_loopback(host: str) -> bool:
+    """Only this machine can reach the address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def read_key(variable: str) -> str | None:
+    """The API key that an environment variable holds, without blanks around it; None where it is unset or empty.
+
+    A key is in an environment variable, never in a configuration, a message or a log.
+
+    Raises:
+        ValueError: it could not be sent in a header; the message names the variable and does not quote the key.
+    """
+    key = os.environ.get(variable, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise ValueError(f"the API key in the environment variable {variable} must be printable ASCII in one line")
+    return key or None
+
+
+class LLMError(RuntimeError):
+    """The server gave no usable answer; another time it may. The message is one sentence that names the server."""
+
+
+class LLMConnectionError(LLMError):
+    """Nobody answers there, or the connection broke: what is known about the server may no longer hold."""
+
+
+class LLMMissingError(LLMError):
+    """The server has no such path, or no such model."""
+
+
+class LLMUnreadableError(LLMError):
+    """The server answered with something else than the API prescribes."""
+
+
+class LLMRefusedError(LLMError):
+    """The server will never answer this request: a prompt too long, a parameter it does not know."""
+
+
+class TemplateUnavailableError(LLMError):
+    """Prompts cannot be written as the model's own chat template would write them."""

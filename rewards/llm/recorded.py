@@ -17,9 +17,8 @@ from pydantic import BaseModel, ValidationError
 
 from envs.files import cut_torn_line
 from rewards.llm.chat import ChatModel
-from rewards.llm.errors import LLMMissingError
-from rewards.llm.server import Messages, Reply, Sampling, Usage
-from rewards.llm.wire import UsageReport
+from rewards.llm.config import LLMMissingError
+from rewards.llm.server import Messages, Reply, Sampling, Usage, UsageReport
 
 _SHORT = 12
 """Digits of a key that are shown to people."""

@@ -12,17 +12,15 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 
-from rewards.llm import wire
-from rewards.llm.address import is_loopback
-from rewards.llm.api_key import read_key
-from rewards.llm.choices import Position
-from rewards.llm.config import LLMConfig
-from rewards.llm.errors import (
+from rewards.llm.config import (
+    LLMConfig,
     LLMConnectionError,
     LLMError,
     LLMMissingError,
     LLMRefusedError,
     LLMUnreadableError,
+    is_loopback,
+    read_key,
 )
 
 if TYPE_CHECKING:
@@ -45,6 +43,18 @@ _REFUSED = frozenset({400, 413, 422})
 _MISSING = frozenset({404, 405, 501})
 
 
+class _PromptDetails(BaseModel):
+    cached_tokens: int | None = None
+
+
+class UsageReport(BaseModel):
+    """Tokens of one request, as the server counts them."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _PromptDetails | None = None
+
+
 @dataclass(slots=True)
 class Usage:
     """What has been asked of a server, where it tells: the base of efficiency and costs."""
@@ -57,7 +67,7 @@ class Usage:
     prompt alone: its ``/metrics`` has the hit rate."""
     completion_tokens: int = 0
 
-    def add(self, report: wire.UsageReport | None) -> None:
+    def add(self, report: UsageReport | None) -> None:
         """Count one answered request."""
         self.requests += 1
         if report is None:
@@ -89,6 +99,15 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Position:
+    """One place of a reply: the token written there, and how likely it and its rivals were."""
+
+    token: str
+    logprobs: Mapping[str, float]
+    """Natural log probabilities of the likeliest tokens, up to a constant."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """Generated text."""
 
@@ -97,8 +116,101 @@ class Reply:
     """It ended because ``max_tokens`` was reached."""
     positions: tuple[Position, ...] = ()
     """Its tokens with their log probabilities; empty where the server gives none."""
-    usage: wire.UsageReport | None = None
+    usage: UsageReport | None = None
     """Tokens of its request, of chats alone and where the server tells."""
+
+
+class ModelCard(BaseModel):
+    """One model that the server has."""
+
+    id: str
+
+
+# What the server answers, as far as it is read. The classes of the openai package would demand fields that other
+# servers leave out; and built without a check, as its client builds them, they would hide a wrong answer.
+
+
+class _ModelList(BaseModel):
+    """Answer of ``/models``."""
+
+    data: list[ModelCard]
+
+
+class _Tokens(BaseModel):
+    """Answer of vLLM's ``/tokenize``."""
+
+    tokens: list[int]
+
+
+class _Detokenized(BaseModel):
+    """Answer of vLLM's ``/detokenize``."""
+
+    prompt: str
+
+
+class _TextLogprobs(BaseModel):
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None] | None = None
+
+    def positions(self) -> tuple[Position, ...]:
+        rivals = self.top_logprobs or [None] * len(self.tokens)
+        rows = zip(self.tokens, self.token_logprobs, rivals, strict=False)
+        return tuple(Position(t, (top or {}) | ({} if p is None else {t: p})) for t, p, top in rows)
+
+
+class _TextChoice(BaseModel):
+    """The answer to one prompt of a list."""
+
+    index: int
+    text: str
+    finish_reason: str | None = None
+    logprobs: _TextLogprobs | None = None
+
+
+class _Completions(BaseModel):
+    """Answer of ``/completions``."""
+
+    choices: list[_TextChoice]
+    usage: UsageReport | None = None
+
+
+class _TokenLogprob(BaseModel):
+    token: str
+    logprob: float
+
+
+class _ChatToken(_TokenLogprob):
+    top_logprobs: list[_TokenLogprob] = []
+
+
+class _ChatLogprobs(BaseModel):
+    content: list[_ChatToken] | None = None
+
+    def positions(self) -> tuple[Position, ...]:
+        return tuple(
+            Position(t.token, {rival.token: rival.logprob for rival in t.top_logprobs} | {t.token: t.logprob})
+            for t in self.content or []
+        )
+
+
+class _Message(BaseModel):
+    content: str | None = None
+
+
+class _ChatChoice(BaseModel):
+    """The answer to one chat."""
+
+    message: _Message
+    finish_reason: str | None = None
+    logprobs: _ChatLogprobs | None = None
+
+
+class _ChatCompletion(BaseModel):
+    """Answer of ``/chat/completions``."""
+
+    choices: list[_ChatChoice]
+    usage: UsageReport | None = None
 
 
 class LLMServer:
@@ -124,15 +236,15 @@ class LLMServer:
         self._api_key = read_key(config.api_key_env)
         self._openai: openai.AsyncOpenAI | None = None
 
-    async def models(self) -> list[wire.ModelCard]:
+    async def models(self) -> list[ModelCard]:
         """The models it has.
 
         Raises:
             LLMError: no usable answer.
         """
-        return (await self._get("/models", wire.ModelList)).data
+        return (await self._get("/models", _ModelList)).data
 
-    async def find_model(self) -> wire.ModelCard:
+    async def find_model(self) -> ModelCard:
         """The configured model, or the only one where none is configured.
 
         Raises:
@@ -159,7 +271,7 @@ class LLMServer:
             LLMError: no usable answer.
         """
         body = {"model": self._model, "prompt": prompt, "add_special_tokens": False}
-        return (await self._post(f"{self._root_url}/tokenize", body, wire.Tokens, _PREPARE_TIMEOUT_S)).tokens
+        return (await self._post(f"{self._root_url}/tokenize", body, _Tokens, _PREPARE_TIMEOUT_S)).tokens
 
     async def tokenize_chat(self, messages: Messages) -> list[int]:
         """Token ids of a chat in the model's own template, up to where the answer begins (vLLM).
@@ -168,7 +280,7 @@ class LLMServer:
             LLMError: no usable answer.
         """
         body = {"model": self._model, "messages": messages, "add_generation_prompt": True}
-        return (await self._post(f"{self._root_url}/tokenize", body, wire.Tokens, _PREPARE_TIMEOUT_S)).tokens
+        return (await self._post(f"{self._root_url}/tokenize", body, _Tokens, _PREPARE_TIMEOUT_S)).tokens
 
     async def detokenize(self, tokens: Sequence[int]) -> str:
         """The text of token ids, special tokens included (vLLM).
@@ -177,7 +289,7 @@ class LLMServer:
             LLMError: no usable answer.
         """
         body = {"model": self._model, "tokens": list(tokens)}
-        return (await self._post(f"{self._root_url}/detokenize", body, wire.Detokenized, _PREPARE_TIMEOUT_S)).prompt
+        return (await self._post(f"{self._root_url}/detokenize", body, _Detokenized, _PREPARE_TIMEOUT_S)).prompt
 
     async def complete(self, prompts: Sequence[str], sampling: Sampling) -> list[Reply]:
         """Continue each of a list of texts, in one request; one reply a prompt, in order.
@@ -190,7 +302,7 @@ class LLMServer:
         body = {"model": self._model, "prompt": list(prompts), "add_special_tokens": False, **sampling.fields()}
         if sampling.top_logprobs:
             body["logprobs"] = sampling.top_logprobs
-        answer = await self._post(f"{self.url}/completions", body, wire.Completions, _GENERATE_TIMEOUT_S)
+        answer = await self._post(f"{self.url}/completions", body, _Completions, _GENERATE_TIMEOUT_S)
         self.usage.add(answer.usage)
         ordered = sorted(answer.choices, key=lambda choice: choice.index)
         if [choice.index for choice in ordered] != list(range(len(prompts))):
@@ -213,7 +325,7 @@ class LLMServer:
         body = {"model": self._model, "messages": messages, **sampling.fields()}
         if sampling.top_logprobs:
             body |= {"logprobs": True, "top_logprobs": sampling.top_logprobs}
-        answer = await self._post(f"{self.url}/chat/completions", body, wire.ChatCompletion, _GENERATE_TIMEOUT_S)
+        answer = await self._post(f"{self.url}/chat/completions", body, _ChatCompletion, _GENERATE_TIMEOUT_S)
         self.usage.add(answer.usage)
         if len(answer.choices) != 1:
             raise LLMUnreadableError(f"{self.named} gave {len(answer.choices)} answers to one chat")

@@ -4,12 +4,15 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 
-from agents.policy import RandomPolicy, TranslatedPolicy, translated
+from agents.config import EncoderConfig, ModelConfig
+from agents.model import ActorCritic
+from agents.policy import RandomPolicy, TorchPolicy, TranslatedPolicy, encoding, translated
 from agents.rollout import GeneratorNoise
 from envs.protocols import GamesSpec, PolicyStep
 from envs.seeding import TrainingSeeds
-from envs.toy import BanditGames
+from envs.toy import BanditGames, MaskedGames
 
 
 def test_the_random_policy_is_uniform_over_allowed_actions():
@@ -54,3 +57,24 @@ def test_translation_masks_what_the_games_lack_and_renumbers_the_rest():
     assert translated(inner, ["a", "b"], ["a", "b"]) is inner
     with pytest.raises(ValueError, match="none of the actions"):
         TranslatedPolicy(inner, ["north"], ["apply"])
+
+
+@pytest.fixture
+def every_warning():
+    torch.set_warn_always(True)
+    yield
+    torch.set_warn_always(False)
+
+
+def test_arrays_that_must_not_be_written_are_read_without_a_warning(every_warning, recwarn):
+    games = MaskedGames(2, TrainingSeeds(0, 0, 2))
+    model = ActorCritic(ModelConfig(encoder=EncoderConfig(hidden=8, vector_hidden=8)), games.spec, 1)
+    policy, mask = TorchPolicy(model, torch.device("cpu")), games.action_mask
+    obs = {key: x.copy() for key, x in games.reset().items()}
+    acted = policy.act(obs, None, mask, GeneratorNoise(2, 1))
+    for array in (mask, *obs.values()):
+        array.flags.writeable = False
+    again = policy.act(obs, None, mask, GeneratorNoise(2, 1))
+    np.testing.assert_array_equal(acted.log_prob, again.log_prob)
+    np.testing.assert_array_equal(encoding(model, "fp32")(obs).shape, (2, 8))
+    assert not [w for w in recwarn if "not writable" in str(w.message)]

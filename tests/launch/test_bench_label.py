@@ -8,7 +8,7 @@ import pytest
 from launch.bench import label
 from launch.bench.label import LabelBench, LabelRound
 from launch.errors import UserError
-from rewards.labels.prompts import PromptSpec
+from rewards.labels.questions import PromptSpec
 
 CAPTIONS = Path(__file__).parents[1] / "standin" / "captions.json"
 

@@ -13,6 +13,7 @@ from launch.config.train import TrainConfig
 from launch.errors import UserError
 from launch.rewards import compare, listing, words
 from launch.rewards.stored import read_report
+from launch.runs.folder import write_config
 from rewards.heron.config import PowersOfTenConfig, TreeConfig, WeightedSumConfig
 from rewards.heron.factors import CATALOGUE, FactorTable, parse_ranking
 from rewards.heron.report import HeronReport, LevelReport
@@ -66,7 +67,7 @@ def run_folder(folder, heron=None, report=REPORT):
     config = TrainConfig(preset="keyroom_heron")
     heron = TreeConfig(weight=1.0, ranking=RANKING) if heron is None else heron
     config = config.model_copy(update={"reward": config.reward.model_copy(update={"heron": heron})})
-    (folder / "config.json").write_text(config.model_dump_json())
+    write_config(folder, config.model_dump(mode="json"))
     if report is not None:
         (folder / "heron.json").write_text(json.dumps(report.as_json()))
     return folder

@@ -7,8 +7,7 @@ from itertools import permutations
 from pathlib import Path
 
 from rewards.labels.lexicon import Lexicon
-from rewards.labels.prompts import VALUES, PromptSpec
-from rewards.labels.questions import Question
+from rewards.labels.questions import VALUES, PromptSpec, Question
 
 VERDICTS = list(VALUES)
 """The best verdict first."""

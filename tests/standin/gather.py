@@ -15,7 +15,7 @@ from envs.captions import canonical_of_raw
 from envs.seeding import TrainingSeeds
 from envs.tasks import GamesConfig, make
 from rewards.labels.lexicon import Lexicon
-from rewards.labels.prompts import VALUES
+from rewards.labels.questions import VALUES
 
 FILE = Path(__file__).with_name("captions.json")
 TASKS = {

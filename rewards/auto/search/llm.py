@@ -29,7 +29,7 @@ from rewards.auto.search.designing_prompt import DesigningPrompt, Prompt, Prompt
 from rewards.auto.search.proposal import Brief, Costs, Finding, Outcome, Proposal
 from rewards.auto.search.replies import Code, Problem, code_of
 from rewards.llm.chat import PAUSES_S, ChatModel, chat_all, chat_patiently
-from rewards.llm.errors import LLMError, LLMMissingError
+from rewards.llm.config import LLMError, LLMMissingError
 from rewards.llm.server import Messages, Reply, Sampling, Usage
 
 MAX_REPLIES = 3

@@ -1,9 +1,10 @@
 import numpy as np
 import torch
 
-from agents.config import PPOConfig
+from agents.config import CategoricalConfig, PPOConfig
 from agents.heads.actor_head import HeadBatch
 from agents.heads.categorical import CategoricalHead
+from envs.protocols import GamesSpec
 
 
 class Constant:
@@ -17,7 +18,8 @@ class Constant:
 
 
 def _head(logits):
-    head = CategoricalHead(1, len(logits))
+    spec = GamesSpec(tasks=("x",), obs={}, action_names=tuple("abcd"[: len(logits)]))
+    head = CategoricalHead(CategoricalConfig(), 1, spec)
     with torch.no_grad():
         head.logits.weight.zero_()
         head.logits.bias.copy_(torch.tensor(logits))
@@ -57,6 +59,7 @@ def test_loss_and_entropy_of_masked_actions_are_finite_and_right():
         old_log_prob=torch.tensor([np.log(0.5)], dtype=torch.float32),
         action_mask=torch.tensor([[False, True, True]]),
         record={},
+        generator=np.random.default_rng(0),
     )
     found = head.loss(torch.zeros(1, 1), batch, PPOConfig(entropy=0.1))
     torch.testing.assert_close(found.metrics["entropy"].item(), float(np.log(2)))

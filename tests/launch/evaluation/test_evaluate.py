@@ -1,6 +1,12 @@
+import os
+from dataclasses import dataclass
+
 import pytest
+import torch
 
 from envs.data import EndStatus, EpisodeResult, EpisodeSeeds
+from envs.recording import EpisodeRecord
+from envs.seeding import evaluation_seeds
 from launch.evaluation.evaluate import Evaluation, progression, run_evaluation, summarise
 from launch.evaluation.policies import RandomSource
 
@@ -49,8 +55,6 @@ def test_nethack_figures_by_hand():
 
 
 def test_an_evaluation_on_ray_equals_one_in_this_process(tmp_path):
-    from envs.seeding import evaluation_seeds
-
     def played(num_workers):
         return run_evaluation(
             Evaluation(
@@ -65,10 +69,29 @@ def test_an_evaluation_on_ray_equals_one_in_this_process(tmp_path):
     assert played(0) == played(2)
 
 
-def test_records_are_kept_beside_the_results_and_an_episode_without_its_record_is_played_again(tmp_path):
-    from envs.recording import EpisodeRecord
-    from envs.seeding import evaluation_seeds
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_every_process_computes_on_one_thread(num_workers, tmp_path):
+    @dataclass(frozen=True)
+    class Counting(RandomSource):
+        """Says which process built it, on how many threads."""
 
+        def build(self, games_spec):
+            (tmp_path / f"{os.getpid()}").write_text(str(torch.get_num_threads()))
+            return super().build(games_spec)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        seeds = evaluation_seeds(1)
+        source = Counting(runs=tmp_path / "runs")
+        run_evaluation(Evaluation(source=source, task="MiniHack-Room-5x5-v0", seeds=seeds, num_workers=num_workers))
+    finally:
+        torch.set_num_threads(before)
+    (built,) = tmp_path.glob("[0-9]*")
+    assert built.read_text() == "1" and (built.name == str(os.getpid())) == (num_workers == 0)
+
+
+def test_records_are_kept_beside_the_results_and_an_episode_without_its_record_is_played_again(tmp_path):
     def evaluation(runs, *, record):
         return Evaluation(
             source=RandomSource(runs=tmp_path / runs),

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from launch.llm import process_group
-from rewards.labels.clients import LabelRequest
-from rewards.labels.llm_client import LLMLabelClient
+from rewards.labels.annotators import LLMLabelClient
 from rewards.llm.config import LLMConfig
 
 pytestmark = pytest.mark.vllm
@@ -36,7 +35,7 @@ def ask(server, spec, questions, **changes):
     size = client.max_batch
 
     async def label(start):
-        return await client.label([LabelRequest(spec, question) for question in questions[start : start + size]])
+        return await client.label(spec, questions[start : start + size])
 
     async def all_of_them():
         try:

@@ -373,7 +373,7 @@ def test_nobody_waits_for_a_supervisor_that_failed(server):
 
     supervised = SupervisedServer(server, full_disk)
     supervised.start()
-    with pytest.raises(RunError, match="is not looked after any more"):
+    with pytest.raises(RunError, match="is not supervised any more"):
         supervised.wait_ready()
     supervised.stop()
     assert not server.is_alive

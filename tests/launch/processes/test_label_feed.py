@@ -12,11 +12,10 @@ import pytest
 from launch.config.train import TrainConfig
 from launch.processes.label_feed import LabelFeed, RayFeed, ThreadFeed
 from launch.processes.session import ray_session
-from rewards.labels.clients import LabelClientError, ScriptedClient
+from rewards.labels.annotators import LabelClientError, ScriptedClient
 from rewards.labels.config import LabellerConfig, LabelsConfig, ScriptedClientConfig
 from rewards.labels.labeller import Labeller, LabellerError
-from rewards.labels.prompts import PromptSpec
-from rewards.labels.questions import Answer, Question
+from rewards.labels.questions import Answer, PromptSpec, Question
 from rewards.labels.store import LabelStore
 
 
@@ -84,10 +83,10 @@ class Flaky(ScriptedClient):
         super().__init__("first")
         self.is_up = False
 
-    async def label(self, requests):
+    async def label(self, spec, questions):
         if not self.is_up:
             raise LabelClientError("cannot connect to http://nowhere")
-        return await super().label(requests)
+        return await super().label(spec, questions)
 
 
 def test_an_outage_is_a_problem_and_no_error(tmp_path):

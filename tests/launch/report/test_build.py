@@ -9,6 +9,7 @@ from envs.files import JsonLines
 from launch.errors import UserError
 from launch.report.build import build_report
 from launch.report.charts import Chart, draw, short_number
+from launch.runs.folder import write_config
 
 CONFIG = {
     "preset": "keyroom_oni", "seed": 1, "total_steps": 500_000,
@@ -22,7 +23,7 @@ CONFIG = {
 def synthetic_run(folder, num_lines=180):
     """A run's folder as training leaves it, with every part that the report reads."""
     (folder / "eval").mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(CONFIG))
+    write_config(folder, CONFIG)
     lines = JsonLines(folder / "metrics.jsonl")
     for i in range(1, num_lines + 1):
         t = i / num_lines
@@ -171,7 +172,7 @@ def test_markup_in_captions_and_names_is_escaped(tmp_path):
     folder = synthetic_run(tmp_path / "r", num_lines=2)
     evil = "<script>alert(1)</script>"
     (folder / "captions.json").write_text(json.dumps([{"text": evil, "count": 1, "label": 1.0, "paid": 1.0}]))
-    (folder / "config.json").write_text(json.dumps({"env": {"task": evil}, "a": [evil]}))
+    write_config(folder, {"env": {"task": evil}, "a": [evil]})
     with (folder / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"step": 600_000, f"rewards/{evil}/mean": 1.0}) + "\n")
     build_report(folder, folder / "report.html")
@@ -181,7 +182,7 @@ def test_markup_in_captions_and_names_is_escaped(tmp_path):
 
 
 def test_a_run_that_has_just_begun(tmp_path):
-    (tmp_path / "config.json").write_text("{}")
+    write_config(tmp_path, {})
     build_report(tmp_path, tmp_path / "report.html")
     text = Page((tmp_path / "report.html").read_text()).text
     for piece in (
@@ -192,7 +193,7 @@ def test_a_run_that_has_just_begun(tmp_path):
 
 
 def test_starts_and_rows_may_lack_what_is_optional(tmp_path):
-    (tmp_path / "config.json").write_text("{}")
+    write_config(tmp_path, {})
     (tmp_path / "eval").mkdir()
     (tmp_path / "eval" / "e.json").write_text(json.dumps({"tasks": [{"task": "A", "success": 1.0}]}))
     (tmp_path / "events.jsonl").write_text('{"kind": "started", "command": "yendor train x"}\n')
@@ -201,7 +202,7 @@ def test_starts_and_rows_may_lack_what_is_optional(tmp_path):
 
 
 def test_one_line_of_metrics_is_enough(tmp_path):
-    (tmp_path / "config.json").write_text("{}")
+    write_config(tmp_path, {})
     (tmp_path / "metrics.jsonl").write_text('{"step": 5, "rollout/success": 1.0, "policy/entropy": null}\n')
     build_report(tmp_path, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
@@ -211,7 +212,7 @@ def test_one_line_of_metrics_is_enough(tmp_path):
 def test_damaged_parts_are_named(tmp_path):
     with pytest.raises(UserError, match="is not a run folder"):
         build_report(tmp_path, tmp_path / "report.html")
-    (tmp_path / "config.json").write_text("{}")
+    write_config(tmp_path, {})
     (tmp_path / "captions.json").write_text("[")
     with pytest.raises(ValueError, match=r"captions\.json is not JSON"):
         build_report(tmp_path, tmp_path / "report.html")

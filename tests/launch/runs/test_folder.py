@@ -7,6 +7,7 @@ import textwrap
 import pytest
 
 from launch.errors import UserError
+from launch.runs import checkpoint
 from launch.runs.folder import RunFolder, differences, flatten, next_name, read_config, read_events
 
 CONFIG = json.dumps({"env": {"task": "toy"}, "ppo": {"lr": 0.1}, "total_steps": 100})
@@ -143,6 +144,42 @@ def test_a_broken_config_is_named(tmp_path):
     (tmp_path / "r1" / "config.json").write_text("{")
     with pytest.raises(UserError, match=r"config\.json cannot be read"):
         RunFolder.open(tmp_path / "r1")
+
+
+def _of_format_5(tmp_path, monkeypatch):
+    """A run folder as it was up to format 5: its configuration says no format, its checkpoint says 5."""
+    with RunFolder.create(tmp_path, "old", CONFIG) as run:
+        pass
+    (run.path / "config.json").write_text(CONFIG)
+    with monkeypatch.context() as before:
+        before.setattr(checkpoint, "FORMAT", 5)
+        checkpoint.save(run.path, 100, {"model": {}}, {"n": 1})
+    return run.path
+
+
+def test_an_older_run_is_refused_in_a_sentence_that_names_who_reads_it(tmp_path, monkeypatch):
+    path = _of_format_5(tmp_path, monkeypatch)
+    before = sorted(p.name for p in path.rglob("*"))
+    for look in (RunFolder.open, read_config):
+        with pytest.raises(UserError) as refused:
+            look(path)
+        assert str(refused.value) == (
+            f"run folder {path} has format 5, and this Yendor reads format {checkpoint.FORMAT}: "
+            "use commit 376d4e3 (version 0.1.0, unreleased)"
+        )
+    assert sorted(p.name for p in path.rglob("*")) == before
+
+
+def test_an_older_checkpoint_is_refused_and_none_before_it_is_tried(tmp_path, monkeypatch):
+    path = _of_format_5(tmp_path, monkeypatch)
+    with pytest.raises(checkpoint.FormatError, match=r"checkpoint .*000000000100 has format 5, .* use commit 376d4e3"):
+        checkpoint.load_latest(path, pytest.fail)
+
+
+@pytest.mark.parametrize(("number", "reader"), [(2, "older than commit 376d4e3"), (99, "a newer Yendor")])
+def test_what_reads_other_formats(number, reader):
+    with pytest.raises(checkpoint.FormatError, match=reader):
+        checkpoint.check_format("run folder x", number)
 
 
 def test_flatten_and_differences():

@@ -5,7 +5,8 @@ import sys
 import pytest
 
 from envs.data import EpisodeResult
-from launch.runs.metrics import GLOSSARY, MetricsWriter, WindowedEpisodes, glossary_markdown, read_metrics
+from launch.runs.glossary import GLOSSARY, glossary_markdown
+from launch.runs.metrics import MetricsWriter, WindowedEpisodes, read_metrics
 
 
 def episode(**changes):

@@ -15,11 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.labels.clients import LabelClientError, LabelReply, LexiconClient, ScriptedClient
+from rewards.labels.annotators import LabelClientError, LabelReply, LexiconClient, ScriptedClient
 from rewards.labels.config import LabellerConfig
 from rewards.labels.labeller import Labeller, LabellerError
-from rewards.labels.prompts import PromptSpec
-from rewards.labels.questions import Answer, Question
+from rewards.labels.questions import Answer, PromptSpec, Question
 from rewards.labels.store import CaptionCollisionError, Label, LabelStore, label_key
 
 ROOT = Path(__file__).parents[3]
@@ -278,11 +277,11 @@ def test_a_dead_task_is_loud(tmp_path):
 
 def test_too_few_replies_are_a_fault(tmp_path):
     class Short(ScriptedClient):
-        async def label(self, requests):
-            return (await super().label(requests))[1:]
+        async def label(self, spec, questions):
+            return (await super().label(spec, questions))[1:]
 
     async def scenario(labeller: Labeller) -> None:
-        with pytest.raises(LabellerError, match="0 replies to 1 requests"):
+        with pytest.raises(LabellerError, match="0 replies to 1 questions"):
             await labeller.drain(ask("x"))
 
     run(tmp_path, Short(), scenario)
@@ -325,10 +324,10 @@ def test_answers_after_the_checkpoint_count_when_a_run_goes_on(tmp_path):
         assert values(await labeller.drain(numbered(0, 13))) == [0.0] * 12 + [None]
 
     class HangsLater(ScriptedClient):
-        async def label(self, requests):
-            if requests[0].question.text == "caption 4":
+        async def label(self, spec, questions):
+            if questions[0].text == "caption 4":
                 await asyncio.Event().wait()
-            return await super().label(requests)
+            return await super().label(spec, questions)
 
     run(tmp_path, HangsLater(), first, run_id="a", max_labels=6)
     again = ScriptedClient(max_batch=1)
@@ -529,10 +528,10 @@ def test_what_a_client_counts_is_a_metric(tmp_path):
             super().__init__()
             self.usage = Usage()
 
-        async def label(self, requests):
+        async def label(self, spec, questions):
             self.usage.requests += 1
-            self.usage.prompt_tokens += 10 * len(requests)
-            return await super().label(requests)
+            self.usage.prompt_tokens += 10 * len(questions)
+            return await super().label(spec, questions)
 
     async def scenario(labeller: Labeller) -> None:
         await labeller.drain(ask("x", "y"))
@@ -564,8 +563,8 @@ class Patient(ScriptedClient):
         super().__init__("helpful", **limits)
         self.is_up = False
 
-    async def label(self, requests):
-        replies = await super().label(requests)
+    async def label(self, spec, questions):
+        replies = await super().label(spec, questions)
         if not self.is_up:
             raise LabelClientError("cannot connect to http://nowhere")
         return replies
@@ -737,16 +736,16 @@ def test_claims_are_renewed_as_long_as_a_call_takes_and_end_with_the_run(tmp_pat
 
 SHARING_PROGRAM = """
 import asyncio, sys
-from rewards.labels.clients import ScriptedClient
+from rewards.labels.annotators import ScriptedClient
 from rewards.labels.config import LabellerConfig
 from rewards.labels.labeller import Labeller
 from rewards.labels.questions import Question
 from rewards.labels.store import LabelStore
 
 class Telling(ScriptedClient):
-    async def label(self, requests):
-        print(*(r.question.text for r in requests), sep=chr(10), flush=True)
-        return await super().label(requests)
+    async def label(self, spec, questions):
+        print(*(q.text for q in questions), sep=chr(10), flush=True)
+        return await super().label(spec, questions)
 
 async def main(path, hangs):
     client = Telling("helpful", delay_s=0.01, max_batch=7, hang_calls=10**6 * int(hangs))

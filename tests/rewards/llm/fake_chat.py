@@ -1,7 +1,6 @@
 """A language model that says what a script tells it, and remembers what it was asked."""
 
-from rewards.llm.server import Reply, Usage
-from rewards.llm.wire import UsageReport
+from rewards.llm.server import Reply, Usage, UsageReport
 
 
 class FakeChat:

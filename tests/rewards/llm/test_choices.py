@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.llm.choices import Position, choice_probabilities
+from rewards.llm.asking import choice_probabilities
+from rewards.llm.server import Position
 
 VERDICTS = ("helpful", "neutral", "unhelpful")
 

@@ -5,8 +5,7 @@ import json
 
 import pytest
 
-from rewards.llm.config import LLMConfig
-from rewards.llm.errors import LLMError, LLMMissingError
+from rewards.llm.config import LLMConfig, LLMError, LLMMissingError
 from rewards.llm.recorded import RecordedReplies, request_key
 from rewards.llm.server import LLMServer, Reply, Sampling
 from tests.rewards.llm.fake_chat import FakeChat

@@ -10,8 +10,7 @@ from rewards.auto.program import Program, ProgramRejectedError, Rejection, sha_o
 from rewards.auto.search.designing_prompt import WORDING, DesigningPrompt, PromptTooLongError, describe_composition
 from rewards.auto.search.llm import MAX_REPLIES, DesignerError, DesigningConfig, LLMDesigner
 from rewards.auto.search.proposal import Brief, Finding, Tried, Verdict
-from rewards.llm.config import LLMConfig
-from rewards.llm.errors import LLMError, LLMRefusedError
+from rewards.llm.config import LLMConfig, LLMError, LLMRefusedError
 from rewards.llm.recorded import RecordedReplies
 from rewards.llm.server import LLMServer, Reply
 from tests.rewards.llm.fake_chat import FakeChat

@@ -10,8 +10,7 @@ from rewards.auto.config import CompositionConfig
 from rewards.auto.program import Program
 from rewards.auto.search.llm import DesignerError, LLMOpinion
 from rewards.auto.search.proposal import Finding
-from rewards.llm.config import LLMConfig
-from rewards.llm.errors import LLMError
+from rewards.llm.config import LLMConfig, LLMError
 from rewards.llm.recorded import RecordedReplies
 from rewards.llm.server import LLMServer
 from tests.rewards.llm.fake_chat import FakeChat

@@ -13,7 +13,7 @@ import pytest
 
 from launch.cli import main
 from launch.design.journal import JOURNAL_FILE
-from launch.design.run import SUMMARY_FILE
+from launch.design.startup import SUMMARY_FILE
 from launch.runs.folder import read_events
 from launch.runs.metrics import read_metrics
 from rewards.auto.archive import Archive
@@ -117,7 +117,7 @@ def test_a_search_that_is_asked_to_stop_tells_how_to_go_on_and_counts_nothing_as
     said, _ = process.communicate()
     assert process.returncode == 128 + signal.SIGTERM and "stopped; go on with: yendor design --resume" in said
     kinds = [json.loads(line)["kind"] for line in (tmp_path / "search" / JOURNAL_FILE).read_text().splitlines()]
-    assert "failed" not in kinds and kinds[-1] == "sitting"
+    assert "failed" not in kinds and kinds[-1] == "session"
 
 
 # ---- with a language model

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 from launch.report.build import build_report
-from launch.report.preference_tree import draw, section
+from rewards.heron.preference_section import draw, preference_section
 from tests.launch.test_rewards_command import JUDGED, REPORT, level, run_folder
 
 
@@ -84,7 +84,7 @@ def test_the_report_shows_the_tree_where_there_is_one(tmp_path):
     assert '<h2 id="tree">Preference tree</h2>' in page and draw(REPORT) in page
     assert "64,000 by tree" in page and "80 to 95, n = 150" in page
     (run / "heron.json").unlink()
-    assert section(run) is None
+    assert preference_section(run) is None
     build_report(run, tmp_path / "without.html")
     assert "Preference tree" not in (tmp_path / "without.html").read_text()
 

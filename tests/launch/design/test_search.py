@@ -11,20 +11,12 @@ from typing import Any, cast
 import pytest
 
 from launch.config.presets import preset
-from launch.design import history
 from launch.design.config import DesignConfig, ReportConfig
-from launch.design.journal import JOURNAL_FILE, Journal
-from launch.design.parts import SearchParts
-from launch.design.plans import Plans, with_absolute_paths
-from launch.design.repeating import command_of
-from launch.design.reporting import choose
-from launch.design.rounds import Rounds
-from launch.design.run import _Ending, build_parts
-from launch.design.screening import Screening
-from launch.design.search import run
-from launch.design.summary import pooled
-from launch.design.tables import show
-from launch.design.trials import Broken, Outcome
+from launch.design.journal import JOURNAL_FILE, Journal, Proposed, briefed_recordings
+from launch.design.search import Rounds, SearchParts, choose, run
+from launch.design.startup import EndRecorder, build_parts
+from launch.design.summary import command_of, pooled, print_summary
+from launch.design.trials import Broken, Outcome, Plans, Screening, with_absolute_paths
 from launch.errors import RunError, UserError
 from launch.runs.folder import RunFolder, read_events
 from rewards.auto.admission import admit
@@ -119,7 +111,7 @@ def recorded(tmp_path):
 
 @pytest.fixture
 def parts(tmp_path, recorded):
-    """Makes a search's parts; a second call is a second sitting."""
+    """Makes a search's parts; a second call is a second session."""
     made = []
 
     def make(designer, runs, critic=None, **changes):
@@ -180,7 +172,7 @@ def test_the_archive_keeps_what_a_program_came_to_and_how_it_was_composed(parts)
 
 def test_a_program_that_another_search_knows_begins_anew(parts):
     made = parts(Designer([ONCE]), Runs(**{f"p{sha_of(ONCE)}": [breaks, breaks]}))
-    known = Rounds(made)._entry(history.Proposed(3, Proposal(source=ONCE, by="somebody")))
+    known = Rounds(made)._entry(Proposed(3, Proposal(source=ONCE, by="somebody")))
     made.archive.put(replace(known, search="other", fitness={"selection": {"success": 1.0}}, analysis={"text": "!"}))
     run(made)
     entry = made.archive.get(sha_of(ONCE))
@@ -191,7 +183,7 @@ def test_a_program_that_another_search_knows_begins_anew(parts):
 # ---- runs that break or are stopped
 
 
-def test_a_run_that_breaks_is_tried_twice_and_again_in_the_next_sitting(parts):
+def test_a_run_that_breaks_is_tried_twice_and_again_in_the_next_session(parts):
     sha = sha_of(ONCE)
     runs = Runs(**{f"p{sha}": [breaks, breaks]}, chosen_seed101=[breaks, breaks], sparse_seed101=[breaks])
     flags = {"report": ReportConfig(seeds=(101,))}
@@ -238,7 +230,7 @@ def test_what_a_round_is_told_does_not_depend_on_which_trial_ended_first(tmp_pat
             )  # fmt: skip
             journal.add("tried", sha_of(name), tried.as_json())
         journal.close()
-        return [path.name for path in history.briefed(journal, folder, 4)]
+        return [path.name for path in briefed_recordings(journal, folder, 4)]
 
     found = told("abcd")
     assert found == told("dcab") == told("bdac")
@@ -387,7 +379,7 @@ def test_the_whole_command_that_repeats_a_reward(tmp_path, monkeypatch):
 def test_who_stops_a_search_is_told_how_to_go_on(tmp_path, number, code):
     said, before = [], signal.getsignal(number)
     folder = RunFolder.create(tmp_path, "search", "{}")
-    with pytest.raises(SystemExit) as stopped, folder, _Ending(folder, said.append):
+    with pytest.raises(SystemExit) as stopped, folder, EndRecorder(folder, said.append):
         os.kill(os.getpid(), number)
     assert stopped.value.code == code and signal.getsignal(number) is before
     assert said == [f"stopped; go on with: yendor design --resume {tmp_path / 'search'}"]
@@ -397,7 +389,7 @@ def test_who_stops_a_search_is_told_how_to_go_on(tmp_path, number, code):
 def test_a_search_that_fails_says_so_in_its_events(tmp_path):
     said = []
     folder = RunFolder.create(tmp_path, "search", "{}")
-    with pytest.raises(RunError), folder, _Ending(folder, said.append):
+    with pytest.raises(RunError), folder, EndRecorder(folder, said.append):
         raise RunError("no proposals")
     assert "go on with: yendor design --resume" in said[0]
     last = read_events(tmp_path / "search")[-1]
@@ -420,7 +412,7 @@ def shown(found):
     from rich.console import Console
 
     out = io.StringIO()
-    show(found, Console(width=250, file=out))
+    print_summary(found, Console(width=250, file=out))
     return out.getvalue()
 
 

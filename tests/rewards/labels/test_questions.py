@@ -7,10 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envs.captions import caption_id
-from rewards.labels.clients import LabelRequest, LexiconClient, any_verdict
+from rewards.labels.annotators import LexiconClient, any_verdict, build_client
 from rewards.labels.config import LabelsConfig
-from rewards.labels.prompts import GOALS, ParseFailure, PromptSpec
-from rewards.labels.questions import Answer, Question
+from rewards.labels.questions import GOALS, Answer, ParseFailure, PromptSpec, Question
 from rewards.llm.config import LLMConfig
 
 NEWT, OUCH = "You kill the newt!", "Ouch!"
@@ -118,9 +117,9 @@ def test_config_refuses_at_construction_and_is_discriminated():
     with pytest.raises(ValueError, match="unknown prompt version"):
         LabelsConfig(prompt_version="v9")
     config = LabelsConfig.model_validate({"client": {"kind": "scripted", "reply": "helpful"}, "goal": "gold"})
-    assert config.client.kind == "scripted" and config.client.build(LLMConfig()).name == "scripted"
+    assert config.client.kind == "scripted" and build_client(config.client, LLMConfig()).name == "scripted"
     assert LabelsConfig.model_validate(config.model_dump()) == config
-    assert LabelsConfig().client.build(LLMConfig()).name == "lexicon"
+    assert build_client(LabelsConfig().client, LLMConfig()).name == "lexicon"
 
 
 def test_the_prompt_is_of_the_kind_that_the_reward_needs():
@@ -161,8 +160,7 @@ PAIRS = [
 
 def test_the_lexicon_compares_pairs_by_its_verdicts():
     spec, client = PromptSpec("pair-1"), LexiconClient()
-    requests = [LabelRequest(spec, Question.pair(first, second)) for first, second, _ in PAIRS]
-    replies = asyncio.run(client.label(requests))
+    replies = asyncio.run(client.label(spec, [Question.pair(first, second) for first, second, _ in PAIRS]))
     assert [reply.text for reply in replies] == [verdict for *_, verdict in PAIRS]
 
 

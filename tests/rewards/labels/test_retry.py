@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.labels.breaker import CircuitBreaker, Permit
+from rewards.labels.retry import CircuitBreaker, Permit
 
 
 class Clock:

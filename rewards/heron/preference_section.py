@@ -1,19 +1,14 @@
-"""A run's preference tree as a picture: inline SVG that takes its colours and its font from the page around it."""
+"""A run's preferences in its report: the tree as a picture, and how each level decides."""
 
 from __future__ import annotations
 
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from markupsafe import Markup
-
-from launch.report import formats
-from launch.rewards import words
-from launch.rewards.stored import has_report, read_report
-
-if TYPE_CHECKING:
-    from rewards.heron.report import HeronReport, LevelReport
+from rewards import reporting
+from rewards.heron.report import REPORT_FILE, HeronReport, LevelReport, direction, margin, read_report
+from rewards.reporting import Beside, Cell, Column, Drawing, Paragraph, Section, Table
 
 _WIDTH, _BOX_WIDTH, _BOX_HEIGHT, _GAP = 620, 330, 88, 44
 _LEFT, _TOP = 4, 4
@@ -24,40 +19,45 @@ _DIRECTIONS = {1: ("\N{UPWARDS ARROW}", "var(--good)"), -1: ("\N{DOWNWARDS ARROW
 """By sign: the arrow that stands for it, and its colour."""
 
 
-def section(run: Path) -> dict[str, Any] | None:
-    """What the page shows of a run's preferences; None where there are none. Without a tree: nothing but the facts.
+def preference_section(run: Path) -> Section | None:
+    """What a report shows of a run's preferences; None where there are none. Without a tree: nothing but the facts.
 
     Raises:
-        UserError: its report is damaged; the text names the file.
+        ValueError: the run's ``heron.json`` is damaged; the text names the file.
     """
-    if not has_report(run):
+    if not (run / REPORT_FILE).is_file():
         return None
     report = read_report(run)
     if not report.uses_tree:
-        return {"svg": None, "facts": _facts(report)}
-    return {
-        "svg": Markup(draw(report)),  # our own drawing; its text is escaped there
-        "described": "The preference tree: " + "; ".join(_sentence(level, report.mode) for level in report.levels),
-        "rows": [_row(level) for level in report.levels],
-        "facts": _facts(report),
-    }
+        return Section(anchor="tree", title="Preferences", blocks=(_facts(report),))
+    introduction = (
+        "How two segments of play compare: the first level that tells them apart decides. Counted over random pairs of "
+        "segments that the reward model has not learned from; intervals are 95\N{NO-BREAK SPACE}%."
+    )
+    description = "The preference tree: " + "; ".join(_sentence(level, report.mode) for level in report.levels)
+    drawing = Drawing(svg=draw(report), description=description)
+    tree = Beside(drawing=drawing, blocks=(_levels(report), _facts(report)))
+    return Section(anchor="tree", title="Preference tree", blocks=(Paragraph(introduction), tree))
 
 
 def _sentence(level: LevelReport, mode: str) -> str:
     decides = "decides nothing" if level.dead else f"decides {level.decided} of {level.compared} pairs"
-    return f"{words.direction(level.sign)} {level.name} is better, {words.margin(level.margin, mode)}, {decides}"
+    return f"{direction(level.sign)} {level.name} is better, {margin(level.margin, mode)}, {decides}"
 
 
-def _row(level: LevelReport) -> dict[str, Any]:
-    return {
-        "name": level.name,
-        "description": level.description,
-        "compared": formats.whole(level.compared),
-        "decided": formats.whole(level.decided),
-        "accuracy": formats.share(level.accuracy),
-        "interval": "" if level.accuracy is None else f"{_interval(level)}, n = {level.independent_pairs:,}",
-        "dead": level.dead,
-    }
+def _levels(report: HeronReport) -> Table:
+    numbers = tuple(Column(title=title, kind="number") for title in ("reach it", "decided", "agreement"))
+    return Table(columns=(Column(title="level"), *numbers), rows=[_row(level) for level in report.levels])
+
+
+def _row(level: LevelReport) -> tuple[Cell, ...]:
+    interval = "" if level.accuracy is None else f"{_interval(level)}, n = {level.independent_pairs:,}"
+    return (
+        Cell(text=level.name, warning="dead" if level.dead else "", tooltip=level.description),
+        Cell(text=reporting.whole(level.compared)),
+        Cell(text=reporting.whole(level.decided)),
+        Cell(text=reporting.share(level.accuracy), note=interval),
+    )
 
 
 def _interval(level: LevelReport) -> str:
@@ -65,19 +65,22 @@ def _interval(level: LevelReport) -> str:
     return " to ".join(f"{100 * end:.0f}" for end in (level.accuracy_low, level.accuracy_high) if end is not None)
 
 
-def _facts(report: HeronReport) -> list[tuple[str, str]]:
+def _facts(report: HeronReport) -> Table:
     facts = [
-        ("agreement of the model, all decided pairs", formats.share(report.accuracy)),
-        ("rank correlation with the tree", formats.figure(report.rank_correlation)),
-        ("agreement on pairs that others judged", formats.share(report.judged_accuracy)),
-        ("pairs that no level decides", formats.share(report.tie_share)),
-        ("triples preferred in a circle", formats.share(report.cycle_share)),
+        ("agreement of the model, all decided pairs", reporting.share(report.accuracy)),
+        ("rank correlation with the tree", reporting.figure(report.rank_correlation)),
+        ("agreement on pairs that others judged", reporting.share(report.judged_accuracy)),
+        ("pairs that no level decides", reporting.share(report.tie_share)),
+        ("triples preferred in a circle", reporting.share(report.cycle_share)),
         ("comparison", report.mode if report.uses_tree else "by others than a tree"),
         ("segments kept, held out", f"{report.segments:,}, {report.held_out_segments:,}"),
         ("pairs judged", ", ".join(f"{count:,} by {source}" for source, count in report.sources.items())),
         ("version of the reward", f"{report.version:,}"),
     ]
-    return [(name, value) for name, value in facts if value not in ("", formats.NONE)]
+    known = [(name, value) for name, value in facts if value not in ("", reporting.NONE)]
+    return Table(
+        columns=(Column(), Column(kind="number")), rows=[(Cell(text=name), Cell(text=value)) for name, value in known]
+    )
 
 
 # -- drawing ----------------------------------------------------------------------------------------
@@ -130,7 +133,7 @@ def _box(number: int, level: LevelReport, mode: str, top: float) -> str:
         + _text(x, top + 27, f"{number}", fill="var(--muted)")
         + _text(x + 18, top + 27, _shortened(level.name), font_size=15, font_weight=650, fill=ink)
         + _pill(level, top + 12)
-        + _text(x + 18, top + 50, words.margin(level.margin, mode), fill="var(--muted)")
+        + _text(x + 18, top + 50, margin(level.margin, mode), fill="var(--muted)")
         + _text(x + 18, top + 72, _learned(level), fill=ink)
         + "</g>"
     )
@@ -142,7 +145,7 @@ def _learned(level: LevelReport) -> str:
         return "dead: tells no two segments apart"
     if level.accuracy is None:
         return "agreement of the model not measured yet"
-    return f"model agrees on {formats.share(level.accuracy)} ({_interval(level)})"
+    return f"model agrees on {reporting.share(level.accuracy)} ({_interval(level)})"
 
 
 def _pill(level: LevelReport, top: float) -> str:
@@ -154,7 +157,7 @@ def _pill(level: LevelReport, top: float) -> str:
     ) + _text(
         right - width / 2,
         top + 15.5,
-        f"{arrow} {words.direction(level.sign)} is better",
+        f"{arrow} {direction(level.sign)} is better",
         fill=colour,
         font_size=11.5,
         text_anchor="middle",
@@ -176,7 +179,7 @@ def _exits(level: LevelReport, pairs: int, top: float) -> str:
     if level.decided:
         width = max(4.0, _BAR_WIDTH * share)
         bar += _shape("rect", x=_BAR_X, y=middle - 1, width=f"{width:.1f}", height=8, rx=4, fill="var(--series-1)")
-    said = _text(_BAR_X, middle - 10, f"decides {formats.share(share)}" if pairs else "no pairs yet", font_weight=600)
+    said = _text(_BAR_X, middle - 10, f"decides {reporting.share(share)}" if pairs else "no pairs yet", font_weight=600)
     of = f"{level.decided:,} of {level.compared:,} that reach it"
     return arrows + bar + said + _text(_BAR_X, middle + 25, of, fill="var(--muted)", font_size=11.5)
 
@@ -190,12 +193,12 @@ def _trunk(level: LevelReport, pairs: int, top: float) -> str:
     return (
         _shape("rect", x=_TRUNK_X - width / 2, y=top, width=width, height=_GAP - 11, fill="var(--muted)")
         + _shape("path", d=f"M{_TRUNK_X} {tip:g}l{-half:.2f} -10h{2 * half:.2f}z", fill="var(--muted)")
-        + _text(_TRUNK_X + 18, top + 25, f"undecided {formats.share(share)}", fill="var(--muted)", font_size=11.5)
+        + _text(_TRUNK_X + 18, top + 25, f"undecided {reporting.share(share)}", fill="var(--muted)", font_size=11.5)
     )
 
 
 def _tie(share: float | None, top: float) -> str:
-    said = "tie: no level decides" + ("" if share is None else f", {formats.share(share)} of pairs")
+    said = "tie: no level decides" + ("" if share is None else f", {reporting.share(share)} of pairs")
     return _shape(
         "rect", x=_LEFT, y=top, width=_BOX_WIDTH, height=36, rx=18, fill="none", stroke="var(--rule)", stroke_width=1.5
     ) + _text(_LEFT + 36, top + 23, said, fill="var(--muted)")

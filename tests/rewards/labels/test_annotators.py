@@ -9,14 +9,9 @@ from math import log
 import pytest
 from pydantic import ValidationError
 
-from rewards.labels.clients import BatchRefusedError, LabelClientError, LabelRequest
-from rewards.labels.llm_client import LLMLabelClient
-from rewards.labels.prompts import PromptSpec
-from rewards.labels.questions import Question
-from rewards.llm.address import is_loopback
-from rewards.llm.api_key import read_key
-from rewards.llm.config import LLMConfig
-from rewards.llm.errors import LLMMissingError
+from rewards.labels.annotators import BatchRefusedError, LabelClientError, LLMLabelClient
+from rewards.labels.questions import PromptSpec, Question
+from rewards.llm.config import LLMConfig, LLMMissingError, is_loopback, read_key
 from rewards.llm.server import resolve
 from tests.rewards.llm.fake_llm_server import FakeLLM, FakeLLMServer, Raw, failure
 
@@ -24,8 +19,8 @@ SPEC = PromptSpec("single-1")
 APIS = pytest.mark.parametrize("api", ["completions", "chat"])
 
 
-def asked(*captions: str) -> list[LabelRequest]:
-    return [LabelRequest(SPEC, Question.single(caption)) for caption in captions]
+def asked(*captions: str) -> tuple[PromptSpec, list[Question]]:
+    return SPEC, [Question.single(caption) for caption in captions]
 
 
 def run(llm: FakeLLM, scenario: Callable[[LLMLabelClient], Awaitable[None]], **config) -> None:
@@ -68,9 +63,9 @@ def test_answers_come_in_the_order_asked(api):
     llm = FakeLLM(ANSWERS, shuffles=True)
 
     async def scenario(client: LLMLabelClient) -> None:
-        replies = await client.label(asked(*CAPTIONS))
+        replies = await client.label(*asked(*CAPTIONS))
         assert [reply.text for reply in replies] == ["helpful", "neutral", "unhelpful"]
-        replies = await client.label(asked(*reversed(CAPTIONS)))
+        replies = await client.label(*asked(*reversed(CAPTIONS)))
         assert [reply.text for reply in replies] == ["unhelpful", "neutral", "helpful"]
 
     run(llm, scenario, api=api)
@@ -80,7 +75,7 @@ def test_a_list_is_one_request_in_the_models_own_template():
     llm = FakeLLM()
 
     async def scenario(client: LLMLabelClient) -> None:
-        await client.label(asked("One.", "Two."))
+        await client.label(*asked("One.", "Two."))
 
     run(llm, scenario)
     (body,) = llm.bodies("/completions")
@@ -97,7 +92,7 @@ def test_a_template_without_system_message(api):
     llm = FakeLLM({"You judge the play": "helpful"}, takes_system=False)
 
     async def scenario(client: LLMLabelClient) -> None:
-        assert [reply.text for reply in await client.label(asked("One."))] == ["helpful"]
+        assert [reply.text for reply in await client.label(*asked("One."))] == ["helpful"]
 
     run(llm, scenario, api=api)
 
@@ -106,7 +101,7 @@ def test_without_a_tokenizer_questions_are_chats_with_bounded_concurrency():
     llm = FakeLLM(ANSWERS, has_tokenizer=False)
 
     async def scenario(client: LLMLabelClient) -> None:
-        replies = await client.label(asked(*CAPTIONS, *(f"Caption {i}." for i in range(20))))
+        replies = await client.label(*asked(*CAPTIONS, *(f"Caption {i}." for i in range(20))))
         assert [reply.text for reply in replies[:4]] == ["helpful", "neutral", "unhelpful", "neutral"]
 
     run(llm, scenario, max_batch=2, max_in_flight=2)
@@ -117,7 +112,7 @@ def test_without_a_tokenizer_questions_are_chats_with_bounded_concurrency():
 def test_completions_need_the_template():
     async def scenario(client: LLMLabelClient) -> None:
         with fails(LabelClientError, "does not tell its chat template", "404"):
-            await client.label(asked("One."))
+            await client.label(*asked("One."))
 
     run(FakeLLM(has_tokenizer=False), scenario, api="completions")
 
@@ -137,7 +132,7 @@ def test_a_template_that_is_not_the_servers_own_is_not_used(tokenizer):
     llm = FakeLLM(fault=tokenizer)
 
     async def scenario(client: LLMLabelClient) -> None:
-        await client.label(asked("One."))
+        await client.label(*asked("One."))
 
     run(llm, scenario)
     assert len(llm.bodies("/chat/completions")) == 1 and not llm.bodies("/v1/completions")
@@ -148,7 +143,7 @@ def test_a_trial_alone_is_sent_by_a_check():
 
     async def scenario(client: LLMLabelClient) -> None:
         await client.check()
-        assert await client.label([]) == []
+        assert await client.label(SPEC, []) == []
 
     run(llm, scenario)
     assert not llm.bodies("completions")
@@ -158,7 +153,7 @@ def test_prepared_once_however_many_ask_first():
     llm = FakeLLM()
 
     async def scenario(client: LLMLabelClient) -> None:
-        await asyncio.gather(*(client.label(asked(f"Caption {i}.")) for i in range(4)))
+        await asyncio.gather(*(client.label(*asked(f"Caption {i}.")) for i in range(4)))
 
     run(llm, scenario)
     assert [path for path, _ in llm.requests].count("/v1/models") == 1
@@ -169,8 +164,8 @@ def test_pairs_are_asked_with_their_own_choices():
     llm = FakeLLM({"First message:\nOne.\n\nSecond message:\nTwo.": "second"})
 
     async def scenario(client: LLMLabelClient) -> None:
-        mixed = [LabelRequest(pair, Question.pair("One.", "Two.")), *asked("One.")]
-        assert [reply.text for reply in await client.label(mixed)] == ["second", "neutral"]
+        replies = await client.label(pair, [Question.pair("One.", "Two.")]) + await client.label(*asked("One."))
+        assert [reply.text for reply in replies] == ["second", "neutral"]
 
     run(llm, scenario)
 
@@ -180,7 +175,7 @@ def test_soft_labels(api):
     llm = FakeLLM(default="neutral", logprobs={"neutral": log(0.5), "help": log(0.2), "un": log(0.2), "no": log(0.1)})
 
     async def scenario(client: LLMLabelClient) -> None:
-        (reply,) = await client.label(asked("One."))
+        (reply,) = await client.label(*asked("One."))
         assert reply.text == "neutral" and reply.probability == pytest.approx(2 / 9)
 
     run(llm, scenario, api=api)
@@ -191,7 +186,7 @@ def test_no_soft_labels_where_they_are_not_wanted(api):
     llm = FakeLLM()
 
     async def scenario(client: LLMLabelClient) -> None:
-        assert (await client.label(asked("One.")))[0].probability is None
+        assert (await client.label(*asked("One.")))[0].probability is None
 
     run(llm, scenario, api=api, soft_labels=False)
     assert all("logprobs" not in body for _, body in llm.requests)
@@ -202,7 +197,7 @@ def test_answers_spelt_in_more_tokens_than_usual_are_asked_again_with_room():
 
     async def scenario(client: LLMLabelClient) -> None:
         for _ in range(2):
-            replies = await client.label(asked(*CAPTIONS))
+            replies = await client.label(*asked(*CAPTIONS))
             assert [reply.text for reply in replies] == ["helpful", "neutral", "unhelpful"]
 
     run(llm, scenario)
@@ -216,10 +211,10 @@ def test_unbound_answers_do_not_depend_on_what_was_asked_before():
     async def scenario(client: LLMLabelClient) -> None:
         for _ in range(2):
             llm.spells = False
-            (short,) = await client.label(asked("You live."))
+            (short,) = await client.label(*asked("You live."))
             assert short.text == "neutral"
             llm.spells = True
-            assert [reply.text for reply in await client.label(asked("You die..."))] == ["unhelpful"]
+            assert [reply.text for reply in await client.label(*asked("You die..."))] == ["unhelpful"]
 
     run(llm, scenario, structured_outputs=False)
 
@@ -228,7 +223,7 @@ def test_a_reply_that_is_no_choice_is_kept_as_it_is():
     llm = FakeLLM({"One.": "I cannot say", "Two.": "unhelp"}, binds=False)
 
     async def scenario(client: LLMLabelClient) -> None:
-        assert [reply.text for reply in await client.label(asked("One.", "Two."))] == ["I", "unhelp"]
+        assert [reply.text for reply in await client.label(*asked("One.", "Two."))] == ["I", "unhelp"]
 
     run(llm, scenario, structured_outputs=False)
 
@@ -252,7 +247,7 @@ def test_a_server_that_refuses_to_bind_is_told_what_to_set(api):
 
     async def scenario(client: LLMLabelClient) -> None:
         with fails(LabelClientError, "Unknown parameter", "llm.structured_outputs=false"):
-            await client.label(asked("One.", "Two."))
+            await client.label(*asked("One.", "Two."))
 
     run(FakeLLM(fault=refuse), scenario, api=api)
 
@@ -260,7 +255,7 @@ def test_a_server_that_refuses_to_bind_is_told_what_to_set(api):
 def test_a_model_that_the_server_does_not_have():
     async def scenario(client: LLMLabelClient) -> None:
         with fails(LabelClientError, "has no model 'huge'", "'tiny', 'small'"):
-            await client.label(asked("One."))
+            await client.label(*asked("One."))
 
     run(FakeLLM(models=("tiny", "small")), scenario, model="huge")
 
@@ -281,7 +276,7 @@ def test_nothing_listens():
         client = LLMLabelClient(LLMConfig(base_url=url, model="tiny"))
         for _ in range(2):
             with fails(LabelClientError, url, "cannot be reached"):
-                await client.label(asked("One."))
+                await client.label(*asked("One."))
         await client.close()
 
     asyncio.run(main())
@@ -308,9 +303,9 @@ def test_failures_that_may_pass(api, answer, told):
         await client.check()
         llm.fault = on("completions", answer)
         with fails(LabelClientError, told, "http://127.0.0.1"):
-            await client.label(asked("One.", "Two."))
+            await client.label(*asked("One.", "Two."))
         llm.fault = on("nowhere", answer)
-        assert [reply.text for reply in await client.label(asked("One."))] == ["neutral"]
+        assert [reply.text for reply in await client.label(*asked("One."))] == ["neutral"]
 
     run(llm, scenario, api=api)
 
@@ -321,9 +316,9 @@ def test_a_failed_preparation_is_repeated(answer):
 
     async def scenario(client: LLMLabelClient) -> None:
         with fails(LabelClientError, "/models"):
-            await client.label(asked("One."))
+            await client.label(*asked("One."))
         llm.fault = on("nowhere", answer)
-        assert [reply.text for reply in await client.label(asked("One."))] == ["neutral"]
+        assert [reply.text for reply in await client.label(*asked("One."))] == ["neutral"]
 
     run(llm, scenario)
 
@@ -337,7 +332,7 @@ def test_answers_for_other_prompts_are_refused(indices):
         await client.check()
         llm.fault = on("/completions", Raw(200, {"choices": choices}))
         with fails(LabelClientError, "answers for other prompts"):
-            await client.label(asked("One.", "Two."))
+            await client.label(*asked("One.", "Two."))
 
     run(llm, scenario)
 
@@ -347,9 +342,9 @@ def test_a_list_with_poison_is_refused_and_the_rest_is_answered_in_parts():
 
     async def scenario(client: LLMLabelClient) -> None:
         with fails(BatchRefusedError, "prompt is too long"):
-            await client.label(asked("One.", "Poison."))
-        assert [reply.text for reply in await client.label(asked("One."))] == ["neutral"]
-        (poison,) = await client.label(asked("Poison."))
+            await client.label(*asked("One.", "Poison."))
+        assert [reply.text for reply in await client.label(*asked("One."))] == ["neutral"]
+        (poison,) = await client.label(*asked("Poison."))
         assert poison.error is not None and "prompt is too long" in poison.error
 
     run(llm, scenario)
@@ -359,7 +354,7 @@ def test_a_poisonous_chat_is_refused_alone():
     llm = FakeLLM(fault=on("/completions", failure(400, "prompt is too long"), only="Poison"))
 
     async def scenario(client: LLMLabelClient) -> None:
-        replies = await client.label(asked("One.", "Poison.", "Two."))
+        replies = await client.label(*asked("One.", "Poison.", "Two."))
         assert [reply.text for reply in replies] == ["neutral", "", "neutral"]
         assert [reply.error is None for reply in replies] == [True, False, True]
 
@@ -380,10 +375,10 @@ def test_a_server_that_hangs_is_left_without_a_trace(api):
         try:
             for _ in range(2):
                 with pytest.raises(TimeoutError):
-                    await asyncio.wait_for(client.label(asked("Hang.", "Hang on.")), 0.3)
+                    await asyncio.wait_for(client.label(*asked("Hang.", "Hang on.")), 0.3)
             assert asyncio.all_tasks() == {asyncio.current_task()}
             # More than the limit of requests in flight were given up; none of them counts any longer.
-            assert [reply.text for reply in await client.label(asked("One.", "Two."))] == ["neutral", "neutral"]
+            assert [reply.text for reply in await client.label(*asked("One.", "Two."))] == ["neutral", "neutral"]
         finally:
             release.set()
 
@@ -404,7 +399,7 @@ def test_a_hanging_preparation_can_be_given_up():
                 await asyncio.wait_for(client.check(), 0.2)
         finally:
             release.set()
-        assert [reply.text for reply in await client.label(asked("One."))] == ["neutral"]
+        assert [reply.text for reply in await client.label(*asked("One."))] == ["neutral"]
 
     run(llm, scenario)
 
@@ -415,13 +410,13 @@ def test_after_a_lost_connection_the_server_is_verified_afresh():
     async def main() -> None:
         with FakeLLMServer(llm) as server:
             client = LLMLabelClient(LLMConfig(base_url=server.url, model="tiny"))
-            await client.label(asked("One."))
+            await client.label(*asked("One."))
             llm.fault = on("/completions", Raw(200, b"not what it was"))
             with fails(LabelClientError, "not what it was"):
-                await client.label(asked("One."))
+                await client.label(*asked("One."))
             llm.fault, llm.binds = on("nowhere", failure(500)), False
             with fails(LabelClientError, "does not bind answers"):
-                await client.label(asked("One."))
+                await client.label(*asked("One."))
             await client.close()
 
     asyncio.run(main())
@@ -431,7 +426,7 @@ def test_the_api_key_is_sent(monkeypatch):
     llm = FakeLLM()
 
     async def scenario(client: LLMLabelClient) -> None:
-        await client.label(asked("One."))
+        await client.label(*asked("One."))
 
     monkeypatch.setenv("OUR_KEY", "sesame")
     run(llm, scenario, api_key_env="OUR_KEY")
@@ -508,7 +503,7 @@ def test_settings_that_bend_answers_keep_labels_apart(fields, revision):
 
 def test_usage_counts_requests_and_tokens():
     async def scenario(client: LLMLabelClient) -> None:
-        await client.label(asked("One.", "Two.", "Three."))
+        await client.label(*asked("One.", "Two.", "Three."))
         usage = client.usage  # the trial is a request of its own
         assert (usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens) == (40, 28, 4)
         assert usage.requests == 2

@@ -18,10 +18,9 @@ from launch.config.presets import PRESETS
 from launch.config.train import TrainConfig
 from launch.design.config import DesignConfig
 from launch.design.journal import Journal
-from launch.design.parts import Say, SearchParts
-from launch.design.plans import Plans, with_absolute_paths
-from launch.design.search import run
-from launch.design.tables import printable, show
+from launch.design.search import Say, SearchParts, run
+from launch.design.summary import print_summary, printable
+from launch.design.trials import Plans, with_absolute_paths
 from launch.errors import RunError, UserError
 from launch.processes.session import ray_session
 from launch.runs.folder import RunFolder, installed_versions, read_config
@@ -38,9 +37,9 @@ if TYPE_CHECKING:
 REPLIES_FILE = "replies.jsonl"
 """In the search's folder: every reply of the language model."""
 SUMMARY_FILE = "design.json"
-"""In the search's folder: what it came to."""
+"""In the search's folder: its results."""
 AUDIT_FILE = "audit.jsonl"
-"""In the search's folder: what was proposed and what the critic said, each line chained to the one before."""
+"""In the search's folder: what was proposed and what the critic said."""
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -104,7 +103,7 @@ def _search(stored: _Stored, folder: RunFolder, reached: str, out: Path | None) 
     def say(text: str) -> None:
         console.print(printable(text), highlight=False, soft_wrap=True, markup=False)
 
-    with folder, _Ending(folder, say) as ending:
+    with folder, EndRecorder(folder, say) as ending:
         command = shlex.join(["yendor", *sys.argv[1:]])
         folder.event("started", command=command, versions=installed_versions(), isolation=reached)
         say(f"{folder.path}: a search for a reward program on {stored.train.env.task}")
@@ -115,7 +114,7 @@ def _search(stored: _Stored, folder: RunFolder, reached: str, out: Path | None) 
         folder.event("finished")
     if out is not None:
         write_atomic(out, json.dumps(found, indent=1))
-    return _tell(found, console, say)
+    return _show(found, console, say)
 
 
 def _found(stored: _Stored, folder: RunFolder, say: Say, install: Callable[[], None]) -> dict[str, Any]:
@@ -135,16 +134,16 @@ def _found(stored: _Stored, folder: RunFolder, say: Say, install: Callable[[], N
         raise RunError(str(error)) from error
 
 
-def _tell(found: dict[str, Any], console: Console, say: Say) -> int:
-    show(found, console)
+def _show(found: dict[str, Any], console: Console, say: Say) -> int:
+    print_summary(found, console)
     if found["use"] is None:
         return 1
     say(f"use it: {found['use']}")
     return 0
 
 
-class _Ending:
-    """Writes down how a search ended that did not finish, and tells how to go on with it.
+class EndRecorder:
+    """Records how a search ended that did not finish, and says how to go on with it.
 
     SIGTERM and Ctrl-C end it, in good order, in the middle of whatever it does. The exit code is the signal's: Ray puts
     1 in the place of any other while it waits.
@@ -224,7 +223,7 @@ def build_parts(
 
 
 def _asked(model: RecordedReplies | None) -> dict[str, float]:
-    """What a language model's server was asked, in all sittings of a search."""
+    """What a language model's server was asked, in all sessions of a search."""
     return {name: getattr(model.asked, name) if model else 0 for name in _ASKED}
 
 
@@ -263,7 +262,7 @@ def build_designer(config: DesignConfig, model: RecordedReplies | None, name: st
 
 
 def _with_model_named(config: DesignConfig) -> DesignConfig:
-    """The same, its language model settled for all sittings; its replies can be read.
+    """The same with its language model named, for all sessions; its replies can be read.
 
     Raises:
         UserError: the server cannot be asked for its only model, or the file of replies cannot be used.
@@ -272,7 +271,7 @@ def _with_model_named(config: DesignConfig) -> DesignConfig:
     from rewards.llm.recorded import recorded_model
 
     if config.replies is None:
-        return config.model_copy(update={"llm": config.llm.model_copy(update={"model": answering_model(config.llm)})})
+        return config.replace(llm=config.llm.replace(model=answering_model(config.llm)))
     try:
         recorded_model(config.replies)
     except (OSError, ValueError) as error:

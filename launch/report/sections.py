@@ -1,4 +1,4 @@
-"""The report's tables: evaluations, captions, events."""
+"""What every run's report has besides curves: evaluations, captions, events."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.report import formats
+from rewards import reporting
 
 _MAX_CAPTIONS, _MAX_PAID, _MAX_REASONS, _MAX_EVENTS = 25, 10, 8, 200
 _ROUTINE_EVENTS = frozenset({"checkpoint"})
@@ -15,19 +15,19 @@ _ROUTINE_EVENTS = frozenset({"checkpoint"})
 Rows = Sequence[Mapping[str, Any]]
 
 _SOLVED_COLUMNS = (
-    ("env_return", "return", formats.figure),
-    ("episode_steps", "steps", formats.figure),
-    ("steps_to_success", "steps where solved", formats.figure),
-    ("death_rate", "died", formats.share),
-    ("truncated_rate", "out of time", formats.share),
+    ("env_return", "return", reporting.figure),
+    ("episode_steps", "steps", reporting.figure),
+    ("steps_to_success", "steps where solved", reporting.figure),
+    ("death_rate", "died", reporting.share),
+    ("truncated_rate", "out of time", reporting.share),
 )
 _SCORED_COLUMNS = (
-    ("score_median", "median", formats.figure),
-    ("max_depth", "depth", formats.figure),
-    ("max_xp_level", "level", formats.figure),
-    ("turns", "turns", formats.figure),
-    ("progression", "progression", formats.share),
-    ("env_return", "return", formats.figure),
+    ("score_median", "median", reporting.figure),
+    ("max_depth", "depth", reporting.figure),
+    ("max_xp_level", "level", reporting.figure),
+    ("turns", "turns", reporting.figure),
+    ("progression", "progression", reporting.share),
+    ("env_return", "return", reporting.figure),
 )
 
 
@@ -54,8 +54,8 @@ def evaluations(folder: Path) -> list[dict[str, Any]]:
     scored = [row for row in rows if row["task"].startswith("NetHack") and "score" in row]
     solved = [row for row in rows if row not in scored]
     tables = [
-        _evaluation_table("success", formats.share, _SOLVED_COLUMNS, solved),
-        _evaluation_table("score", formats.figure, _SCORED_COLUMNS, scored),
+        _evaluation_table("success", reporting.share, _SOLVED_COLUMNS, solved),
+        _evaluation_table("score", reporting.figure, _SCORED_COLUMNS, scored),
     ]
     return [table for table in tables if table["rows"]]
 
@@ -134,7 +134,7 @@ def shown_events(events: Rows) -> dict[str, Any]:
     kinds: dict[str, int] = {}
     for event in events:
         kinds[event["kind"]] = kinds.get(event["kind"], 0) + 1
-    told = [e for e in events if e["kind"] not in _ROUTINE_EVENTS]
+    noteworthy = [e for e in events if e["kind"] not in _ROUTINE_EVENTS]
     shown = [
         {
             "time": str(e.get("time", ""))[:19].replace("T", " "),
@@ -142,9 +142,9 @@ def shown_events(events: Rows) -> dict[str, Any]:
             "kind": e["kind"].replace("_", " "),
             "text": _event_text(e),
         }
-        for e in told[-_MAX_EVENTS:]
+        for e in noteworthy[-_MAX_EVENTS:]
     ]
-    return {"shown": shown, "num_hidden": len(told) - len(shown), "kinds": kinds}
+    return {"shown": shown, "num_hidden": len(noteworthy) - len(shown), "kinds": kinds}
 
 
 def _event_text(event: Mapping[str, Any]) -> str:
