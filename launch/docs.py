@@ -10,7 +10,7 @@ from pathlib import Path
 from envs.conformance import EXCEPTIONS, UNBUILDABLE
 from envs.features import describe_schema
 from launch.runs.glossary import glossary_markdown
-from rewards.auto.rejections import describe_rejections
+from rewards.auto.program import describe_rejections
 
 GLOSSARY, CODES = "glossary", "codes"
 """Names of written parts within a page of a person's: between ``<!-- NAME: written by launch.docs -->`` and an end."""

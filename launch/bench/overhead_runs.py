@@ -32,7 +32,7 @@ from launch.training.learning import Learning, Lessons
 from launch.training.programs import RunPrograms
 from launch.training.run import TrainingRun
 from launch.training.wiring import build_caption_model, build_games, build_labeller, build_learning, build_model
-from rewards.auto.admission import admit
+from rewards.auto.language.admission import admit
 
 
 @dataclass(frozen=True, kw_only=True)

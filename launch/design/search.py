@@ -48,10 +48,10 @@ from launch.design.trials import (
 )
 from launch.errors import RunError
 from launch.runs.metrics import read_metrics
-from rewards.auto.admission import admit
 from rewards.auto.archive import Archive, ArchiveEntry
 from rewards.auto.audit import AuditLog
 from rewards.auto.episodes import values_by_episode, values_of
+from rewards.auto.language.admission import admit
 from rewards.auto.program import SHORT_SHA, Program
 from rewards.auto.sandbox.contained import ContainedProgram, Values
 from rewards.auto.sandbox.engine import EngineError

@@ -12,7 +12,7 @@ from launch.errors import unknown_name
 
 def run(argv: Sequence[str]) -> int:
     """Print what a code stands for, or the table of all."""
-    from rewards.auto.rejections import REJECTIONS
+    from rewards.auto.program import REJECTIONS
 
     chosen = argv[0] if argv and not argv[0].startswith("-") else None
     parse(Config(), argv[chosen is not None :], "yendor rewards codes")

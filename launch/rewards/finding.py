@@ -70,7 +70,7 @@ def admitted(name: str, folder: Path) -> Program:
         UserError: there is none of this name, or it cannot be read.
         ProgramRejectedError: it may not be run.
     """
-    from rewards.auto.admission import admit, admit_file
+    from rewards.auto.language.admission import admit, admit_file
 
     if not is_path(name):
         return admit(find(name, folder).source)

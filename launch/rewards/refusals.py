@@ -29,7 +29,7 @@ def rejection_text(name: str, rejection: Rejection) -> Text:
     """The same for people: the line, a caret under the place, the reason, what to write instead."""
     from rich.text import Text
 
-    from rewards.auto.rejections import REJECTIONS
+    from rewards.auto.program import REJECTIONS
 
     place = "" if rejection.line is None else f", line {rejection.line}"
     text = Text.assemble((f"{shown(name)}{place}: ", "bold"), ("rejected before any of it ran", "bold red"))

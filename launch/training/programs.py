@@ -10,10 +10,10 @@ from typing import Any
 from launch.config.train import TrainConfig
 from launch.errors import UserError
 from launch.runs.folder import read_events
-from rewards.auto.admission import admit
 from rewards.auto.archive import Archive, ArchiveEntry, is_file_name, source_of
 from rewards.auto.audit import AuditLog, read
 from rewards.auto.config import ContainmentConfig
+from rewards.auto.language.admission import admit
 from rewards.auto.program import Program, ProgramRejectedError, sha_of
 from rewards.auto.reward import ProgramReward, Quarantined
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from envs.protocols import State
 from rewards.auto.config import ContainmentConfig
+from rewards.auto.language.names import MAX_COMPONENT_NAME
 from rewards.auto.program import MAX_COMPONENTS, Program, is_component_name
 from rewards.auto.sandbox.engine import (
     Answer,
@@ -29,7 +30,6 @@ from rewards.auto.sandbox.engine import (
     ProgramTimeoutError,
     WorkerDiedError,
 )
-from rewards.auto.syntax.names import MAX_COMPONENT_NAME
 
 NUM_REPEATED = 8
 """Rows of each batch that are asked for twice."""
@@ -90,7 +90,7 @@ class ContainedProgram:
     Args:
         program: it is loaded when it is first needed.
         config: bound of its values, and what an engine is built from.
-        engine: None = ``rewards.auto.engines.build_engine(config)``.
+        engine: None = ``rewards.auto.sandbox.monty.build_engine(config)``.
         distinct: where rows of the columns that are read come again and again, send each only once and spread its
             answer. The repeated rows are sent all the same.
     """

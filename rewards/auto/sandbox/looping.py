@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from rewards.auto.language.names import MAX_COMPONENT_NAME
 from rewards.auto.program import MAX_COMPONENTS, NUMBER_COMPONENT, is_component_name
 from rewards.auto.sandbox.engine import Answer, MalformedAnswerError
 from rewards.auto.sandbox.rewriting import FUNCTION, Plan
-from rewards.auto.syntax.names import MAX_COMPONENT_NAME
 
 MAX_REASON = 200
 """Characters of a row's failure."""

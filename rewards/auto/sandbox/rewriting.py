@@ -4,8 +4,8 @@
 that is used in any other way (handed on whole, read by keys built at run time, assigned to, shadowed) stays a
 dictionary, and a program that does anything unusual with ``reward`` itself stays as it is.
 
-Before that goes what nothing needs (``rewards.auto.syntax.needless``: annotations, imports, ...), and what Monty lacks
-is said in other words: ``key=counts.get``, ``next`` of a generator, exceptions of anything but one text.
+Before that goes what nothing needs (``rewards.auto.language.needless``: annotations, imports, ...), and what Monty
+lacks is said in other words: ``key=counts.get``, ``next`` of a generator, exceptions of anything but one text.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import ast
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from rewards.auto.language.needless import Needless
+from rewards.auto.language.rules import is_lookup, is_next
 from rewards.auto.program import Program
 from rewards.auto.sandbox.engine import EngineError
-from rewards.auto.syntax.expressions import is_lookup, is_next
-from rewards.auto.syntax.needless import Needless
 
 FUNCTION = "reward"
 GROUPS: tuple[str, ...] = ("obs", "prev_obs", "action", "info")

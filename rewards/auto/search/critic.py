@@ -18,9 +18,9 @@ import numpy as np
 
 from envs.features import COLUMNS
 from envs.recording import EpisodeRecord
-from rewards.auto.admission import admit
 from rewards.auto.config import CompositionConfig, ContainmentConfig
 from rewards.auto.episodes import EpisodePay, builtin_transitions, pay_of, transitions_of, values_of
+from rewards.auto.language.admission import admit
 from rewards.auto.program import Program, ProgramRejectedError
 from rewards.auto.sandbox.contained import BATCH, ContainedProgram, Runner, Values, run_in_batches
 from rewards.auto.sandbox.engine import EngineError

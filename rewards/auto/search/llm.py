@@ -22,8 +22,8 @@ from pydantic import Field as Setting
 
 from envs.data import Config
 from envs.features import FIELDS, Field
-from rewards.auto.admission import admit
 from rewards.auto.config import CompositionConfig
+from rewards.auto.language.admission import admit
 from rewards.auto.program import SHORT_SHA, Program, ProgramRejectedError, sha_of
 from rewards.auto.search.designing_prompt import DesigningPrompt, Prompt, PromptTooLongError, describe_composition
 from rewards.auto.search.proposal import Brief, Costs, Finding, Outcome, Proposal

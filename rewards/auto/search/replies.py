@@ -1,7 +1,7 @@
 """The code in what a language model replied.
 
 Replies are wrapped in prose and fences, come in several pieces, or hold no code at all. Nothing is parsed here:
-whether the code is a reward program is for ``rewards.auto.admission`` to say.
+whether the code is a reward program is for ``rewards.auto.language.admission`` to say.
 """
 
 from __future__ import annotations

@@ -19,11 +19,11 @@ from launch.design.summary import command_of, pooled, print_summary
 from launch.design.trials import Broken, Outcome, Plans, Screening, with_absolute_paths
 from launch.errors import RunError, UserError
 from launch.runs.folder import RunFolder, read_events
-from rewards.auto.admission import admit
 from rewards.auto.archive import Archive
 from rewards.auto.audit import AuditLog, read
 from rewards.auto.config import AutoConfig, CompositionConfig, ContainmentConfig
 from rewards.auto.episodes import builtin_transitions
+from rewards.auto.language.admission import admit
 from rewards.auto.program import sha_of
 from rewards.auto.sandbox.contained import ContainedProgram
 from rewards.auto.search.proposal import Costs, Finding, Proposal, Verdict

@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 
 from envs.features import COLUMNS
-from rewards.auto.admission import admit
 from rewards.auto.config import ContainmentConfig
 from rewards.auto.episodes import builtin_transitions, transitions_of
+from rewards.auto.language.admission import admit
 from rewards.auto.program import NUMBER_COMPONENT
 from rewards.auto.sandbox.contained import ContainedProgram
 from rewards.auto.sandbox.engine import EngineError
 from rewards.auto.sandbox.monty import build_engine
-from rewards.auto.syntax.answering import answered
 from tests.rewards.auto.corpus import HEAD, cases
 
 EVERY = 6
@@ -94,7 +93,7 @@ def bytes_of(columns):
 @named("benign")
 def test_benign_programs_give_what_a_plain_interpreter_gives(roomy, case):
     config, engine = roomy
-    program = admit(case.source, answered)
+    program = admit(case.source)
     columns, num = rows(None)
     assert num == 287
     values = ContainedProgram(program, config, engine).evaluate(columns, num)
@@ -111,13 +110,13 @@ def test_greedy_programs_are_stopped(strict, case):
     columns, num = rows(16)
     before, began = bytes_of(columns), time.monotonic()
     try:
-        values = ContainedProgram(admit(case.source, answered), config, engine).evaluate(columns, num)
+        values = ContainedProgram(admit(case.source), config, engine).evaluate(columns, num)
         assert not values.valid.any()
     except EngineError as error:
         assert error.code in STOPPED, str(error)
     assert time.monotonic() - began < MOST_S
     assert bytes_of(columns) == before
-    good = ContainedProgram(admit(GOOD, answered), config, engine).evaluate(columns, num)
+    good = ContainedProgram(admit(GOOD), config, engine).evaluate(columns, num)
     assert good.valid.all()
     np.testing.assert_array_equal(good.components["reward"], columns["obs.hp"] - columns["prev_obs.hp"] + 0.5)
 
@@ -142,7 +141,7 @@ def outcome(program, config, engine, columns, num):
 @named("contained")
 def test_odd_programs_do_no_harm(roomy, case):
     config, engine = roomy
-    program = admit(case.source, answered)
+    program = admit(case.source)
     columns, num = rows(32)
     before = bytes_of(columns)
     first = outcome(program, config, engine, columns, num)

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from envs.features import COLUMNS
-from rewards.auto.admission import admit
 from rewards.auto.config import ContainmentConfig
+from rewards.auto.language.admission import admit
 from rewards.auto.program import Program
 from rewards.auto.sandbox import monty
 from rewards.auto.sandbox.contained import ContainedProgram

@@ -188,7 +188,7 @@ def test_it_tells_all_that_a_designer_needs():
 
 
 def test_the_example_in_it_is_a_program():
-    from rewards.auto.admission import admit
+    from rewards.auto.language.admission import admit
 
     text = prompt().text
     start = text.index('COMPONENTS = {"goal"')

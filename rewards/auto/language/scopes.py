@@ -6,8 +6,7 @@ import ast
 from typing import Any
 
 from .names import EXCEPTIONS, FIXED, FUNCTIONS, PARAMETERS, RESERVED
-from .refusal import Refusal, shown, unavailable
-from .tree import parameters_of
+from .tree import Refusal, parameters_of, shown, unavailable
 
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
@@ -131,3 +130,20 @@ class Scopes:
 def is_container(compare: ast.Compare, node: ast.expr) -> bool:
     """Whether it stands last, right of ``in``."""
     return compare.comparators[-1] is node and isinstance(compare.ops[-1], ast.In | ast.NotIn)
+
+
+def check_shadows(scopes: Scopes) -> None:
+    """Refuse calls of such a name, for all checks take a call of ``len`` for that of the function.
+
+    ``next`` is only called.
+    """
+    for node, scope in scopes.reads:
+        if node.id not in FUNCTIONS:
+            continue
+        parent = scopes.parents[id(node)]
+        is_called = isinstance(parent, ast.Call) and parent.func is node
+        if scope.owner(node.id) is not None:
+            if is_called:
+                raise Refusal("E25", f"{shown(node.id)} is bound anew and called", node, f"call the other my_{node.id}")
+        elif node.id == "next" and not is_called:
+            raise unavailable(node)

@@ -1,12 +1,38 @@
-"""The syntax tree as such: its depth, its texts, the names in it."""
+"""What every check needs: how a program is refused, and how its syntax tree is read."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from typing import TypeGuard
 
-from .names import GROUPS, MAX_DEPTH, MAX_FUNCTIONS_DEEP, MAX_NAME, MAX_PARTS
-from .refusal import Refusal, located, shown
+from .names import GROUPS, HELP, MAX_DEPTH, MAX_FUNCTIONS_DEEP, MAX_NAME, MAX_PARTS
+
+
+class Refusal(Exception):  # noqa: N818 - an answer, not an error
+    """The program is refused."""
+
+    def __init__(
+        self, code: str, reason: str, node: ast.AST | None = None, hint: str = "", unknown: list[str] | None = None
+    ) -> None:
+        super().__init__(reason)
+        self.code, self.reason, self.node, self.hint, self.unknown = code, reason, node, hint, unknown
+
+
+def shown(name: object) -> str:
+    """A name or value for a message: short and without control characters."""
+    text = ascii(name)
+    return text if len(text) <= MAX_NAME else text[:MAX_NAME] + "..."
+
+
+def unavailable(node: ast.Name) -> Refusal:
+    """The refusal of a name."""
+    return Refusal("E21", f"the name {shown(node.id)} is not available", node, HELP.get(node.id, ""))
+
+
+def located(node: ast.AST) -> ast.AST | None:
+    """The node where it has a place."""
+    return node if hasattr(node, "lineno") else None
 
 
 def check_size(tree: ast.AST) -> None:
@@ -87,3 +113,13 @@ def parameters_of(node: ast.arguments) -> list[ast.arg]:
     """Every parameter, of whatever kind."""
     stars = [star for star in (node.vararg, node.kwarg) if star is not None]
     return [*node.posonlyargs, *node.args, *node.kwonlyargs, *stars]
+
+
+def called_name(node: ast.AST) -> str:
+    """The name of what is called, where it is called by name."""
+    return node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
+
+
+def is_math(node: ast.AST) -> TypeGuard[ast.Attribute]:
+    """Whether it is something of math."""
+    return isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "math"

@@ -1,4 +1,8 @@
-"""Answers a request about a reward program with its verdict.
+"""Judges reward programs, each in a process that is thrown away.
+
+Hostile text can end CPython's parser, and the process with it. This one is started as ``python -I -S``, for which the
+package knows nothing but the standard library. It reads requests from standard input, a line of JSON each, and forks
+for each of them; what it writes is a line ``{"status": int, "answer": str}``: how the fork ended, and what it said.
 
 A request is ``{"source": str, "fields": {"obs": [name, ...], "prev_obs": ..., "info": ...}, "max_components": int}``,
 an answer ``{"columns": [...], "open_groups": [...], "components": {...}}``, or ``{"rejection": {"code": ..., "reason":
@@ -8,21 +12,23 @@ an answer ``{"columns": [...], "open_groups": [...], "components": {...}}``, or 
 from __future__ import annotations
 
 import ast
+import json
+import os
+import sys
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from .allow_list import CHECKS
-from .annotations import check_annotations
-from .declarations import ModuleLevel
 from .fields import Fields
-from .flows import check_constants
-from .needless import Needless, typing_modules
-from .refusal import Refusal
-from .scopes import Scopes
-from .shadows import check_shadows
-from .tree import check_size
-from .walk import Walk
+from .module import ModuleLevel
+from .needless import Needless, check_annotations, typing_modules
+from .read_only import Holders, check_constants
+from .rules import CHECKS, Walk
+from .scopes import Scopes, check_shadows
+from .tree import Refusal, check_size
+
+MEMORY_BYTES = 512 << 20
+CPU_S = 5
 
 
 def parsed(source: str) -> ast.Module:
@@ -62,8 +68,9 @@ def verdict(request: Mapping[str, Any]) -> dict[str, Any]:
     module = ModuleLevel(tree, request["max_components"])
     scopes.check_names()
     check_shadows(scopes)
-    check_constants(tree, scopes, module)
-    fields = Fields(scopes, module.functions["reward"])
+    holders = Holders(scopes, module)
+    check_constants(holders)
+    fields = Fields(holders)
     return {
         "columns": sorted(set(fields.columns(request["fields"]))),
         "open_groups": sorted(fields.open_groups()),
@@ -86,3 +93,40 @@ def answered(request: Mapping[str, Any]) -> dict[str, Any]:
             "unknown": refusal.unknown,
         }
         return {"rejection": rejection}
+
+
+def limit() -> None:
+    """Bound what this process may use."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+
+def apart(line: bytes) -> dict[str, Any]:
+    """How a fork ended that answered a request, and what it said; it has no way to say anything else."""
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.dup2(theirs, 1)
+            os.closerange(3, 64)
+            os.close(0)
+            limit()
+            os.write(1, json.dumps(answered(json.loads(line))).encode())
+            os._exit(0)
+        finally:
+            os._exit(1)
+    os.close(theirs)
+    with os.fdopen(ours, "rb") as answer:
+        said = answer.read()
+    return {"status": os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), "answer": said.decode(errors="replace")}
+
+
+def main() -> None:
+    """Answer the requests on standard input, until there are no more."""
+    for line in sys.stdin.buffer:
+        sys.stdout.write(json.dumps(apart(line)) + "\n")
+        sys.stdout.flush()

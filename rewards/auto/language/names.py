@@ -56,8 +56,39 @@ MATH = words(
 )
 
 KEYWORDS = words("abs_tol base default key maxsplit ndigits number rel_tol reverse sep start steps strict")
+SORTING = words("max min sorted")
+"""Functions that take one to sort by, ``key``."""
+
+# What functions and methods give back, as far as it matters for what could be changed.
+
+PLAIN = words("abs all any bool divmod float int isinstance len ord pow range repr round str")
+"""Functions that give numbers, texts and what holds nothing else."""
+
+BUILDERS = words("dict frozenset list set sorted tuple")
+"""Functions that put the elements of what they are given into something new."""
+
+ITERATORS = words("enumerate filter map reversed zip")
+"""Functions whose values are used up by reading them."""
+
+PLAIN_METHODS = words(
+    "lower upper title capitalize casefold swapcase strip lstrip rstrip removeprefix removesuffix startswith endswith "
+    "split rsplit splitlines partition rpartition join replace find rfind rindex index count "
+    "isdigit isdecimal isnumeric isalpha isalnum isascii isspace islower istitle isupper center ljust rjust zfill "
+    "issubset issuperset isdisjoint"
+)
+"""Methods that give numbers, texts, and lists and tuples of them."""
+
+LISTING_METHODS = words("split rsplit splitlines")
+"""Those of them that give a list."""
+
+SET_METHODS = words("union intersection difference symmetric_difference")
+"""Methods that put the elements into something new."""
+
 VIEWS = words("keys values items copy")
-"""Methods that hand on a whole group of fields."""
+"""Methods that show all elements, or all fields of a group."""
+
+READING_METHODS = PLAIN_METHODS | SET_METHODS | VIEWS | {"get"}
+"""Methods that change nothing; all others do."""
 
 # What nobody may bind anew at the module level: also what is not available, so that no name means it by accident.
 RESERVED = frozenset(dir(builtins)) | FUNCTIONS | EXCEPTIONS | {"math", "COMPONENTS"}

@@ -1,9 +1,8 @@
 r"""Admits source code as a reward program, or refuses it with place, reason and remedy; nothing of it is run.
 
-The text is looked at first, for hostile input can end CPython's parser and the process with it. Then a process that
-is thrown away parses it and holds every part of the syntax tree against lists of what is allowed
-(``rewards.auto.syntax``). This keeps mistakes and known escapes out; it is not what contains a program that
-runs (``rewards.auto.sandbox.contained``).
+The text is looked at first, for hostile input can end CPython's parser and the process with it. Then a process that is
+thrown away parses it and holds every part of the syntax tree against lists of what is allowed (``child``). This keeps
+mistakes and known escapes out; it is not what contains a program that runs (``rewards.auto.sandbox``).
 
 Example:
     >>> admit("def reward(obs, prev_obs, action, info):\n    return obs['hp'] - prev_obs['hp']\n").columns
@@ -12,21 +11,25 @@ Example:
 
 from __future__ import annotations
 
+import atexit
 import json
+import os
 import re
+import select
+import signal
 import subprocess
 import sys
+import threading
+import time
 import unicodedata
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from envs.features import COLUMNS, nearest_names
-from rewards.auto.program import MAX_COMPONENTS, Program, ProgramRejectedError, Rejection, read_as
-from rewards.auto.rejections import REJECTIONS
-
-Check = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-"""Request to answer, both as ``rewards.auto.syntax.answering`` describes them."""
+from rewards.auto.program import MAX_COMPONENTS, REJECTIONS, Program, ProgramRejectedError, Rejection, read_as
 
 MAX_BYTES = 16 * 1024
 MAX_LINES = 600
@@ -38,10 +41,12 @@ MAX_INDENT = 100
 MAX_UNARY = 20
 """Operators like ``-`` and ``not`` in a row."""
 CHECK_S = 10.0
-"""Seconds that the checking process may take; it needs 0.03."""
+"""Seconds that judging a program may take; it needs 0.003, and 0.05 more the first time."""
 
+_MAX_ADMITTED = 1024
+"""Programs that are remembered: a search meets each of its own many times."""
 # As a module, whose compiled form is kept; behind the standard library on the path, so that nothing here shadows it.
-_RUN_CHECK = "import sys; sys.path.append(sys.argv[1]); from syntax import child; child.main()"
+_RUN_JUDGE = "import sys; sys.path.append(sys.argv[1]); from language import child; child.main()"
 _GROUPS = ("obs", "prev_obs", "info")
 _FIELDS = {group: [name.partition(".")[2] for name in COLUMNS if name.startswith(f"{group}.")] for group in _GROUPS}
 _COOKIE = re.compile(r"^[ \t]*#.*?coding[:=][ \t]*([-\w.]+)")
@@ -56,21 +61,23 @@ _TOKEN = re.compile(
 )
 
 
-def admit(source: str | bytes, check: Check | None = None) -> Program:
-    """Check source code as a reward program.
+def admit(source: str | bytes) -> Program:
+    """Check source code as a reward program. What was admitted before is not judged again.
 
     Args:
         source: of any length and kind.
-        check: what parses it and judges the tree; none = ``check_apart``. ``syntax.answering.answered`` does so in this
-            process, at a tenth of the time: only for code that is not from outside, such as a grammar's.
 
     Raises:
         ProgramRejectedError: it is none; the rejection says where, why, and what to write instead.
     """
-    text = _decoded(source)
+    return _admitted(_decoded(source))
+
+
+@lru_cache(maxsize=_MAX_ADMITTED)
+def _admitted(text: str) -> Program:
     for check_text in _TEXT_CHECKS:
         check_text(text)
-    answer = (check or check_apart)({"source": text, "fields": _FIELDS, "max_components": MAX_COMPONENTS})
+    answer = JUDGE.answer({"source": text, "fields": _FIELDS, "max_components": MAX_COMPONENTS})
     if "rejection" in answer:
         raise ProgramRejectedError(_rejection(text, **answer["rejection"]))
     return Program(
@@ -255,27 +262,95 @@ _TEXT_CHECKS: tuple[Callable[[str], None], ...] = (
 )
 
 
-def check_apart(request: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What ``rewards.auto.syntax`` answers, in a process that is thrown away.
+class Judge:
+    """Asks the process in which ``child`` judges programs: started when it is needed, and anew where it has ended."""
 
-    Raises:
-        ProgramRejectedError: the process died, or took too long.
-    """
-    try:
-        done = subprocess.run(
-            [sys.executable, "-I", "-S", "-c", _RUN_CHECK, str(Path(__file__).parent)],
-            input=json.dumps(request).encode(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={},
-            timeout=CHECK_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise _refuse("E06", f"parsing took more than {CHECK_S:g} s") from error
-    if done.returncode:
-        raise _refuse("E06", f"the parser ended with status {done.returncode}")
-    try:
-        return json.loads(done.stdout)
-    except ValueError as error:
-        raise _refuse("E06", "the parser gave no answer") from error
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._owner = 0
+        """The process that started it: after a fork both would read from one pipe."""
+        self._is_idle = True
+        """Whether it waits for a request: where asking was broken off, its answer still comes."""
+
+    @property
+    def process(self) -> int | None:
+        """Number of the process; None where there is none."""
+        return None if self._process is None else self._process.pid
+
+    def answer(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What it says of a program; both as ``child`` describes them.
+
+        Raises:
+            ProgramRejectedError: judging it took too long, or ended the fork that did.
+        """
+        with self._lock:
+            try:
+                told = json.loads(self._asked(json.dumps(request).encode() + b"\n", time.monotonic() + CHECK_S))
+                status, answer = told["status"], json.loads(told["answer"]) if told["status"] == 0 else {}
+            except TimeoutError as error:
+                self.close()
+                raise _refuse("E06", f"parsing took more than {CHECK_S:g} s") from error
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                self.close()
+                raise _refuse("E06", "the parser gave no answer") from error
+        if status:
+            raise _refuse("E06", f"the parser ended with status {status}")
+        return answer
+
+    def _asked(self, message: bytes, deadline: float) -> bytes:
+        """The line that answers a line.
+
+        Raises:
+            TimeoutError: it is not there by the deadline.
+            OSError: the process has ended.
+        """
+        process = self._started()
+        self._is_idle = False
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(message)
+        answer, source = b"", process.stdout.fileno()
+        while not answer.endswith(b"\n"):
+            if not select.select([source], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                raise TimeoutError
+            piece = os.read(source, 1 << 16)
+            if not piece:
+                raise BrokenPipeError
+            answer += piece
+        self._is_idle = True
+        return answer
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._owner != os.getpid():
+            self._process, self._owner = None, os.getpid()
+        if self._process is None or not self._is_idle or self._process.poll() is not None:
+            self.close()
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", _RUN_JUDGE, str(Path(__file__).parents[1])],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                bufsize=0,
+                env={},
+                cwd="/",
+                start_new_session=True,
+            )
+        return self._process
+
+    def close(self) -> None:
+        """End the process, and the fork that it waits for; harmless when done twice."""
+        process, self._process = self._process, None
+        if process is None or self._owner != os.getpid():
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                stream.close()
+        process.wait()
+
+
+JUDGE = Judge()
+"""Of this process."""
+
+atexit.register(JUDGE.close)
