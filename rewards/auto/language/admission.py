@@ -286,8 +286,8 @@ class Judge:
         """
         with self._lock:
             try:
-                told = json.loads(self._asked(json.dumps(request).encode() + b"\n", time.monotonic() + CHECK_S))
-                status, answer = told["status"], json.loads(told["answer"]) if told["status"] == 0 else {}
+                ended = json.loads(self._asked(json.dumps(request).encode() + b"\n", time.monotonic() + CHECK_S))
+                status, answer = ended["status"], json.loads(ended["answer"]) if ended["status"] == 0 else {}
             except TimeoutError as error:
                 self.close()
                 raise _refuse("E06", f"parsing took more than {CHECK_S:g} s") from error

@@ -232,8 +232,8 @@ def _is_part(node: ast.expr, modules: frozenset[str]) -> bool:
 def is_alias(node: ast.stmt, modules: frozenset[str]) -> bool:
     """Whether it gives a type a name: ``State = dict[str, Any]``, ``State: TypeAlias = ...``."""
     if isinstance(node, ast.AnnAssign) and node.value is not None:
-        told = getattr(node.annotation, "id", getattr(node.annotation, "attr", "")) == "TypeAlias"
-        return told and isinstance(node.target, ast.Name) and is_type(node.value, modules)
+        is_declared = getattr(node.annotation, "id", getattr(node.annotation, "attr", "")) == "TypeAlias"
+        return is_declared and isinstance(node.target, ast.Name) and is_type(node.value, modules)
     if not (isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)):
         return False
     root: ast.expr = node.value
