@@ -17,11 +17,11 @@ from typing import Any, Literal, TypeVar
 from envs.data import Config
 from envs.recording import EpisodeRecord
 from launch.config.flags import validate
+from launch.config.resolve import prepared
 from launch.config.train import TrainConfig
 from launch.design.config import DesignConfig
 from launch.errors import RunError, UserError
 from launch.runs.folder import RunFolder, read_config, read_events
-from launch.training.programs import settled
 from rewards.auto.config import CompositionConfig
 from rewards.auto.episodes import pay_of, values_of
 from rewards.auto.program import NUMBER_COMPONENT, SHORT_SHA, Program
@@ -55,10 +55,6 @@ class Trial:
     seed: int
     config_json: str
     """``TrainConfig``, programs settled, paths absolute: it is read on other machines."""
-    programs: tuple[str, ...]
-    """SHAs: what is copied into the run's folder."""
-    archive: str
-    """The folder that they are copied from."""
     episodes: int
     episode_list: int
     """``SELECTION`` or ``REPORT``."""
@@ -117,7 +113,7 @@ def run_trial(trial: Trial) -> Outcome:
     """
     import torch
 
-    from launch.training.programs import QUARANTINED
+    from rewards.auto.program_teacher import QUARANTINED
 
     torch.set_num_threads(1)
     config = TrainConfig.model_validate_json(trial.config_json)
@@ -152,19 +148,18 @@ def _train(config: TrainConfig, path: Path, trial: Trial) -> Mapping[str, Any]:
             shutil.rmtree(path)
         folder = opened(path) if saved else RunFolder.create(config.runs, config.name, config.model_dump_json())
         with folder:
-            _go_on(config, folder, trial, resume=bool(saved))
+            _go_on(config, folder, resume=bool(saved))
     return json.loads(file.read_text())
 
 
-def _go_on(config: TrainConfig, folder: RunFolder, trial: Trial, *, resume: bool) -> None:
+def _go_on(config: TrainConfig, folder: RunFolder, *, resume: bool) -> None:
     from launch.processes.lifecycle import StopRequest
     from launch.runs.progress import Silent
     from launch.training.driver import train
-    from launch.training.programs import keep
-    from rewards.auto.archive import Archive
 
     if not resume:
-        keep([Archive(Path(trial.archive)).get(sha) for sha in trial.programs], folder.path)
+        for keep in prepared(config)[1]:
+            keep(folder.path)
     with StopRequest() as stop, Silent() as silent:
         summary = train(config, folder, silent, stop, resume=resume)
     if summary.stopped_by:
@@ -355,13 +350,11 @@ class Plans:
         )
 
     def _planned(self, sha: str | None, name: str, steps: int, *, seed: int, **what: Any) -> Trial:
-        train, entries = settled(self._settings(self._reward(sha), name, seed, steps))
-        programs = tuple(entry.sha for entry in entries)
-        archive = str(self.config.reward.archive)
-        return Trial(config_json=train.model_dump_json(), programs=programs, archive=archive, seed=seed, **what)
+        train, _ = prepared(self._settings(self._reward(sha), name, seed, steps))
+        return Trial(config_json=train.model_dump_json(), seed=seed, **what)
 
     def _reward(self, sha: str | None) -> RewardConfig:
-        return validate(RewardConfig, {**dict(self.train.reward), "program": sha, "auto": self.config.reward})
+        return self.train.reward.replace(program=self.config.reward.replace(code=sha))
 
     def _settings(self, reward: RewardConfig, name: str, seed: int, steps: int) -> TrainConfig:
         train = self.train
