@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
-from rewards.auto.sandbox.contained import ContainedProgram, Values
-from rewards.auto.sandbox.engine import EngineError
 
 from envs.files import unreadable
 from launch.commands.programs import ArchiveFlags, admitted, read_record
@@ -25,6 +23,8 @@ from rewards.auto.composition import Composed, Composer, Steps
 from rewards.auto.config import CompositionConfig, ContainmentConfig
 from rewards.auto.episodes import Transitions, read_transitions, run_isolating_failures
 from rewards.auto.program import ComponentKind, Program, ProgramRejectedError, read_as
+from rewards.auto.sandbox.contained import ContainedProgram, Values
+from rewards.auto.sandbox.engine import EngineError
 
 if TYPE_CHECKING:
     from rich.console import Console

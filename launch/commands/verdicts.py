@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,8 +16,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
-from rewards.auto.sandbox.contained import ContainedProgram, Values
-from rewards.auto.sandbox.engine import Engine
 
 from envs.data import Config
 from envs.files import unreadable
@@ -26,6 +25,8 @@ from launch.errors import UserError, unknown_name
 from launch.show import visible
 from rewards.auto.config import CompositionConfig, ContainmentConfig
 from rewards.auto.program import SHORT_SHA, Program, ProgramRejectedError, Rejection
+from rewards.auto.sandbox.contained import ContainedProgram, Values
+from rewards.auto.sandbox.engine import Engine
 from rewards.auto.search.proposal import Finding, Verdict
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from envs.recording import EpisodeRecord
 
+_NUM_WARM = 2
 _AHEAD = 2
 """Files that are admitted while another is tried."""
 
@@ -299,28 +301,29 @@ class Containment:
 
 
 class WarmWorkers:
-    """A process for each hash seed that is asked for, kept: starting one takes longer than trying a program.
+    """Two processes that are hired in turn, and kept: starting one takes longer than trying a program.
 
     A process forgets a program when it loads the next (``Engine.load``).
     """
 
     def __init__(self, containment: Containment) -> None:
         self._config = containment.config
-        self._engines: dict[int, Engine] = {}
+        self._engines: deque[Engine] = deque()
 
-    def hired(self, program: Program, hash_seed: int) -> _Hired:
-        """The program in the process with this hash seed, for one at a time."""
+    def hired(self, program: Program) -> _Hired:
+        """The program in another process than the last one, for one at a time."""
         from rewards.auto.sandbox.monty import build_engine
 
-        if hash_seed not in self._engines:
-            self._engines[hash_seed] = build_engine(self._config, hash_seed=hash_seed)
-        return _Hired(ContainedProgram(program, self._config, self._engines[hash_seed], distinct=False))
+        if len(self._engines) < _NUM_WARM:
+            self._engines.append(build_engine(self._config))
+        self._engines.rotate()
+        return _Hired(ContainedProgram(program, self._config, self._engines[0], distinct=False))
 
     def __enter__(self) -> WarmWorkers:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for engine in self._engines.values():
+        for engine in self._engines:
             engine.close()
 
 

@@ -22,10 +22,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rewards.auto.language.admission import admit
-from rewards.auto.sandbox.contained import ContainedProgram, Values
-from rewards.auto.sandbox.engine import EngineError
-
 from envs.recording import EpisodeRecord
 from launch.config.train import TrainConfig
 from launch.design.config import DesignConfig
@@ -55,7 +51,10 @@ from launch.runs.metrics import read_metrics
 from rewards.auto.archive import Archive, ArchiveEntry
 from rewards.auto.audit import AuditLog
 from rewards.auto.episodes import values_by_episode, values_of
+from rewards.auto.language.admission import admit
 from rewards.auto.program import SHORT_SHA, Program
+from rewards.auto.sandbox.contained import ContainedProgram, Values
+from rewards.auto.sandbox.engine import EngineError
 from rewards.auto.search.analyzer import Analysis, analyse
 from rewards.auto.search.critic import Critic
 from rewards.auto.search.proposal import Brief, Designer, Verdict, verdict_of

@@ -14,9 +14,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from rewards.auto.sandbox.contained import Runner
-from rewards.auto.sandbox.engine import EngineError
-
 from envs.data import Config
 from envs.recording import EpisodeRecord
 from launch.config.flags import validate
@@ -28,6 +25,8 @@ from launch.runs.folder import RunFolder, read_config, read_events
 from rewards.auto.config import CompositionConfig
 from rewards.auto.episodes import pay_of, values_of
 from rewards.auto.program import NUMBER_COMPONENT, SHORT_SHA, Program
+from rewards.auto.sandbox.contained import Runner
+from rewards.auto.sandbox.engine import EngineError
 from rewards.config import RewardConfig
 
 SELECTION, REPORT = 1, 0

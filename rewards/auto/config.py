@@ -10,7 +10,6 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from envs.data import Config
 from rewards.parts import PartConfig
 
-EngineName = Literal["monty", "cpython"]
 IsolationLevel = Literal["process", "kernel", "full"]
 
 
@@ -45,8 +44,6 @@ class CompositionConfig(Config):
 class ContainmentConfig(Config):
     """Where programs run, and what they may use."""
 
-    engine: EngineName = "monty"
-    """monty: an interpreter that knows no Python objects; cpython: Python itself behind kernel filters."""
     min_isolation: IsolationLevel = "process"
     """Refuse to run programs with less between them and the machine: a process of their own, that process under the
     kernel's filters (seccomp, Landlock, limits), or all that and another user or bubblewrap."""

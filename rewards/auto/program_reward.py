@@ -44,8 +44,9 @@ class ProgramReward(PlainReward):
 
     A program that fails is quarantined: the rollout is scored anew, as a whole, with the next of the chain, and so is
     all that follows. It fails when its engine does, answers equal inputs differently, or leaves too many transitions
-    without an answer. Rollouts are run in batches (``rewards.auto.sandbox.contained``), one of which may die or take too long and
-    is sent again before the program is blamed. When none of the chain is left, no step has a value: invalid, not 0.
+    without an answer. Rollouts are run in batches (``rewards.auto.sandbox.contained``), one of which may die or take
+    too long and is sent again before the program is blamed. When none of the chain is left, no step has a value:
+    invalid, not 0.
 
     Parts: ``program``; of every component that a program of the chain declares, and of ``reward`` where one declares
     none, ``program/NAME`` (what it pays) and ``program/NAME/raw`` (what the program gave); of all others together

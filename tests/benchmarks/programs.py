@@ -1,4 +1,4 @@
-"""Transitions that reward programs answer per second and core: both engines, through all of containment.
+"""Transitions that reward programs answer per second and core: through all of containment.
 
 Timed is ``ContainedProgram.evaluate``, by the clock and, beside it, by the processor time of our process
 and of the engine's together, which other load on the machine hardly changes. The engine alone is measured as well,
@@ -17,18 +17,17 @@ from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field, PositiveInt
+
+from envs.data import Config
+from envs.schema import COLUMNS
+from launch.bench.harness import in_turn, spread
+from rewards.auto.config import ContainmentConfig
+from rewards.auto.program import Program
 from rewards.auto.sandbox.contained import ContainedProgram
 from rewards.auto.sandbox.engine import Limits
 from rewards.auto.sandbox.looping import loops_of
 from rewards.auto.sandbox.monty import MontyEngine
 from rewards.auto.sandbox.rewriting import plan_of
-
-from envs.data import Config
-from envs.schema import COLUMNS
-from launch.bench.harness import in_turn, spread
-from rewards.auto.config import ContainmentConfig, EngineName
-from rewards.auto.engines.cpython import CPythonEngine
-from rewards.auto.program import Program
 
 _NUMBER = """
 def reward(obs, prev_obs, action, info):
@@ -66,7 +65,6 @@ PROGRAMS: Mapping[str, Program] = {
 }
 """Ten comparisons each: of one returns a number, the other a dictionary of three."""
 
-_ENGINES: Mapping[EngineName, type[MontyEngine | CPythonEngine]] = {"monty": MontyEngine, "cpython": CPythonEngine}
 _BATCH_S = 30.0
 """So that a busy machine does not end a batch."""
 _DIFFERENT = 8
@@ -117,37 +115,32 @@ def measure(flags: ProgramsBench) -> tuple[str, dict[str, Any]]:
     }
     with ExitStack() as stack:
         cases: dict[str, Case] = {}
-        for engine in _ENGINES:
-            for name, program in PROGRAMS.items():
-                cases |= _cases(engine, name, program, plays, flags.transitions, stack)
+        for name, program in PROGRAMS.items():
+            cases |= _cases(name, program, plays, flags.transitions, stack)
         measured = in_turn({name: timed(case, flags.transitions) for name, case in cases.items()}, flags.rounds)
     summary = summarise(measured)
     return table(summary), {"summary": summary, "measurements": measured}
 
 
-def _cases(
-    engine: EngineName, name: str, program: Program, plays: Mapping[str, Columns], num: int, stack: ExitStack
-) -> dict[str, Case]:
+def _cases(name: str, program: Program, plays: Mapping[str, Columns], num: int, stack: ExitStack) -> dict[str, Case]:
     """Containment on each kind of play, the engine alone, and the making of its message."""
-    alone = _ENGINES[engine](Limits(batch_s=_BATCH_S))
+    alone = MontyEngine(Limits(batch_s=_BATCH_S))
     stack.callback(alone.close)
     alone.load(program)
-    inner = _ENGINES[engine](Limits(batch_s=_BATCH_S))
-    contained = ContainedProgram(program, ContainmentConfig(engine=engine, batch_s=_BATCH_S), inner)
+    inner = MontyEngine(Limits(batch_s=_BATCH_S))
+    contained = ContainedProgram(program, ContainmentConfig(batch_s=_BATCH_S), inner)
     stack.callback(contained.close)
     plan, hardest = plan_of(program), next(iter(plays.values()))
     made = {
-        f"{engine}, {name}, {kind}": Case(_evaluating(contained, columns, num), lambda: inner.process)
+        f"monty, {name}, {kind}": Case(_evaluating(contained, columns, num), lambda: inner.process)
         for kind, columns in plays.items()
     }
-    made[f"{engine}, {name}, engine alone"] = Case(_evaluating(alone, hardest, num), lambda: alone.process)
-    made[f"{engine}, {name}, its message"] = Case(lambda: list(loops_of(plan, hardest, num)), lambda: None)
+    made[f"monty, {name}, engine alone"] = Case(_evaluating(alone, hardest, num), lambda: alone.process)
+    made[f"monty, {name}, its message"] = Case(lambda: list(loops_of(plan, hardest, num)), lambda: None)
     return made
 
 
-def _evaluating(
-    answering: ContainedProgram | MontyEngine | CPythonEngine, columns: Columns, num: int
-) -> Callable[[], Any]:
+def _evaluating(answering: ContainedProgram | MontyEngine, columns: Columns, num: int) -> Callable[[], Any]:
     return lambda: answering.evaluate(columns, num)
 
 

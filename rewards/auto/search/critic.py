@@ -24,7 +24,7 @@ from rewards.auto.episodes import EpisodePay, builtin_transitions, pay_of, trans
 from rewards.auto.language.admission import admit
 from rewards.auto.program import Program, ProgramRejectedError
 from rewards.auto.sandbox.contained import BATCH, ContainedProgram, Runner, Values, run_in_batches
-from rewards.auto.sandbox.engine import HASH_SEED, EngineError
+from rewards.auto.sandbox.engine import EngineError
 from rewards.auto.search.farming import NUM_STEPS, can_tell, most_farmed
 from rewards.auto.search.proposal import Finding, Opinion, Verdict
 
@@ -32,7 +32,6 @@ MIN_TRANSITIONS = 256
 MAX_TRANSITIONS = 4096
 
 _ORDER_SEED = 1
-_OTHER_HASH_SEED = HASH_SEED + 1
 _TEST_OF: Mapping[str, str] = {"nondeterministic": "deterministic", "timeout": "time"}
 """Which test an engine's error is about, by its code."""
 _SUCCEEDED, _DIED = "info.succeeded", "info.died"
@@ -48,7 +47,7 @@ class DryRun:
     shuffled: Values
     """By the same worker, in another order, put back into the first."""
     fresh: Values
-    """By another worker, with another hash seed: sets may have another order there."""
+    """By another worker, just started too."""
     seconds: float
     """Of the fastest run."""
 
@@ -72,11 +71,11 @@ def sample_of(episodes: Sequence[EpisodeRecord], program: Program) -> tuple[dict
     return {name: column[rows] for name, column in columns.items()}, len(rows)
 
 
-def dry_run(make: Callable[[int], Runner], columns: Mapping[str, np.ndarray], num: int) -> DryRun:
+def dry_run(make: Callable[[], Runner], columns: Mapping[str, np.ndarray], num: int) -> DryRun:
     """Run a program three times, in two workers of its own.
 
     Args:
-        make: a program in a worker of its own that was just started, with this hash seed.
+        make: the program in a worker of its own that was just started.
         columns: as of ``sample_of``.
         num: N.
 
@@ -85,14 +84,14 @@ def dry_run(make: Callable[[int], Runner], columns: Mapping[str, np.ndarray], nu
     """
     order = np.random.default_rng(_ORDER_SEED).permutation(num)
     back = np.argsort(order)
-    runner = make(HASH_SEED)
+    runner = make()
     try:
         first, first_s = _timed(runner, columns, num)
         moved = {name: column[order] for name, column in columns.items()}
         shuffled, shuffled_s = _timed(runner, moved, num)
     finally:
         runner.close()
-    other = make(_OTHER_HASH_SEED)
+    other = make()
     try:
         fresh, fresh_s = _timed(other, columns, num)
     finally:
@@ -217,7 +216,7 @@ class Critic:
         composition: how their components are composed.
         opinion: asked about programs that no test refuses; None = none is asked for.
         gamma: discount of the returns that are compared.
-        make: a program in a worker of its own that is just started, with this hash seed; None = in containment.
+        make: a program in a worker of its own that is just started; None = in containment.
         check: admits source code or raises ``ProgramRejectedError``.
     """
 
@@ -228,7 +227,7 @@ class Critic:
         opinion: Opinion | None = None,
         *,
         gamma: float = 0.99,
-        make: Callable[[Program, int], Runner] | None = None,
+        make: Callable[[Program], Runner] | None = None,
         check: Callable[[str], Program] = admit,
     ) -> None:
         self._containment, self._composition = containment, composition
@@ -277,18 +276,18 @@ class Critic:
             yield Finding(test="dry_run", outcome="undetermined", reason=reason)
             return
         yield from findings_of(dry_run(partial(self._make, program), columns, num), program, self._containment)
-        runner = self._make(program, HASH_SEED)
+        runner = self._make(program)
         try:
             yield self._cycle(runner, program, played)
             yield self._auc(runner, program, own)
         finally:
             runner.close()
 
-    def _contained(self, program: Program, hash_seed: int) -> Runner:
+    def _contained(self, program: Program) -> Runner:
         from rewards.auto.sandbox.monty import build_engine  # here, so that checks need no engine installed
 
         # Every row is sent: rows that are alike are also to be answered alike.
-        engine = build_engine(self._containment, hash_seed=hash_seed)
+        engine = build_engine(self._containment)
         return ContainedProgram(program, self._containment, engine, distinct=False)
 
     def _cycle(self, runner: Runner, program: Program, episodes: Sequence[EpisodeRecord]) -> Finding:

@@ -18,7 +18,6 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from pydantic import Field, PositiveInt
-from rewards.auto.language.admission import admit
 
 from agents.config import ModelConfig, PPOConfig
 from agents.policy import TorchPolicy, weights_of
@@ -40,6 +39,7 @@ from launch.runs.folder import RunFolder
 from launch.runs.metrics import MetricsWriter
 from launch.runs.progress import Silent
 from launch.training.run import TrainingRun
+from rewards.auto.language.admission import admit
 from rewards.auto.program_teacher import RunPrograms
 from rewards.labels.inquiry import Inquiry
 from rewards.oni.caption_teacher import CaptionTeacher

@@ -248,7 +248,7 @@ def test_check_for_people(tmp_path, capsys):
     at = lines.index("     2 |     return '{0.x}'.format(obs)")
     assert lines[at + 1].startswith("       | ") and lines[at + 1].endswith("^")
     assert "why: attributes lead" in out and "instead: " in out and "more: yendor rewards codes E22" in out
-    out = said(capsys, "check", file_of(tmp_path, GOOD), "--engine", "cpython")
+    out = said(capsys, "check", file_of(tmp_path, GOOD))
     assert "accepted" in out and "goal (sparse), explore (dense)" in out and "pass         deterministic" in out
 
 
@@ -274,7 +274,7 @@ def test_check_refuses_bad_input(tmp_path, capsys):
     good = file_of(tmp_path, GOOD)
     assert "gone.py cannot be read: no such file" in refused(capsys, "check", good, tmp_path / "gone.py")
     assert "needs the file of a program" in refused(capsys, "check", "--json")
-    assert "engine cannot be 'lua'" in refused(capsys, "check", good, "--engine", "lua")
+    assert "min_isolation cannot be 'lua'" in refused(capsys, "check", good, "--min-isolation", "lua")
     (tmp_path / "folder.py").mkdir()
     assert "cannot be read: is a directory" in refused(capsys, "check", tmp_path / "folder.py")
     assert "not an episode record" in refused(capsys, "check", good, "--episodes", good)
@@ -375,10 +375,9 @@ def transitions(folder, *lines):
     return path
 
 
-@pytest.mark.parametrize("engine", ["monty", "cpython"])
-def test_run_answers_each_line(tmp_path, capsys, engine):
+def test_run_answers_each_line(tmp_path, capsys):
     lines = transitions(tmp_path, {"obs": {"hp": 5}}, {"obs": {"hp": 0}}, {"obs": {}}, {"obs": {"hp": 4}})
-    found = lines_of(capsys, "run", file_of(tmp_path, PLAIN), "--transitions", lines, "--engine", engine)
+    found = lines_of(capsys, "run", file_of(tmp_path, PLAIN), "--transitions", lines)
     assert all(list(row) == ["value", "parts", "valid", "why"] for row in found)
     assert [(row["value"], row["parts"], row["valid"]) for row in found] == [
         (2.0, {"reward": 2.0}, True),

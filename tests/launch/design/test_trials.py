@@ -9,8 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-from rewards.auto.language.admission import admit
-from rewards.auto.sandbox.contained import ContainedProgram
 
 from launch.config.presets import preset
 from launch.config.train import TrainConfig
@@ -31,6 +29,8 @@ from launch.errors import UserError
 from launch.runs.folder import RunFolder
 from launch.training.run import SUMMARY_FILE
 from rewards.auto.config import CompositionConfig, ContainmentConfig
+from rewards.auto.language.admission import admit
+from rewards.auto.sandbox.contained import ContainedProgram
 from tests.launch.design.scripted import (
     LOOKS,
     ONCE,

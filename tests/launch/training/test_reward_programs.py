@@ -3,8 +3,6 @@
 import json
 
 import pytest
-from rewards.auto.sandbox import contained
-from tests.rewards.auto.fake_engine import FakeEngine, answering
 
 from launch.cli import main
 from launch.config.resolve import prepared
@@ -16,8 +14,10 @@ from rewards.auto.audit import read
 from rewards.auto.program import sha_of
 from rewards.auto.program_kind import PROGRAMS_FOLDER
 from rewards.auto.program_teacher import AUDIT_FILE, QUARANTINED
+from rewards.auto.sandbox import contained
 from tests.launch.running import trained
 from tests.launch.training.test_driver import HERE, PEERS, UPDATE, small_run
+from tests.rewards.auto.fake_engine import FakeEngine, answering
 
 SOUND = """
 COMPONENTS = {"goal": "sparse", "act": "dense"}

@@ -9,16 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rewards.auto.sandbox.contained import (
-    BATCH,
-    NUM_REPEATED,
-    ContainedProgram,
-    NonDeterministicError,
-    Values,
-    run_in_batches,
-)
-from rewards.auto.sandbox.engine import ProgramTimeoutError
-from tests.rewards.auto.fake_engine import FakeEngine, program
 
 from envs.schema import COLUMNS
 from rewards.auto.config import CompositionConfig, ContainmentConfig
@@ -33,6 +23,16 @@ from rewards.auto.episodes import (
     values_of,
 )
 from rewards.auto.program import Program, read_as
+from rewards.auto.sandbox.contained import (
+    BATCH,
+    NUM_REPEATED,
+    ContainedProgram,
+    NonDeterministicError,
+    Values,
+    run_in_batches,
+)
+from rewards.auto.sandbox.engine import ProgramTimeoutError
+from tests.rewards.auto.fake_engine import FakeEngine, program
 from tests.rewards.auto.played import episode
 
 PROGRAM = Program(source="", columns=("obs.hp", "prev_obs.message", "action", "info.succeeded"))

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from rewards.auto.sandbox.contained import BATCH, ContainedProgram
-from rewards.auto.sandbox.engine import MalformedAnswerError, ProgramMemoryError, ProgramTimeoutError, WorkerDiedError
 
 from envs.data import FinalObs, Rollout
 from rewards import conformance
 from rewards.auto.config import CompositionConfig, ContainmentConfig, ProgramConfig
 from rewards.auto.program_reward import ProgramReward, Quarantined
+from rewards.auto.sandbox.contained import BATCH, ContainedProgram
+from rewards.auto.sandbox.engine import MalformedAnswerError, ProgramMemoryError, ProgramTimeoutError, WorkerDiedError
 from rewards.mix import Ingredient, RewardMix
 from rewards.parts import StreamConfig
 from tests.rewards.auto import fake_engine as fake

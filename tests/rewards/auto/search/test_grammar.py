@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rewards.auto.language.admission import admit
 from rewards.auto.search.grammar import (
     MAX_DRAWN_COMPONENTS,
     Component,
@@ -145,27 +146,22 @@ def test_programs_are_read_back_as_they_were(seed):
 
 
 def test_every_program_is_admitted():
-    admission = pytest.importorskip("rewards.auto.language.admission")
-    answering = pytest.importorskip("rewards.auto.language.child")
     programs = some_programs(7, 80)
     assert len({program.source for program in programs}) > 200
     for program in programs:
-        admitted = admission.admit(program.source, answering.answered)
+        admitted = admit(program.source)
         assert tuple(admitted.components) == ("goal", *program.names)
         assert not admitted.open_groups
         columns = {column for component in program.components for column in component.body.columns}
         assert set(admitted.columns) == columns | {"info.succeeded", "info.died"}
-    admission.admit(programs[0].source)  # in a process of its own, as those of others
 
 
 def test_every_component_of_every_family_is_admitted():
-    admission = pytest.importorskip("rewards.auto.language.admission")
-    answering = pytest.importorskip("rewards.auto.language.child")
     everything = [one for family in VOCABULARY.families.values() for one in family]
     assert {one.body.label for one in everything}
     for component in everything:
         program = GrammarProgram((component,))
-        admission.admit(program.source, answering.answered)
+        admit(program.source)
         assert parse_program(program.source) == program
 
 
