@@ -16,12 +16,19 @@ from typing import Any, Literal, TypeVar
 
 from envs.data import Config
 from envs.recording import EpisodeRecord
+from envs.seeding import evaluation_seeds
 from launch.arguments import validate
 from launch.config.train import TrainConfig
 from launch.design.config import DesignConfig
 from launch.errors import RunError, UserError
+from launch.evaluation.evaluate import Evaluation, run_evaluation
+from launch.evaluation.policies import RandomSource, RunSource
+from launch.processes.lifecycle import StopRequest
+from launch.runs.checkpoint import steps_of
 from launch.runs.folder import RunFolder, read_config, read_events
-from launch.training.programs import settled
+from launch.runs.progress import Silent
+from launch.training.programs import QUARANTINED, keep, settled
+from rewards.auto.archive import Archive
 from rewards.auto.batches import Runner
 from rewards.auto.config import CompositionConfig
 from rewards.auto.engine import EngineError
@@ -117,8 +124,6 @@ def run_trial(trial: Trial) -> Outcome:
     """
     import torch
 
-    from launch.training.programs import QUARANTINED
-
     torch.set_num_threads(1)
     config = TrainConfig.model_validate_json(trial.config_json)
     assert config.name is not None, "trials are named"
@@ -141,7 +146,6 @@ def run_trial(trial: Trial) -> Outcome:
 
 def _train(config: TrainConfig, path: Path, trial: Trial) -> Mapping[str, Any]:
     """The run's summary, which is the last that a run writes: without it, the run goes on, if only to write it."""
-    from launch.runs.checkpoint import steps_of
     from launch.training.run import SUMMARY_FILE
 
     file = path / SUMMARY_FILE
@@ -157,11 +161,7 @@ def _train(config: TrainConfig, path: Path, trial: Trial) -> Mapping[str, Any]:
 
 
 def _go_on(config: TrainConfig, folder: RunFolder, trial: Trial, *, resume: bool) -> None:
-    from launch.processes.lifecycle import StopRequest
-    from launch.runs.progress import Silent
     from launch.training.driver import train
-    from launch.training.programs import keep
-    from rewards.auto.archive import Archive
 
     if not resume:
         keep([Archive(Path(trial.archive)).get(sha) for sha in trial.programs], folder.path)
@@ -191,10 +191,6 @@ def opened(path: Path, wait_s: float = _LOCK_WAIT_S) -> RunFolder:
 
 def _evaluate(path: Path, trial: Trial) -> tuple[Mapping[str, Any], list[Path], int]:
     """Its row of figures, files of recorded episodes, and steps of all episodes."""
-    from envs.seeding import evaluation_seeds
-    from launch.evaluation.evaluate import Evaluation, run_evaluation
-    from launch.evaluation.policies import RunSource
-
     source = RunSource.of(path)
     seeds = evaluation_seeds(trial.episodes, trial.episode_list)
     task = source.games.task_ids[0]
@@ -213,10 +209,6 @@ def record_random_play(task_config: TrainConfig, folder: Path, episodes: int) ->
     Returns:
         Their files, and their steps.
     """
-    from envs.seeding import evaluation_seeds
-    from launch.evaluation.evaluate import Evaluation, run_evaluation
-    from launch.evaluation.policies import RandomSource
-
     source = RandomSource(folder, task_config.env)
     seeds = evaluation_seeds(episodes, SELECTION)
     task = task_config.env.task_ids[0]
