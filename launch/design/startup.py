@@ -15,7 +15,7 @@ from typing import Any, Self
 from rich.console import Console
 
 from envs.files import write_atomic
-from launch.arguments import validate
+from launch.config.flags import validate
 from launch.config.presets import PRESETS
 from launch.config.train import TrainConfig
 from launch.design.config import DesignConfig

@@ -51,7 +51,7 @@ class ServerConfig(Config):
     """More of vLLM's own flags; on the command line, what follows a lone --."""
 
     def length(self, context: int | None) -> int:
-        """Tokens of the longest prompt and answer, for a model that can hold ``context`` (None: nobody knows)."""
+        """Tokens of the longest prompt and answer, for a model that can hold ``context`` (None: unknown)."""
         return self.max_model_len if context is None else min(self.max_model_len, context)
 
     def block(self, *, is_cpu: bool) -> int:

@@ -23,7 +23,7 @@ _HEALTH_TIMEOUT_S = 5.0
 _LAST_LINES = 8
 _PORT_RELEASE_S = 10.0
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-"""Addresses that stand for all of a machine, and how it reaches itself there."""
+"""Addresses that mean every interface of a machine, and how it reaches itself there."""
 
 
 class VLLMServer:

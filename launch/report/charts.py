@@ -41,7 +41,7 @@ class Chart:
     note: str = ""
     """A sentence below the figure."""
     marks: Sequence[float] = field(default=())
-    """Steps at which a vertical line stands: the resumes."""
+    """Steps marked by a vertical line: the resumes."""
 
     @property
     def is_empty(self) -> bool:

@@ -66,7 +66,7 @@ def check_format(what: str, found: int) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Checkpoint:
-    """What ``load`` found."""
+    """What ``load`` read."""
 
     step: int
     path: Path
@@ -101,10 +101,10 @@ def save(
         step: environment steps so far.
         tensors: ``{file: {name: numpy array or torch tensor}}``, one safetensors file each; a file is named
             by small letters, digits, ``_`` and ``-``, and not ``state``.
-        state: see ``launch.runs.checkpoint``.
+        state: see ``encode_state``.
         keep: how many checkpoints stay, this one included.
         versions: written to the manifest, for people.
-        fault: called with the name of each point at which a crash is interesting; tests kill there.
+        fault: called with the name of each point at which tests crash.
 
     Raises:
         ValueError: a file's name or ``keep`` is not allowed.
@@ -167,7 +167,7 @@ def load_latest(folder: Path, report: Callable[[str], None]) -> Checkpoint | Non
 
     Args:
         folder: the run folder.
-        report: told in one sentence of each damaged checkpoint that was passed over.
+        report: called with one sentence about each damaged checkpoint that was passed over.
 
     Returns:
         None where the run has no checkpoint at all.
@@ -201,7 +201,7 @@ def steps_of(folder: Path) -> list[int]:
 
 
 def sweep_unfinished(folder: Path) -> int:
-    """Remove what a crash left half-written or half-removed; returns how many folders went."""
+    """Remove what a crash left half-written or half-removed; returns the number of folders removed."""
     left = sorted((folder / "checkpoints").glob(f"{_UNFINISHED}*"))
     for path in left:
         shutil.rmtree(path)
@@ -324,7 +324,15 @@ def _remove(path: Path, fault: Callable[[str], None]) -> None:
 
 
 def encode_state(state: Any) -> tuple[Any, dict[str, np.ndarray]]:
-    """A state as (JSON tree, ``{dotted name: array}``).
+    """A nested state as (JSON tree, ``{dotted name: array}``), exact both ways.
+
+    What JSON cannot say becomes an object with one key that begins with ``$``:
+
+        {"$array": name}   numpy array, kept under ``name``      {"$float": "nan" | "inf" | "-inf"}
+        {"$scalar": name}  numpy scalar, likewise                {"$bytes": base64}
+        {"$map": [[key, value], ...]}  a mapping whose keys are not all plain strings
+
+    Tuples come back as lists. Python integers may be of any size.
 
     Args:
         state: nested mappings and lists of numpy arrays and scalars, numbers, strings, bytes and None.

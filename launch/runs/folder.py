@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _CONFIG, _EVENTS, _LOCK, _ID = "config.json", "events.jsonl", "lock", "id"
 _FORMAT, _UNSAID_FORMAT = "format", 5
-"""The format of a run folder stands in its ``config.json``, beside the configuration; up to 5, none did."""
+"""A run folder's format is a key of its ``config.json``, beside the configuration; up to format 5 there was none."""
 _SUBFOLDERS = ("checkpoints", "programs", "episodes", "eval", "logs")
 _ABSENT = "(absent)"
 
@@ -138,7 +138,7 @@ class RunFolder:
 
     @property
     def run_id(self) -> str:
-        """What names the run to others, wherever its folder lies."""
+        """Identifies the run to others, wherever its folder lies."""
         return (self.path / _ID).read_text().strip()
 
     @property
@@ -183,7 +183,7 @@ class RunFolder:
         self._events.append({"kind": kind, "step": step, "time": _now(), **fields})
 
     def close(self) -> None:
-        """Give the folder free; closing twice does no harm."""
+        """Release the folder; closing twice does no harm."""
         self._events.close()
         self._lock.release()
 

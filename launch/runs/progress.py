@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, Self
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.live import Live
     from rich.table import Table
 
 Clock = Callable[[], float]
 
-_SHOWN: Mapping[str, tuple[str, str]] = {
+_FORMATS: Mapping[str, tuple[str, str]] = {
     "rollout/success": ("success", "{:.3f}"),
     "rollout/env_return": ("env return", "{:.3f}"),
     "rollout/score": ("score", "{:,.0f}"),
@@ -73,47 +75,65 @@ class Silent:
         pass
 
 
-class _Gauge:
-    """The last value of everything shown, and how fast the run goes."""
+class _Display:
+    """The last value of everything shown, and how fast the run goes.
 
-    def __init__(self, total_steps: int, clock: Clock) -> None:
-        self.total_steps, self.step = total_steps, 0
-        self.metrics: dict[str, float] = {}
-        self._clock = clock
+    Args:
+        console: where it is shown.
+        interval_s: least time between two plain lines; a live panel is drawn four times a second.
+        total_steps: where the run ends.
+        title: what the run is called.
+        clock: seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        interval_s: float,
+        *,
+        total_steps: int,
+        title: str,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self._console, self._interval_s, self._title, self._clock = console, interval_s, title, clock
+        self._total_steps, self._step = total_steps, 0
+        self._metrics: dict[str, float] = {}
         self._first: tuple[float, int] | None = None
+        """Time and step of the first update."""
 
     def update(self, step: int, metrics: Mapping[str, float]) -> None:
+        """See ``Progress.update``."""
         # A resumed run begins in the middle: what was done before must not count as speed.
         if self._first is None:
             self._first = (self._clock(), step)
-        self.step = step
-        self.metrics |= metrics
+        self._step = step
+        self._metrics |= metrics
 
     @property
-    def steps_per_s(self) -> float | None:
-        if (measured := self.metrics.get("time/steps_per_s")) is not None:
+    def _steps_per_s(self) -> float | None:
+        if (measured := self._metrics.get("time/steps_per_s")) is not None:
             return measured
         if self._first is None or (elapsed := self._clock() - self._first[0]) <= 0:
             return None
-        return (self.step - self._first[1]) / elapsed
+        return (self._step - self._first[1]) / elapsed
 
     @property
-    def left_s(self) -> float | None:
-        speed = self.steps_per_s
-        return max(self.total_steps - self.step, 0) / speed if speed else None
+    def _left(self) -> str:
+        speed = self._steps_per_s
+        return duration(max(self._total_steps - self._step, 0) / speed if speed else None)
 
     @property
-    def share(self) -> float:
-        return min(self.step / self.total_steps, 1.0) if self.total_steps else 1.0
+    def _share(self) -> float:
+        return min(self._step / self._total_steps, 1.0) if self._total_steps else 1.0
 
-    def shown(self) -> dict[str, str]:
+    def _shown(self) -> dict[str, str]:
         """The known metrics by their short names, reward parts last."""
         found = {
-            short: form.format(self.metrics[name])
-            for name, (short, form) in _SHOWN.items()
-            if math.isfinite(self.metrics.get(name, math.nan))
+            short: form.format(self._metrics[name])
+            for name, (short, form) in _FORMATS.items()
+            if math.isfinite(self._metrics.get(name, math.nan))
         }
-        for name, value in self.metrics.items():
+        for name, value in self._metrics.items():
             if name.startswith("rewards/") and name.endswith("/mean") and name.count("/") == 2:
                 found[f"reward {name.removeprefix('rewards/').removesuffix('/mean')}"] = f"{value:+.4f}"
         return found
@@ -131,33 +151,14 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-class PlainProgress:
-    """One line every ``interval_s`` seconds, and one for each note.
+class PlainProgress(_Display):
+    """One line every ``interval_s`` seconds, one for each note, and one at the end."""
 
-    Args:
-        console: where the lines go.
-        interval_s: least time between two lines.
-        total_steps: where the run ends.
-        title: what the last line calls the run.
-        clock: seconds that never go back.
-    """
-
-    def __init__(
-        self,
-        console: Console,
-        interval_s: float,
-        *,
-        total_steps: int,
-        title: str,
-        clock: Clock = time.monotonic,
-    ) -> None:
-        self._console, self._interval_s, self._title, self._clock = console, interval_s, title, clock
-        self._gauge = _Gauge(total_steps, clock)
-        self._due_s = -math.inf
+    _due_s = -math.inf
 
     def update(self, step: int, metrics: Mapping[str, float]) -> None:
         """See ``Progress.update``."""
-        self._gauge.update(step, metrics)
+        super().update(step, metrics)
         if self._clock() >= self._due_s:
             self._due_s = self._clock() + self._interval_s
             self._print(self._line())
@@ -167,12 +168,11 @@ class PlainProgress:
         self._print(text)
 
     def _line(self) -> str:
-        gauge = self._gauge
-        speed = gauge.steps_per_s
-        parts = [f"step {gauge.step:,}/{gauge.total_steps:,} ({gauge.share:.0%})"]
+        speed = self._steps_per_s
+        parts = [f"step {self._step:,}/{self._total_steps:,} ({self._share:.0%})"]
         parts += [f"{speed:,.0f} steps/s"] if speed is not None else []
-        parts += [f"{name} {value}" for name, value in gauge.shown().items()]
-        return " | ".join([*parts, f"left {duration(gauge.left_s)}"])
+        parts += [f"{name} {value}" for name, value in self._shown().items()]
+        return " | ".join([*parts, f"left {self._left}"])
 
     def _print(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -181,35 +181,20 @@ class PlainProgress:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self._gauge.metrics:
+        if self._metrics:
             self._print(f"{self._title}: {self._line()}")
 
 
-class LiveProgress:
-    """A panel that redraws itself; notes scroll by above it and the last one stays in it.
+class LiveProgress(_Display):
+    """A panel that redraws itself; notes scroll by above it and the last one stays in it."""
 
-    Args: as ``PlainProgress``; ``interval_s`` is not used, the panel is drawn four times a second.
-    """
+    _last_note = ""
 
-    def __init__(
-        self,
-        console: Console,
-        interval_s: float,
-        *,
-        total_steps: int,
-        title: str,
-        clock: Clock = time.monotonic,
-    ) -> None:
+    @cached_property
+    def _live(self) -> Live:
         from rich.live import Live
 
-        self._console, self._title = console, title
-        self._gauge = _Gauge(total_steps, clock)
-        self._last_note = ""
-        self._live = Live(console=console, get_renderable=self._panel, refresh_per_second=4)
-
-    def update(self, step: int, metrics: Mapping[str, float]) -> None:
-        """See ``Progress.update``."""
-        self._gauge.update(step, metrics)
+        return Live(console=self._console, get_renderable=self._panel, refresh_per_second=4)
 
     def note(self, text: str) -> None:
         """See ``Progress.note``."""
@@ -229,14 +214,13 @@ class LiveProgress:
         from rich.progress_bar import ProgressBar
         from rich.text import Text
 
-        gauge = self._gauge
-        speed = gauge.steps_per_s
+        speed = self._steps_per_s
         head = Text.assemble(
-            (f"{gauge.step:,}", "bold"), f" / {gauge.total_steps:,} steps   ",
+            (f"{self._step:,}", "bold"), f" / {self._total_steps:,} steps   ",
             ("-" if speed is None else f"{speed:,.0f}", "bold"), " steps/s   ",
-            (duration(gauge.left_s), "bold"), " left",
+            (self._left, "bold"), " left",
         )  # fmt: skip
-        bar = ProgressBar(total=1.0, completed=gauge.share)
+        bar = ProgressBar(total=1.0, completed=self._share)
         rows: list[RenderableType] = [head, bar, Text(), self._table()]
         if self._last_note:
             rows += [Text(), Text(self._last_note, style="dim", overflow="ellipsis", no_wrap=True)]
@@ -245,7 +229,7 @@ class LiveProgress:
     def _table(self) -> Table:
         from rich.table import Table
 
-        shown = list(self._gauge.shown().items())
+        shown = list(self._shown().items())
         num_columns = 3 if self._console.width >= 100 else 2
         table = Table.grid(padding=(0, 2), expand=True)
         for _ in range(num_columns):

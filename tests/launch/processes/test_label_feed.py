@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -122,12 +123,14 @@ class Unclosable(ScriptedClient):
 
 
 def test_a_client_that_cannot_be_closed_leaves_no_thread_and_no_open_store(tmp_path):
-    feed = thread_feed(tmp_path, Unclosable())
+    store = LabelStore(tmp_path / "labels.sqlite")
+    feed = ThreadFeed(store, Labeller(store, Unclosable(), None, LabellerConfig()))
+    assert "labeller" in {thread.name for thread in threading.enumerate()}
     with pytest.raises(OSError, match="the connection is lost"):
         feed.close()
-    assert not feed._thread.is_alive()
+    assert "labeller" not in {thread.name for thread in threading.enumerate()}
     with pytest.raises(Exception, match="closed database"):
-        feed._store.count()
+        store.count()
 
 
 def test_the_actor_lives_on_the_drivers_node(tmp_path, monkeypatch):
