@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from envs.data import EpisodeSeeds, GamesStep, RewardPart, Rollout
+from envs.data import EpisodeSeeds, GamesStep, RewardOutput, RewardPart, Rollout
 
 State = Mapping[str, Any]
 """A checkpointable state: nested mappings and lists of numpy arrays, numbers, strings and None."""
@@ -140,9 +140,9 @@ class Policy(Protocol):
 class RewardModel(Protocol):
     """Says what each step of a rollout was worth.
 
-    The conformance suite (``tests/rewards/conformance.py``) holds every implementation to this: an
-    unbroken episode scores the same as the same episode cut into rollouts; a reward pays the state
-    that the action reached; memory resets at episode ends; results do not depend on batch order.
+    The conformance suite (``rewards.conformance``) holds every implementation to this: an unbroken episode scores the
+    same as the same episode cut into rollouts; a reward pays the state that the action reached; memory resets at
+    episode ends; results do not depend on batch order. ``rewards.kinds.PlainReward`` has all that a simple model lacks.
     """
 
     @property
@@ -152,7 +152,7 @@ class RewardModel(Protocol):
 
     @property
     def part_names(self) -> Sequence[str]:
-        """Names of the parts that ``score`` gives, the same at every call."""
+        """Names of the parts that ``score`` gives, the same at every call; the first is the reward's own."""
         ...
 
     def initial_state(self, num_games: int) -> State:
@@ -163,12 +163,41 @@ class RewardModel(Protocol):
         """Named, unweighted parts [T, B], and the memory after the rollout."""
         ...
 
+    def take(self, news: Any) -> None:
+        """Score with what the reward's teacher has learned, from now on."""
+        ...
+
+    def evidence(self, rollout: Rollout, output: RewardOutput, state: State) -> tuple[Any, State]:
+        """What the reward's teacher needs of a rollout, and the memory after that; called once after each ``score``.
+
+        Args:
+            rollout: the one that was scored last.
+            output: what it was worth.
+            state: the memory that ``score`` returned.
+
+        Returns:
+            Evidence, small and picklable since it crosses processes; None = there is none.
+        """
+        ...
+
     def state_dict(self) -> State:
-        """Everything learned, for the checkpoint; empty for models that learn nothing."""
+        """Everything learned that all who score have in common, for the checkpoint."""
         ...
 
     def load_state_dict(self, state: State) -> None:
         """Continue from ``state_dict``."""
+        ...
+
+    def own_state(self) -> State:
+        """What belongs to this process alone."""
+        ...
+
+    def load_own_state(self, state: State) -> None:
+        """Continue from ``own_state``."""
+        ...
+
+    def close(self) -> None:
+        """End the processes that were started, if any."""
         ...
 
 

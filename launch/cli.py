@@ -62,7 +62,7 @@ COMMANDS = {
     "rewards diff": Command("programs", "DiffFlags", "diff", "what changed from one program to another"),
     "rewards audit": Command("programs", "AuditFlags", "audit", "what a run did with its reward programs"),
     "report": Command("report", "ReportFlags", "run", "write a run's report, one self-contained HTML file"),
-    "bench": Command("bench", "BenchFlags", "run", "measure speed against a reference in one run"),
+    "bench": Command("bench", "BenchFlags", "run", "measure the speed of games, training or labels on this machine"),
     "design": Command(
         "design", "DesignFlags", "run", "search for a reward program: propose, criticise, train, analyse"
     ),

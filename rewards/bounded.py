@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.data import RewardPart, Rollout
+from envs.data import RewardOutput, RewardPart, Rollout
 from envs.protocols import RewardModel, State
 from rewards.parts import PartConfig
 
@@ -50,6 +50,14 @@ class _Bounded:
     def _paid(self, part: RewardPart, rollout: Rollout) -> RewardPart:
         raise NotImplementedError
 
+    def take(self, news: Any) -> None:
+        """The model's."""
+        self._model.take(news)
+
+    def evidence(self, rollout: Rollout, output: RewardOutput, state: State) -> tuple[Any, State]:
+        """The model's."""
+        return self._model.evidence(rollout, output, state)
+
     def state_dict(self) -> State:
         """The model's."""
         return self._model.state_dict()
@@ -57,6 +65,18 @@ class _Bounded:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from ``state_dict``."""
         self._model.load_state_dict(state)
+
+    def own_state(self) -> State:
+        """The model's."""
+        return self._model.own_state()
+
+    def load_own_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``own_state``."""
+        self._model.load_own_state(state)
+
+    def close(self) -> None:
+        """End what the model started."""
+        self._model.close()
 
 
 class Clipped(_Bounded):

@@ -1,46 +1,126 @@
-"""Configuration of rewards: which parts there are, what they weigh, which stream they feed."""
+"""Configuration of rewards: which kinds there are, what each part weighs, which stream it feeds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import ModelWrapValidatorHandler, create_model, field_validator, model_validator
 
 from envs.data import Config
-from rewards.auto.config import AutoConfig
+from rewards.auto.config import ProgramConfig
 from rewards.heron.config import HeronConfig, TreeConfig
+from rewards.kinds import Kind, RewardKind, custom_kind
 from rewards.oni.config import OniConfig, RetrievalConfig
 from rewards.parts import PartConfig, StreamConfig
 
 
 class RewardConfig(Config):
-    """What a step is worth."""
+    """What a step is worth: one field for each kind of reward, annotated with where the kind is."""
 
-    env: PartConfig = PartConfig()
+    env: Annotated[PartConfig, Kind("rewards.mix:EnvKind")] = PartConfig()
     """The environment's own reward."""
-    oni: OniConfig = RetrievalConfig()
+    oni: Annotated[OniConfig, Kind("rewards.oni.oni_kind:OniKind")] = RetrievalConfig()
     """What captions are worth by an annotator's labels."""
-    heron: HeronConfig = TreeConfig()
+    heron: Annotated[HeronConfig, Kind("rewards.heron.heron_kind:HeronKind")] = TreeConfig()
     """What play is worth by a ranking of factors."""
-    program: str | None = None
-    """SHA of a reward program in the archive (its first digits will do), or a file: `yendor rewards list`."""
-    auto: AutoConfig = AutoConfig()
-    """How the program is composed, contained and weighed."""
+    program: Annotated[ProgramConfig, Kind("rewards.auto.program_kind:ProgramKind")] = ProgramConfig()
+    """What a reward program gives: a program that a language model, or a grammar, wrote."""
+    custom: tuple[str, ...] = ()
+    """Kinds of your own: PATH.py:KIND, module:KIND, or an entry point of yendor.rewards; the configuration of each
+    is reward.NAME."""
     extrinsic: StreamConfig = StreamConfig()
+    """Stream of what the task pays."""
     intrinsic: StreamConfig = StreamConfig()
+    """Stream of what is paid beside."""
+
+    _sources: ClassVar[tuple[str, ...]] = ()
+    """Custom kinds that this class has fields for."""
+
+    @field_validator("custom")
+    @classmethod
+    def _absolute(cls, custom: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_absolute(source) for source in custom)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _with_custom_fields(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Validate by a class that has the custom kinds' fields, too."""
+        if not isinstance(data, Mapping):
+            return handler(data)
+        sources = tuple(_absolute(str(source)) for source in data.get("custom", ()))
+        if sources == cls._sources:
+            return handler(data)
+        # Pydantic takes an instance of a subclass for what it is.
+        return _extended(sources).model_validate(data)  # pyright: ignore[reportReturnType]
+
+    @property
+    def kinds(self) -> Mapping[str, RewardKind[Any]]:
+        """Every kind by its name, in the order in which parts are computed."""
+        found = {}
+        for name, field in type(self).model_fields.items():
+            for mark in field.metadata:
+                if isinstance(mark, Kind):
+                    found[name] = mark.load()
+        return found | {kind.name: kind for kind in map(custom_kind, self.custom)}
 
     @property
     def parts(self) -> Mapping[str, PartConfig]:
-        """Every part by its name; that of reward programs only where one is chosen."""
-        parts: dict[str, PartConfig] = {"env": self.env, "oni": self.oni, "heron": self.heron}
-        return parts if self.program is None else parts | {"program": self.auto}
+        """The configuration of every kind by its name."""
+        return {name: getattr(self, name) for name in self.kinds}
 
     @property
-    def pays_program(self) -> bool:
-        """A reward program is part of what is learned from."""
-        return self.program is not None and self.auto.weight > 0
+    def paid(self) -> Mapping[str, tuple[RewardKind[Any], PartConfig]]:
+        """Kinds that are learned from, each with its configuration."""
+        return {name: (kind, part) for name, kind in self.kinds.items() if (part := getattr(self, name)).pays}
 
     @property
     def streams(self) -> dict[str, StreamConfig]:
-        """The streams that a part with a positive weight feeds, in the order of the value heads."""
-        fed = {part.stream for part in self.parts.values() if part.weight > 0}
+        """The streams that a paid part feeds, in the order of the value heads."""
+        fed = {part.stream for _, part in self.paid.values()}
         streams = {"extrinsic": self.extrinsic, "intrinsic": self.intrinsic}
         return {name: config for name, config in streams.items() if name in fed}
+
+    def paying(self, names: Sequence[str]) -> Self:
+        """The same, with these kinds paid beside the environment's own reward and no others.
+
+        Kinds that weigh nothing so far get their usual weight.
+
+        Raises:
+            ValueError: there is no such kind; names those there are.
+        """
+        kinds = {name: kind for name, kind in self.kinds.items() if name != "env"}
+        unknown = [name for name in names if name not in kinds]
+        if unknown:
+            raise ValueError(f"there is no reward '{unknown[0]}', allowed are {', '.join(kinds)}")
+        weights = {
+            name: (getattr(self, name).weight or kind.usual_weight) if name in names else 0.0
+            for name, kind in kinds.items()
+        }
+        return self.replace(**{name: getattr(self, name).replace(weight=weight) for name, weight in weights.items()})
+
+
+def _absolute(source: str) -> str:
+    """A file is named the same wherever a process of the run is started."""
+    path, colon, name = source.rpartition(":")
+    return f"{Path(path).absolute()}:{name}" if colon and path.endswith(".py") else source
+
+
+@lru_cache
+def _extended(sources: tuple[str, ...]) -> type[RewardConfig]:
+    """``RewardConfig`` with a field for each of these kinds.
+
+    Raises:
+        ValueError: one is no kind, or has a name that is taken.
+    """
+    fields: dict[str, Any] = {}
+    for source in sources:
+        kind = custom_kind(source)
+        if kind.name in RewardConfig.model_fields or kind.name in fields:
+            raise ValueError(f"custom: the kind of '{source}' is called '{kind.name}', and so is another")
+        fields[kind.name] = (kind.config, kind.config())
+    extended = create_model("RewardConfig", __base__=RewardConfig, __doc__=RewardConfig.__doc__, **fields)
+    extended._sources = sources
+    return extended

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from envs.data import RewardOutput, RewardPart, Rollout
 from envs.group import Alone, Group
 from envs.protocols import RewardModel, State
+from rewards.bounded import bounded
+from rewards.kinds import PlainReward, RewardKind, ScoringContext
 from rewards.normalise import RunningMoments, moments
 from rewards.parts import PartConfig, StreamConfig
+
+if TYPE_CHECKING:
+    from rewards.config import RewardConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +26,33 @@ class Ingredient:
 
     model: RewardModel
     config: PartConfig
+
+    @property
+    def name(self) -> str:
+        """Of its kind: that of the first part."""
+        return self.model.part_names[0]
+
+
+class EnvReward(PlainReward):
+    """Part ``env``: what the game itself pays."""
+
+    part_names = ("env",)
+
+    def score(self, rollout: Rollout, state: State) -> tuple[Mapping[str, RewardPart], State]:
+        """The rollout's ``env_reward``."""
+        value = rollout.env_reward.astype(np.float32)
+        return {"env": RewardPart(value=value, valid=np.ones(value.shape, bool))}, state
+
+
+class EnvKind(RewardKind[PartConfig]):
+    """The environment's own reward, as one kind among others."""
+
+    name = "env"
+    config = PartConfig
+
+    def model(self, config: PartConfig, context: ScoringContext) -> EnvReward:
+        """See ``RewardKind.model``."""
+        return EnvReward()
 
 
 class RewardMix:
@@ -65,17 +97,16 @@ class RewardMix:
             for name in ingredient.model.part_names
             if ingredient.config.normalise == "return"
         }
-        return {"models": [i.model.initial_state(num_games) for i in self._ingredients], "sums": sums}
+        return {"models": {i.name: i.model.initial_state(num_games) for i in self._ingredients}, "sums": sums}
 
     def score(self, rollout: Rollout, state: State) -> tuple[RewardOutput, State]:
         """Streams [T, B, S] and named parts, and the memory after the rollout."""
         parts: dict[str, RewardPart] = {}
-        memories: list[State] = []
+        memories: dict[str, State] = {}
         sums = dict(state["sums"])
         terms: dict[str, list[np.ndarray]] = {name: [] for name in self.streams}
-        for ingredient, memory in zip(self._ingredients, state["models"], strict=True):
-            found, memory = ingredient.model.score(rollout, memory)
-            memories.append(memory)
+        for ingredient in self._ingredients:
+            found, memories[ingredient.name] = ingredient.model.score(rollout, state["models"][ingredient.name])
             parts |= found
             config = ingredient.config
             if config.weight > 0:
@@ -112,19 +143,67 @@ class RewardMix:
         neutral = 1.0 if self.streams[config.stream].combine == "product" else 0.0
         return np.where(part.valid, value, neutral).astype(np.float32)
 
+    def take(self, news: Mapping[str, Any]) -> None:
+        """Score with what teachers have learned, ``{kind: news}``, from now on."""
+        for ingredient in self._ingredients:
+            if (own := news.get(ingredient.name)) is not None:
+                ingredient.model.take(own)
+
+    def evidence(self, rollout: Rollout, output: RewardOutput, state: State) -> tuple[dict[str, Any], State]:
+        """What teachers need of a rollout that was just scored, ``{kind: evidence}``, and the memory after that."""
+        found, memories = {}, {}
+        for ingredient in self._ingredients:
+            name = ingredient.name
+            own, memories[name] = ingredient.model.evidence(rollout, output, state["models"][name])
+            if own is not None:
+                found[name] = own
+        return found, {**state, "models": memories}
+
     def state_dict(self) -> State:
         """What the ingredients learned, and the running normalisers."""
         return {
-            "models": [ingredient.model.state_dict() for ingredient in self._ingredients],
+            "models": {ingredient.name: ingredient.model.state_dict() for ingredient in self._ingredients},
             "moments": {name: running.state_dict() for name, running in self._moments.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from ``state_dict``."""
-        for ingredient, learned in zip(self._ingredients, state["models"], strict=True):
-            ingredient.model.load_state_dict(learned)
+        for ingredient in self._ingredients:
+            ingredient.model.load_state_dict(state["models"][ingredient.name])
         for name, running in self._moments.items():
             running.load_state_dict(state["moments"][name])
+
+    def own_state(self) -> State:
+        """What belongs to this process alone, by kind."""
+        return {ingredient.name: ingredient.model.own_state() for ingredient in self._ingredients}
+
+    def load_own_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``own_state``."""
+        for ingredient in self._ingredients:
+            ingredient.model.load_own_state(state[ingredient.name])
+
+    def close(self) -> None:
+        """End the processes that ingredients started."""
+        for ingredient in self._ingredients:
+            ingredient.model.close()
+
+
+def build_mix(
+    config: RewardConfig, contexts: Callable[[str, PartConfig], ScoringContext], group: Group | None = None
+) -> RewardMix:
+    """Every reward that is paid, and the environment's own in any case: it is always measured.
+
+    Args:
+        config: which rewards there are.
+        contexts: what each kind's model may use of this process.
+        group: as of ``RewardMix``.
+    """
+    kinds = {"env": (config.kinds["env"], config.env), **config.paid}
+    ingredients = [
+        Ingredient(model=bounded(kind.model(part, contexts(name, part)), part), config=part)
+        for name, (kind, part) in kinds.items()
+    ]
+    return RewardMix(ingredients, config.streams, group)
 
 
 def discounted_sums(

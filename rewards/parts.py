@@ -36,3 +36,8 @@ class PartConfig(Config):
     step pays its reward less the next step's, so that what follows a step sums up to its own reward."""
     bound_at: float = 0.0
     """The threshold of bound=clip."""
+
+    @property
+    def pays(self) -> bool:
+        """The part is learned from."""
+        return self.weight > 0

@@ -1,1 +1,1 @@
-"""Benchmarks: contenders that are measured in turn, in one run, on one machine."""
+"""Benchmarks of what a user runs: games, training and labels, measured in alternation on one machine."""

@@ -132,7 +132,7 @@ def show_run(run: Path, *, as_json: bool) -> int:
     """Print what a run's reward over factors prefers."""
     config = heron_config(run)
     try:
-        table = config.table()
+        table = FactorTable.from_ranking(config.ranking)
     except ValueError as error:
         raise UserError(f"the ranking of run {run} cannot be read here: {error}") from None
     if isinstance(config, SumConfig):
@@ -333,7 +333,7 @@ def _of_run(path: Path) -> Judge:
             f"run {path} has no preference tree: its model learns from pairs that others judged; give --ranking instead"
         )
     try:
-        table = config.table()
+        table = FactorTable.from_ranking(config.ranking)
     except ValueError as error:
         raise UserError(f"the ranking of run {path} cannot be read here: {error}") from None
     if tuple(level.name for level in report.levels) != table.names:

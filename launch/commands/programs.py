@@ -21,7 +21,7 @@ from launch.errors import UserError
 from launch.show import figure, share_of, visible
 from rewards.auto.archive import Archive, ArchiveEntry, Branch, forest, is_file_name, source_of
 from rewards.auto.audit import read
-from rewards.auto.config import AutoConfig
+from rewards.auto.config import ProgramConfig
 from rewards.auto.program import SHORT_SHA, Program, sha_of
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ _HEAD = frozenset({"time", "kind"})
 class ArchiveFlags(Config):
     """Where programs are kept."""
 
-    archive: Path = AutoConfig.model_fields["archive"].default
+    archive: Path = ProgramConfig.model_fields["archive"].default
     """Folder of the programs that a SHA is looked up in."""
 
 
@@ -425,14 +425,12 @@ def audit(flags: AuditFlags) -> int:
 
 
 def _log_of(folder: Path) -> Path:
-    from launch.training.programs import (  # here: it needs all that training is configured by
-        AUDIT_FILE,
-        PROGRAMS_FOLDER,
-    )
+    from rewards.auto.program_kind import PROGRAMS_FOLDER
+    from rewards.auto.program_teacher import AUDIT_FILE
 
     path = folder / PROGRAMS_FOLDER / AUDIT_FILE
     if not path.is_file():
-        raise UserError(f"there is no audit log of reward programs at {path}: a run with reward.program writes one")
+        raise UserError(f"there is no audit log of reward programs at {path}: a run with a reward program writes one")
     return path
 
 

@@ -69,9 +69,8 @@ def run(flags: TrainFlags, config: TrainConfig) -> int:
     if flags.dry_run:
         return _show(config)
     folder = RunFolder.create(config.runs, config.name, config.model_dump_json(), prefix=config.preset)
-    from launch.training import programs  # only here: its imports take time that --help does not have
-
-    programs.keep(resolved.programs, folder.path)
+    for keep in resolved.keeps:
+        keep(folder.path)
     return _train(config, folder, resume=False)
 
 
@@ -111,8 +110,7 @@ def processes(config: TrainConfig) -> list[str]:
         labeller = "an async Ray actor"
     if config.uses_labels:
         store = config.labels.path or "labels.sqlite in the run's folder"
-        asked = {"captions": config.labels_captions, "stretches of play": config.labels_play}
-        for about in (about for about, is_asked in asked.items() if is_asked):
+        for about in config.questions:
             lines.append(f"labeller of {about} ({_annotator(config)}) as {labeller}, storing in {store}")
         if config.asks_language_model and config.llm.serve:
             lines.append(f"vLLM server of {config.llm.serve}, in a process group of its own")

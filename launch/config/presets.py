@@ -8,8 +8,10 @@ from agents.config import PPOConfig
 from envs.tasks import GamesConfig
 from launch.config.train import RolloutConfig, TrainConfig
 from launch.errors import unknown_name
-from rewards.config import PartConfig, RetrievalConfig, RewardConfig
+from rewards.config import RewardConfig
 from rewards.heron.config import ModelConfig, TreeConfig
+from rewards.oni.config import RetrievalConfig
+from rewards.parts import PartConfig
 
 PENALTY_STEP = -0.001
 """MiniHack's own experiments use -0.001 a frozen step; the class default of -0.01 drowns the goal."""
@@ -103,12 +105,8 @@ def nethack_score() -> TrainConfig:
 
 def nethack_score_oni() -> TrainConfig:
     """The score task with ONI's weights: environment 0.1, retrieval 0.4."""
-    return nethack_score().model_copy(
-        update={
-            "preset": "nethack_score_oni",
-            "reward": RewardConfig(env=PartConfig(weight=0.1, clip=10.0), oni=RetrievalConfig(weight=0.4)),
-        }
-    )
+    reward = RewardConfig(env=PartConfig(weight=0.1, clip=10.0), oni=RetrievalConfig(weight=0.4))
+    return nethack_score().replace(preset="nethack_score_oni", reward=reward)
 
 
 def debug() -> TrainConfig:
@@ -132,7 +130,7 @@ def _task(name: str, task: str, total_steps: int) -> TrainConfig:
 
 def _with_oni(config: TrainConfig, name: str) -> TrainConfig:
     reward = RewardConfig(env=config.reward.env, oni=RetrievalConfig(weight=0.1))
-    return config.model_copy(update={"preset": name, "reward": reward})
+    return config.replace(preset=name, reward=reward)
 
 
 def _with_heron(config: TrainConfig, name: str, *progress: str) -> TrainConfig:
@@ -145,7 +143,7 @@ def _with_heron(config: TrainConfig, name: str, *progress: str) -> TrainConfig:
     ranking = ("success", "alive", *progress, "-turns @ 32")
     heron = TreeConfig(weight=0.3, ranking=ranking, model=ModelConfig(see_factors=True))
     reward = RewardConfig(env=config.reward.env, heron=heron)
-    return config.model_copy(update={"preset": name, "reward": reward})
+    return config.replace(preset=name, reward=reward)
 
 
 PRESETS: dict[str, Callable[[], TrainConfig]] = {

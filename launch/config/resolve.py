@@ -6,17 +6,16 @@ depends on where the run goes on. All of them validate what they change.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launch.config.train import TrainConfig, may_change_on_resume
 from launch.errors import UserError
-from rewards.heron.config import TreeConfig
 
 if TYPE_CHECKING:
     from launch.runs.folder import RunFolder
-    from rewards.auto.archive import ArchiveEntry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +23,8 @@ class Resolved:
     """A run that can start."""
 
     config: TrainConfig
-    programs: tuple[ArchiveEntry, ...] = ()
-    """Reward programs that it uses, to be kept in its folder; the chosen one first."""
+    keeps: Sequence[Callable[[Path], None]] = ()
+    """Each puts into the run's folder what a reward will need there."""
 
 
 def resolve(config: TrainConfig, *, use_servers: bool = True) -> Resolved:
@@ -39,20 +38,16 @@ def resolve(config: TrainConfig, *, use_servers: bool = True) -> Resolved:
         UserError: the run cannot start; one sentence that names the field and what is allowed.
     """
     check_startable(config)
-    _check_preferences(config)
-    from launch.training import programs  # only here: its imports take time that --help does not have
-
-    config, entries = programs.settled(config)
-    programs.check_isolation(config)
+    config, keeps = prepared(config)
     config = _with_placement(config)
     if use_servers:
         config = _with_language_model(config)
         _check_label_store(config, None)
-    return Resolved(config=config, programs=entries)
+    return Resolved(config=config, keeps=keeps)
 
 
 def resolve_resumed(config: TrainConfig, folder: RunFolder) -> TrainConfig:
-    """The configuration of a run that goes on; rewards, programs and placement are what the run began with.
+    """The configuration of a run that goes on; rewards and placement are what the run began with.
 
     Raises:
         UserError: as ``resolve``; or something is changed that would change what is learned.
@@ -99,6 +94,7 @@ def check_startable(config: TrainConfig) -> None:
     except ValueError as error:
         raise UserError(f"env.engine: {error}") from None
     _check_features(config)
+    _check_rewards(config)
     if config.device != "cpu" and config.device != "auto":
         from agents.devices import device
 
@@ -116,7 +112,7 @@ def check_startable(config: TrainConfig) -> None:
 
 
 def _check_features(config: TrainConfig) -> None:
-    """Columns and factors that the games cannot give.
+    """Columns that the games cannot give.
 
     Raises:
         UserError: one sentence that names the field.
@@ -128,38 +124,39 @@ def _check_features(config: TrainConfig) -> None:
             check_names(config.env.features)
         except ValueError as error:
             raise UserError(f"env.features: {error}") from None
-    if config.reward.heron.weight > 0:
-        from envs.features import check_names
-
-        try:
-            check_names(config.reward.heron.table().columns)
-        except ValueError as error:
-            raise UserError(f"reward.heron.ranking: {error}") from None
-        try:
-            config.reward.heron.check_inputs()
-        except ValueError as error:
-            raise UserError(f"reward.heron.model.inputs: {error}") from None
 
 
-def _check_preferences(config: TrainConfig) -> None:
-    """Refuse what people are said to prefer, where it cannot be learned from; a resumed run has learned it already.
+def _check_rewards(config: TrainConfig) -> None:
+    """Refuse what a reward cannot be computed from.
 
     Raises:
-        UserError: one sentence with the file and the line.
+        UserError: one sentence that names the field.
     """
-    heron = config.reward.heron
-    if not isinstance(heron, TreeConfig) or heron.weight == 0 or heron.judges.human is None:
-        return
-    from envs.actions import union_of_names
-    from rewards.heron.human import pairs_in_file
-    from rewards.heron.preferences import check_learnable
+    for name, (kind, part) in config.reward.paid.items():
+        try:
+            kind.check(part)
+        except ValueError as error:
+            raise UserError(f"reward.{name}.{error}") from None
 
-    try:
-        pairs = pairs_in_file(heron, union_of_names(config.env.specs()), config.env.task_ids)
-        if pairs is not None:
-            check_learnable(pairs, heron, config.seed)
-    except ValueError as error:
-        raise UserError(f"reward.heron.judges.human: {error}") from None
+
+def prepared(config: TrainConfig) -> tuple[TrainConfig, list[Callable[[Path], None]]]:
+    """The configuration with what its rewards settle for good when a run begins.
+
+    Returns:
+        It, and what puts into the run's folder what the rewards will need there.
+
+    Raises:
+        UserError: one sentence that names the field.
+    """
+    changes, keeps = {}, []
+    for name, (kind, part) in config.reward.paid.items():
+        try:
+            found = kind.prepare(part, config.env, config.seed)
+        except ValueError as error:
+            raise UserError(f"reward.{name}.{error}") from None
+        changes[name] = found.config
+        keeps.append(found.keep)
+    return config.replace(reward=config.reward.replace(**changes)), keeps
 
 
 def _with_placement(config: TrainConfig) -> TrainConfig:

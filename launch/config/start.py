@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from envs.tasks import GamesConfig
 from launch.config.presets import PRESETS, preset
 from launch.config.train import TrainConfig
-from launch.errors import UserError, nearest, unknown_name
+from launch.errors import UserError, nearest
 from rewards.config import RewardConfig
 
 _TASK = re.compile(r"[\w.:/-]+-v\d+(,[\w.:/-]+-v\d+)*")
 """What ids of tasks look like; whether there is such a task is looked up when the run is to start."""
-_USUAL_WEIGHTS = {"oni": 0.1, "heron": 0.3}
 
 
 def starting_from(name: str) -> TrainConfig:
@@ -45,11 +43,7 @@ def paying(reward: RewardConfig, names: Sequence[str]) -> RewardConfig:
     Raises:
         UserError: there is no such kind.
     """
-    for name in names:
-        if name not in _USUAL_WEIGHTS:
-            raise unknown_name("reward", name, _USUAL_WEIGHTS)
-    changes: dict[str, Any] = {}
-    for name, usual in _USUAL_WEIGHTS.items():
-        part = getattr(reward, name)
-        changes[name] = part.replace(weight=(part.weight or usual) if name in names else 0.0)
-    return reward.replace(**changes)
+    try:
+        return reward.paying(names)
+    except ValueError as error:
+        raise UserError(f"--rewards: {error}") from None

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
 from agents.config import ENCODED_KEYS, ModelConfig, PPOConfig
 from envs.data import Config
 from envs.tasks import GamesConfig
 from launch.llm.config import ServerConfig
 from rewards.config import RewardConfig
-from rewards.heron.config import TreeConfig
 from rewards.labels.config import LabelsConfig
+from rewards.labels.questions import PromptSpec
 from rewards.llm.config import LLMConfig
 
 
@@ -85,7 +86,7 @@ class TrainConfig(Config):
     rollout: RolloutConfig = RolloutConfig()
     model: ModelConfig = ModelConfig()
     ppo: PPOConfig = PPOConfig()
-    reward: RewardConfig = RewardConfig()
+    reward: SerializeAsAny[RewardConfig] = RewardConfig()  # a class of its own where there are custom kinds
     labels: LabelsConfig = LabelsConfig()
     llm: LLMConfig = LLMConfig()
     llm_server: ServerConfig = ServerConfig()
@@ -125,25 +126,28 @@ class TrainConfig(Config):
     @property
     def features(self) -> tuple[str, ...]:
         """Columns of the schema that the games record: those asked for, and those that rewards read."""
-        heron = self.reward.heron
-        read = heron.columns() if heron.weight > 0 else ()
+        read = [column for kind, part in self.reward.paid.values() for column in kind.columns(part)]
         return tuple(dict.fromkeys((*self.env.features, *read)))
 
     @property
-    def labels_captions(self) -> bool:
-        """A reward needs captions labelled."""
-        return self.reward.oni.weight > 0
+    def questions(self) -> Mapping[str, PromptSpec]:
+        """What an annotator is asked by the rewards: ``{what about: wording}``.
 
-    @property
-    def labels_play(self) -> bool:
-        """HERON's model learns what the annotator says of stretches of play."""
-        heron = self.reward.heron
-        return isinstance(heron, TreeConfig) and heron.weight > 0 and "labeller" in heron.judges.sources
+        Raises:
+            ValueError: the annotator or the wording does not suit a reward.
+        """
+        found: dict[str, PromptSpec] = {}
+        for name, (kind, part) in self.reward.paid.items():
+            try:
+                found |= kind.questions(part, self.labels, self.llm)
+            except ValueError as error:
+                raise ValueError(f"reward.{name}.{error}") from None
+        return found
 
     @property
     def uses_labels(self) -> bool:
         """An annotator is asked."""
-        return self.labels_captions or self.labels_play
+        return bool(self.questions)
 
     @property
     def asks_language_model(self) -> bool:
@@ -176,13 +180,6 @@ class TrainConfig(Config):
             )
         if self.labels.mode == "barrier" and self.rollout.max_policy_lag > 0:
             raise ValueError("labels.mode=barrier is for synchronous runs: set rollout.max_policy_lag to 0")
-        if self.labels_captions:
-            self.labels.spec(asks_pairs=self.reward.oni.asks_pairs)
-        if self.labels_play and not self.labels.client.judges_play(self.llm):
-            raise ValueError(
-                "reward.heron.judges.sources: the lexicon judges captions, and to compare stretches of play the "
-                "labeller needs a language model (llm.base_url or llm.serve) or labels.client.kind=scripted"
-            )
         if self.asks_language_model and not self.llm.is_named:
             raise ValueError("labels.client.kind=llm needs a language model: give llm.base_url or llm.serve")
         if not self.reward.streams:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from envs.data import Config
-from rewards.auto.config import AutoConfig
+from rewards.auto.config import ProgramConfig
 from rewards.auto.search.llm import DesigningConfig
 from rewards.llm.config import LLMConfig
 
@@ -62,7 +62,7 @@ class DesignConfig(Config):
     llm: LLMConfig = LLMConfig()
     designing: DesigningConfig = DesigningConfig()
     """How the language model is asked."""
-    reward: AutoConfig = AutoConfig()
+    reward: ProgramConfig = ProgramConfig()
     """How programs are composed, contained and weighed, and which archive keeps them."""
     report: ReportConfig = ReportConfig()
     ray_address: str | None = None

@@ -27,8 +27,8 @@ from launch.errors import RunError, UserError
 from launch.llm.vllm import answering_model
 from launch.processes.session import ray_session
 from launch.runs.folder import RunFolder, installed_versions, read_config
-from launch.training.programs import isolation
 from rewards.auto.audit import AuditLog
+from rewards.auto.program_kind import isolation_line
 from rewards.auto.search.critic import Critic
 from rewards.auto.search.guided import GrammarDesigner, RandomGrammarDesigner
 from rewards.auto.search.llm import DesignerError, LLMDesigner, LLMOpinion
@@ -70,7 +70,7 @@ def begin(config: DesignConfig, train: TrainConfig, training: Sequence[str], out
         out: where the summary is written, too.
     """
     config, train = with_absolute_paths(config), with_absolute_paths(train)
-    line = isolation(config.reward.containment, "reward.containment")
+    line = _isolation(config)
     Plans(config, train, config.runs).check()
     if config.replies is not None or config.llm.is_named:
         config = _with_model_named(config)  # where it cannot be used, that is said before a folder exists
@@ -93,8 +93,20 @@ def resume(path: Path, out: Path | None) -> int:
         train=validate(TrainConfig, kept["train"]),
         training=tuple(kept["training"]),
     )
-    line = isolation(stored.design.reward.containment, "reward.containment")
+    line = _isolation(stored.design)
     return _search(stored, RunFolder.open(path.absolute()), line, out)
+
+
+def _isolation(config: DesignConfig) -> str:
+    """What stands between programs and the machine, in a line.
+
+    Raises:
+        UserError: it is less than asked for.
+    """
+    try:
+        return isolation_line(config.reward.containment)
+    except ValueError as error:
+        raise UserError(f"reward.{error}") from None
 
 
 def _search(stored: _Stored, folder: RunFolder, reached: str, out: Path | None) -> int:

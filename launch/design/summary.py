@@ -15,7 +15,7 @@ from launch.design.config import DesignConfig
 from launch.design.journal import Journal, Proposed, proposals, trained, trial_outcome
 from launch.design.trials import Role, outcome_of
 from launch.runs.folder import flatten
-from rewards.auto.config import AutoConfig
+from rewards.auto.config import ProgramConfig
 from rewards.auto.program import SHORT_SHA
 from rewards.auto.search.proposal import verdict_of
 
@@ -140,8 +140,8 @@ def _program(journal: Journal, one: Proposed) -> dict[str, Any]:
 # ---- the command that trains with a reward as a search has found it
 
 
-def command_of(preset: str, sha: str, reward: AutoConfig, training: Sequence[str]) -> str:
-    """``yendor train PRESET --reward.program SHA ...`` with whatever differs from the defaults.
+def command_of(preset: str, sha: str, reward: ProgramConfig, training: Sequence[str]) -> str:
+    """``yendor train PRESET --reward.program.code SHA ...`` with whatever differs from the defaults.
 
     Args:
         preset: what was searched with.
@@ -149,16 +149,16 @@ def command_of(preset: str, sha: str, reward: AutoConfig, training: Sequence[str
         reward: how it was composed, contained and weighed; its archive may be an absolute path.
         training: flags for training, as they were typed.
     """
-    usual = flatten(_with_absolute_archive(AutoConfig()).model_dump(mode="json"))
+    usual = flatten(_with_absolute_archive(ProgramConfig()).model_dump(mode="json"))
     ours = flatten(_with_absolute_archive(reward).model_dump(mode="json"))
-    flags = ["--reward.program", sha[:SHORT_SHA]]
+    flags = ["--reward.program.code", sha[:SHORT_SHA]]
     for name, value in ours.items():
         if value != usual[name]:
-            flags += [f"--reward.auto.{name.replace('_', '-')}", *_words(value)]
+            flags += [f"--reward.program.{name.replace('_', '-')}", *_words(value)]
     return shlex.join(["yendor", "train", preset, *flags, *training])
 
 
-def _with_absolute_archive(reward: AutoConfig) -> AutoConfig:
+def _with_absolute_archive(reward: ProgramConfig) -> ProgramConfig:
     return reward.replace(archive=reward.archive.absolute())
 
 

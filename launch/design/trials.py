@@ -18,6 +18,7 @@ from envs.data import Config
 from envs.recording import EpisodeRecord
 from envs.seeding import evaluation_seeds
 from launch.config.flags import validate
+from launch.config.resolve import prepared
 from launch.config.train import TrainConfig
 from launch.design.config import DesignConfig
 from launch.errors import RunError, UserError
@@ -27,13 +28,12 @@ from launch.processes.lifecycle import StopRequest
 from launch.runs.checkpoint import steps_of
 from launch.runs.folder import RunFolder, read_config, read_events
 from launch.runs.progress import Silent
-from launch.training.programs import QUARANTINED, keep, settled
-from rewards.auto.archive import Archive
 from rewards.auto.batches import Runner
 from rewards.auto.config import CompositionConfig
 from rewards.auto.engine import EngineError
 from rewards.auto.episodes import pay_of, values_of
 from rewards.auto.program import NUMBER_COMPONENT, SHORT_SHA, Program
+from rewards.auto.program_teacher import QUARANTINED
 from rewards.config import RewardConfig
 
 SELECTION, REPORT = 1, 0
@@ -62,10 +62,6 @@ class Trial:
     seed: int
     config_json: str
     """``TrainConfig``, programs settled, paths absolute: it is read on other machines."""
-    programs: tuple[str, ...]
-    """SHAs: what is copied into the run's folder."""
-    archive: str
-    """The folder that they are copied from."""
     episodes: int
     episode_list: int
     """``SELECTION`` or ``REPORT``."""
@@ -156,15 +152,16 @@ def _train(config: TrainConfig, path: Path, trial: Trial) -> Mapping[str, Any]:
             shutil.rmtree(path)
         folder = opened(path) if saved else RunFolder.create(config.runs, config.name, config.model_dump_json())
         with folder:
-            _go_on(config, folder, trial, resume=bool(saved))
+            _go_on(config, folder, resume=bool(saved))
     return json.loads(file.read_text())
 
 
-def _go_on(config: TrainConfig, folder: RunFolder, trial: Trial, *, resume: bool) -> None:
+def _go_on(config: TrainConfig, folder: RunFolder, *, resume: bool) -> None:
     from launch.training.driver import train
 
     if not resume:
-        keep([Archive(Path(trial.archive)).get(sha) for sha in trial.programs], folder.path)
+        for keep in prepared(config)[1]:
+            keep(folder.path)
     with StopRequest() as stop, Silent() as silent:
         summary = train(config, folder, silent, stop, resume=resume)
     if summary.stopped_by:
@@ -347,13 +344,11 @@ class Plans:
         )
 
     def _planned(self, sha: str | None, name: str, steps: int, *, seed: int, **what: Any) -> Trial:
-        train, entries = settled(self._settings(self._reward(sha), name, seed, steps))
-        programs = tuple(entry.sha for entry in entries)
-        archive = str(self.config.reward.archive)
-        return Trial(config_json=train.model_dump_json(), programs=programs, archive=archive, seed=seed, **what)
+        train, _ = prepared(self._settings(self._reward(sha), name, seed, steps))
+        return Trial(config_json=train.model_dump_json(), seed=seed, **what)
 
     def _reward(self, sha: str | None) -> RewardConfig:
-        return validate(RewardConfig, {**dict(self.train.reward), "program": sha, "auto": self.config.reward})
+        return self.train.reward.replace(program=self.config.reward.replace(code=sha))
 
     def _settings(self, reward: RewardConfig, name: str, seed: int, steps: int) -> TrainConfig:
         train = self.train

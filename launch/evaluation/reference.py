@@ -39,9 +39,8 @@ from launch.runs.folder import RunFolder, installed_versions
 from launch.runs.metrics import MetricsWriter, WindowedEpisodes
 from launch.runs.progress import Progress
 from launch.training.run import SUMMARY_FILE, TrainSummary, weights_sha256
-from launch.training.wiring import build_games, build_mix
+from launch.training.wiring import build_games, build_rewards
 from rewards.config import PartConfig
-from rewards.oni.values import CaptionValues
 
 MODEL_FILE = "model.zip"
 _METRICS: Mapping[str, tuple[str, float]] = {
@@ -114,7 +113,7 @@ def reference_env(config: TrainConfig) -> VecEnv:
         raise UserError(f"env.task: {error}") from None
     if config.reward.env == PartConfig():
         return venv
-    return RewardVecEnvWrapper(venv, build_mix(config, CaptionValues()))
+    return RewardVecEnvWrapper(venv, build_rewards(config, games.spec))
 
 
 def reference_ppo(config: TrainConfig, venv: VecEnv, policy_kwargs: dict[str, Any] | None = None) -> PPO:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -24,86 +23,6 @@ from rewards.labels.questions import Answer, PromptSpec, Question
 from rewards.labels.store import LabelStore
 
 T = TypeVar("T")
-
-
-class LabelFeed(Protocol):
-    """Questions in, answers out.
-
-    Every method but ``close`` raises ``LabellerError`` once labelling has stopped because of an error. An
-    annotator that cannot be reached is none: ``problem`` tells of it.
-    """
-
-    def submit(self, questions: Iterable[Question]) -> None:
-        """Ask; returns at once."""
-        ...
-
-    def poll(self) -> Sequence[Answer]:
-        """Answers that arrived since the last call, in the order they came; returns at once."""
-        ...
-
-    def drain(self, questions: Iterable[Question]) -> Sequence[Answer]:
-        """Wait until each of these questions has its answer; sorted by ids."""
-        ...
-
-    def flush(self) -> Sequence[Answer]:
-        """As ``poll``, but waits for the labeller's word (not for the annotator's)."""
-        ...
-
-    def problem(self) -> str | None:
-        """One sentence: why no labels come; None while they do. Possibly a moment old."""
-        ...
-
-    def metrics(self) -> Mapping[str, float]:
-        """The labeller's counters, possibly a moment old."""
-        ...
-
-    def state_dict(self) -> State:
-        """The budget that was spent."""
-        ...
-
-    def load_state_dict(self, state: State) -> None:
-        """Continue from ``state_dict``."""
-        ...
-
-    def close(self) -> None:
-        """End the labeller and close its store; a second time changes nothing."""
-        ...
-
-
-class OutageWatch:
-    """Tells of a feed's outages, each once.
-
-    Args:
-        feed: the labeller.
-        on_outage: told, once for each outage, why no labels come, and None when they come again.
-        grace_s: a problem that is over sooner, such as one refused call of a busy server, is no outage.
-        clock: seconds.
-    """
-
-    def __init__(
-        self,
-        feed: LabelFeed,
-        on_outage: Callable[[str | None], None],
-        grace_s: float = 2.0,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._feed, self._on_outage, self._grace_s, self._clock = feed, on_outage, grace_s, clock
-        self._problem_since_s: float | None = None
-        self._is_told = False
-
-    def look(self) -> None:
-        """See how the feed fares now."""
-        problem, now = self._feed.problem(), self._clock()
-        if problem is None:
-            if self._is_told:
-                self._on_outage(None)
-            self._problem_since_s, self._is_told = None, False
-            return
-        if self._problem_since_s is None:
-            self._problem_since_s = now
-        if not self._is_told and now - self._problem_since_s >= self._grace_s:
-            self._on_outage(problem)
-            self._is_told = True
 
 
 def _sorted(answers: Iterable[Answer]) -> list[Answer]:
@@ -194,11 +113,11 @@ class News:
 class LabellerActor:
     """A thin async shell around ``Labeller``; owns the label store."""
 
-    def __init__(self, config_json: str, store_path: str, run_id: str | None, spec: PromptSpec | None) -> None:
+    def __init__(self, config_json: str, store_path: str, spec: PromptSpec, run_id: str | None) -> None:
         from launch.training.wiring import build_labeller
 
         config = TrainConfig.model_validate_json(config_json)
-        self._store, self._labeller = build_labeller(config, store_path, run_id, spec)
+        self._store, self._labeller = build_labeller(config, store_path, spec, run_id)
 
     async def start(self) -> None:
         """Begin to answer."""
@@ -241,16 +160,14 @@ class RayFeed:
     Args:
         config: the run's.
         store_path: the label store.
+        spec: what is asked.
         run_id: whose budget is spent; None = a run of its own.
-        spec: what is asked; None = what the reward for captions asks.
     """
 
-    def __init__(
-        self, config: TrainConfig, store_path: str, run_id: str | None = None, spec: PromptSpec | None = None
-    ) -> None:
+    def __init__(self, config: TrainConfig, store_path: str, spec: PromptSpec, run_id: str | None = None) -> None:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._actor: Any = LabellerActor.options(scheduling_strategy=here).remote(
-            config.model_dump_json(), store_path, run_id, spec
+            config.model_dump_json(), store_path, spec, run_id
         )
         self._is_closed = False
         ray.get(self._actor.start.remote())

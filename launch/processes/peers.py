@@ -18,23 +18,24 @@ from launch.config.train import TrainConfig
 from launch.errors import RunError
 from launch.processes.groups import GlooMeeting, GroupBrokenError, Invitation, Meeting, shared_memory_meeting
 from launch.processes.lifecycle import DeathWatch, MemoryGrowth
+from launch.processes.placement import News
 from launch.processes.workers import Weights
-from launch.training.learning import Lessons, UpdateReport
-from launch.training.programs import RunPrograms
+from launch.training.learning import UpdateReport
+from launch.training.wiring import Given
 
 
 @ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)
 class PeerActor:
     """A thin shell around a ``RolloutWorker`` and a ``Learning`` that share one network."""
 
-    def __init__(self, config_json: str, stream: int, programs: RunPrograms | None) -> None:
+    def __init__(self, config_json: str, stream: int, given: Given) -> None:
         import torch
 
         from launch.training.wiring import build_peer
 
         config = TrainConfig.model_validate_json(config_json)
         torch.set_num_threads(config.threads)
-        self._worker, self._learning = build_peer(config, stream, programs)
+        self._worker, self._learning = build_peer(config, stream, given)
         self._group: Group = Alone()
         self._held: WorkerRollout | None = None
         self._growth = MemoryGrowth()
@@ -60,10 +61,10 @@ class PeerActor:
             self._held = self._worker.collect()
         return self._held.rollout.new_captions
 
-    def learn(self, lessons: Lessons, share: float) -> UpdateReport:
+    def learn(self, news: News, share: float) -> UpdateReport:
         """Score the rollout and learn from it, together with the others."""
         assert self._held is not None, "learn comes after collect"
-        self._learning.take(lessons)
+        self._learning.take(news)
         held = [self._held]
         outputs = self._learning.score(held)
         # From here on memories are past this rollout: it cannot be scored a second time.
@@ -100,7 +101,7 @@ class PeerActor:
         self._worker.load_state_dict(state["worker"])
 
     def close(self) -> None:
-        """Close the games, remove their temporary folders, and end the process that runs reward programs."""
+        """Close the games, remove their temporary folders, and end the processes that rewards started."""
         self._worker.close()
         self._learning.close()
 
@@ -132,17 +133,15 @@ class SymmetricPlacement:
     Args:
         config: the run's; each peer builds itself from it.
         on_death: told which peer died of what.
-        programs: the run's reward programs; None where it has none.
+        given: what the rewards found in the run's folder; None = nothing.
 
     Raises:
         RunError: from every method: peers died more often than ``rollout.max_worker_deaths`` allows, all of
             them died, or one raised an error (which its replacement would raise again).
     """
 
-    def __init__(
-        self, config: TrainConfig, on_death: Callable[[int, str], None], programs: RunPrograms | None = None
-    ) -> None:
-        self._programs = programs
+    def __init__(self, config: TrainConfig, on_death: Callable[[int, str], None], given: Given | None = None) -> None:
+        self._given = given or {}
         self._size = config.rollout.num_workers
         self._recycle_mb = config.rollout.recycle_growth_mb
         self._config_json = config.model_dump_json()
@@ -160,7 +159,7 @@ class SymmetricPlacement:
         return self._watch.deaths
 
     def _start(self, seat: _Seat) -> None:
-        seat.actor = PeerActor.remote(self._config_json, seat.stream, self._programs)
+        seat.actor = PeerActor.remote(self._config_json, seat.stream, self._given)
 
     def _meet(self) -> None:
         """Form the group anew."""
@@ -249,10 +248,10 @@ class SymmetricPlacement:
         found = self._until_all_live(lambda: self._ask(lambda rank, actor: actor.collect.remote()))
         return {caption: text for captions in found for caption, text in captions.items()}
 
-    def learn(self, lessons: Lessons, share: float) -> list[UpdateReport]:
+    def learn(self, news: News, share: float) -> list[UpdateReport]:
         """Every peer scores its rollout; all learn together."""
         try:
-            return self._ask(lambda rank, actor: actor.learn.remote(lessons, share))
+            return self._ask(lambda rank, actor: actor.learn.remote(news, share))
         except _LostError as error:
             self.dropped_rollouts += self._size - len(error.lost)
             self._recover(error.lost)

@@ -16,7 +16,10 @@ from agents.policy import weights_of
 from agents.rollout import WorkerRollout
 from envs.protocols import State
 from launch.processes.workers import Weights, WorkerPool
-from launch.training.learning import Learning, Lessons, UpdateReport
+from launch.training.learning import Learning, UpdateReport
+
+News = Mapping[str, Any]
+"""What teachers have learned since the last batch: ``{kind of reward: news}``, of those that have any."""
 
 
 class Placement(Protocol):
@@ -36,11 +39,11 @@ class Placement(Protocol):
         """Have a batch collected; returns the captions ``{id: text}`` that its workers had not met before."""
         ...
 
-    def learn(self, lessons: Lessons, share: float) -> list[UpdateReport]:
+    def learn(self, news: News, share: float) -> list[UpdateReport]:
         """Score the collected batch and learn from it.
 
         Args:
-            lessons: what was learned about rewards since the last call; taken in first.
+            news: what the rewards' teachers have learned since the last call, by kind; taken in first.
             share: of the run that is over.
 
         Returns:
@@ -109,9 +112,9 @@ class SplitPlacement:
         self._held = self._pool.batch()
         return _new_captions(self._held)
 
-    def learn(self, lessons: Lessons, share: float) -> list[UpdateReport]:
+    def learn(self, news: News, share: float) -> list[UpdateReport]:
         """Score, learn, publish."""
-        self._learning.take(lessons)
+        self._learning.take(news)
         outputs = self._learning.score(self._held)
         report = self._learning.learn(self._held, outputs, share)
         self._publish()
@@ -145,7 +148,7 @@ class SplitPlacement:
         return self._pool.recycle(state["pool"])
 
     def close(self) -> None:
-        """End the workers, and the process that runs reward programs."""
+        """End the workers, and the processes that rewards started."""
         self._pool.close()
         self._learning.close()
 

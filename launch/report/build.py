@@ -21,18 +21,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from envs.files import write_atomic
+from launch.config.flags import validate
 from launch.report import sections
 from launch.report.charts import Chart, draw, series_colour
 from launch.report.sections import Rows
 from launch.runs.folder import flatten, read_config, read_events
-from launch.runs.glossary import GLOSSARY
+from launch.runs.glossary import glossary
 from launch.runs.metrics import read_metrics
 from launch.runs.progress import duration
-from launch.training.programs import PROGRAMS_FOLDER, QUARANTINED
 from rewards import reporting
-from rewards.auto.archive import Archive
-from rewards.auto.program_section import program_section
-from rewards.heron.preference_section import preference_section
+from rewards.config import RewardConfig
 from rewards.reporting import Listing, Paragraph, Section, Table
 
 
@@ -109,7 +107,8 @@ def build_report(run_dir: Path, out: Path) -> None:
 
 
 def _page(run_dir: Path) -> dict[str, Any]:
-    config = flatten(read_config(run_dir))
+    saved = read_config(run_dir)
+    config, reward = flatten(saved), validate(RewardConfig, saved.get("reward", {}))
     lines, events = read_metrics(run_dir), read_events(run_dir)
     marks = [e["step"] for e in events if e["kind"] == "resumed" and e["step"] is not None]
     groups = (
@@ -127,24 +126,18 @@ def _page(run_dir: Path) -> dict[str, Any]:
         "charts": [(title, drawn) for title, drawn in charts if drawn],
         "has_resumes": bool(marks),
         "evaluations": sections.evaluations(run_dir / "eval"),
-        "rewards": _reward_sections(run_dir, config, events),
+        "rewards": _reward_sections(run_dir, reward, events),
         "captions": sections.captions(run_dir / "captions.json"),
         "config": list(config.items()),
         "events": sections.shown_events(events),
         "starts": [e for e in events if "command" in e or "versions" in e],
-        "glossary": _used_glossary(lines),
+        "glossary": _used_glossary(lines, reward),
     }
 
 
-def _reward_sections(run: Path, config: Mapping[str, Any], events: Rows) -> list[Section]:
-    """What each reward that has something to show brings, in the order of the page."""
-    found = [preference_section(run)]
-    if config.get("reward.program") is not None and config.get("reward.auto.weight"):
-        shas = (config["reward.program"], *(config.get("reward.auto.fallback") or ()))
-        began = [event for event in events if event["kind"] == "programs"]
-        quarantines = [event for event in events if event["kind"] == QUARANTINED]
-        archive = Archive(run / PROGRAMS_FOLDER)
-        found.append(program_section(archive, shas, began[-1] if began else {}, quarantines))
+def _reward_sections(run: Path, reward: RewardConfig, events: Rows) -> list[Section]:
+    """What each reward that has something to show brings."""
+    found = [kind.report(run, getattr(reward, name), events) for name, kind in reward.kinds.items()]
     return [section for section in found if section is not None]
 
 
@@ -247,8 +240,8 @@ def _tiles(lines: Rows, config: Mapping[str, Any]) -> list[tuple[str, str, str]]
     return tiles
 
 
-def _used_glossary(lines: Rows) -> list[tuple[str, str]]:
+def _used_glossary(lines: Rows, reward: RewardConfig) -> list[tuple[str, str]]:
     from fnmatch import fnmatchcase
 
     names = {name for line in lines for name in line}
-    return [(n, text) for n, text in GLOSSARY.items() if any(fnmatchcase(name, n) for name in names)]
+    return [(n, text) for n, text in glossary(reward).items() if any(fnmatchcase(name, n) for name in names)]

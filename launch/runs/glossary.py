@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from rewards.auto.program_metrics import METRICS as PROGRAM_METRICS
-from rewards.heron.heron_metrics import METRICS as HERON_METRICS
-from rewards.labels.label_metrics import METRICS as LABEL_METRICS
-from rewards.oni.oni_metrics import METRICS as ONI_METRICS
+from rewards.config import RewardConfig
 
 _EVERY_RUN: Mapping[str, str] = MappingProxyType(
     {
@@ -25,6 +22,8 @@ _EVERY_RUN: Mapping[str, str] = MappingProxyType(
         "rewards/*/mean": "Mean of this reward part over the valid steps of the last update, unweighted.",
         "rewards/*/valid": "Share of the steps of the last update for which this reward part had a value.",
         "rewards/*/episode_sum": "Mean sum of this reward part over the last 100 episodes, unweighted.",
+        "rewards/*/return_correlation": "Spearman's rank correlation, over the last 100 episodes, of the sum of this "
+        "reward (0 where it had no value yet) with the environment's own return.",
         "policy/loss": "Mean loss of the last update: surrogate, entropy bonus and value loss, weighted.",
         "policy/policy_loss": "Mean of the actor head's surrogate (PPO: clipped), without the entropy bonus.",
         "policy/value_loss": "Mean squared value error of the last update, over reward streams.",
@@ -52,7 +51,7 @@ _EVERY_RUN: Mapping[str, str] = MappingProxyType(
         "time/learn_s": "Seconds that a learner spent on advantages and gradient steps, per update.",
         "time/exchange_s": "Seconds that a peer spent averaging gradients with the others, waiting included, per "
         "update.",
-        "time/segments_s": "Seconds that a learner spent cutting play into segments for HERON, per update.",
+        "time/evidence_s": "Seconds that a learner spent gathering what the rewards' teachers are told, per update.",
         "time/account_s": "Seconds that a learner spent summing up captions and rewards, per update.",
         "time/collect_s": "Seconds spent collecting rollouts, per update (in runs of the reference learner).",
         "time/elapsed_s": "Seconds since the run began, without the pauses between resumes.",
@@ -61,10 +60,14 @@ _EVERY_RUN: Mapping[str, str] = MappingProxyType(
 )
 """Those that every run has, whatever its rewards."""
 
-GLOSSARY: Mapping[str, str] = MappingProxyType(
-    {**_EVERY_RUN, **PROGRAM_METRICS, **LABEL_METRICS, **ONI_METRICS, **HERON_METRICS}
-)
-"""``{metric name: what it is}``; ``*`` stands for one name, such as that of a reward part."""
+
+def glossary(reward: RewardConfig) -> Mapping[str, str]:
+    """``{metric name: what it is}`` of a run with these rewards; ``*`` stands for one name, such as a reward part's."""
+    return {**_EVERY_RUN, **{name: text for kind in reward.kinds.values() for name, text in kind.metrics.items()}}
+
+
+GLOSSARY: Mapping[str, str] = MappingProxyType(dict(glossary(RewardConfig())))
+"""Of a run without rewards from outside."""
 
 
 def glossary_markdown(glossary: Mapping[str, str] = GLOSSARY) -> str:

@@ -5,19 +5,19 @@ Split: workers play, this process scores and learns.
     RolloutWorker x N (Ray actors, or this process)          Labeller (async Ray actor, or a thread)  <-> annotator
       play T steps with policy v  --- Rollout --->  placement.collect()     ^ questions       | answers
                                                             |               |                 v
-                                                    CaptionModel.questions()        feed.poll() / drain()
-                                                                                              |
-                                                    CaptionModel.learn(answers) <-------------+
-                                                            | values of captions
-                                    placement.learn(values) v
-                                      mix.score(rollout) -> RewardOutput
-                                      learner.update(...) -> policy v+1  --> weights --> workers
+                                                    Teacher.update(new captions) of each reward that has one
+                                                            | news: values of captions, weights, quarantines
+                                      placement.learn(news) v
+                                        mix.score(rollout) -> RewardOutput;  mix.evidence(...)
+                                        learner.update(...) -> policy v+1  --> weights --> workers
+                                                            | evidence: segments, counts of captions
+                                                    Teacher.observe(evidence)
 
-Symmetric: every worker is a peer that does all of it; only captions, their values and reports pass through here.
+Symmetric: every worker is a peer that does all of it; only captions, news and reports pass through here.
 
     Peer x N (Ray actors)
       RolloutWorker and Learning, one network   <-- gradients, averaged over shared memory or gloo -->   peers
-        collect()  -- new captions -->  driver  -- values -->  learn() -- UpdateReport --> driver
+        collect()  -- new captions -->  driver  -- news -->  learn() -- UpdateReport --> driver
 
 What waits for what: a learner waits for rollouts (never longer than the slowest worker), peers for each other's
 gradients, split workers for nobody up to ``rollout.max_policy_lag`` updates ahead, and nobody for labels, unless
@@ -35,13 +35,15 @@ from typing import Any
 import torch
 
 from envs.files import sweep
+from envs.phases import Phases
 from envs.protocols import GamesSpec
+from envs.seeding import TrainingSeeds
 from envs.tasks import make
 from launch.config.resolve import for_machine
 from launch.config.train import TrainConfig
-from launch.errors import RunError
+from launch.errors import RunError, UserError
 from launch.llm.supervisor import language_model
-from launch.processes.label_feed import LabelFeed, RayFeed, ThreadFeed
+from launch.processes.label_feed import RayFeed, ThreadFeed
 from launch.processes.lifecycle import StopRequest
 from launch.processes.peers import SymmetricPlacement
 from launch.processes.placement import Placement, SplitPlacement
@@ -49,15 +51,17 @@ from launch.processes.session import ray_session
 from launch.processes.workers import LocalPool, RayPool, WorkerPool
 from launch.runs import checkpoint as checkpoints
 from launch.runs.folder import RunFolder
+from launch.runs.glossary import glossary
 from launch.runs.metrics import MetricsWriter
 from launch.runs.progress import Progress
-from launch.training.programs import RunAudit, RunPrograms, check_isolation, programs_of
+from launch.training.ledger import CaptionLedger
 from launch.training.run import TrainingRun, TrainSummary
-from launch.training.wiring import build_labeller, build_learning, build_worker
-from rewards.heron.factors import FactorError
+from launch.training.wiring import Given, build_labeller, build_learning, build_worker, given_to_rewards
+from rewards.kinds import RewardError
 from rewards.labels.labeller import LabellerError
 from rewards.labels.questions import PromptSpec
 from rewards.labels.store import LabelStore, LabelStoreError
+from rewards.teacher import LabelFeed, Teacher, TeachingContext
 
 
 def train(
@@ -86,21 +90,24 @@ def train(
         config = stack.enter_context(language_model(config, folder, progress))
         if config.rollout.num_workers > 0:
             stack.enter_context(ray_session(config.ray_address, config.rollout.num_workers + 1))
+        given = given_to_rewards(config, folder.path)
+        ledger, phases = CaptionLedger(), Phases()
         with _as_run_error():
-            feed = stack.enter_context(_feed(config, folder, folder.run_id)) if config.labels_captions else None
-            of_play = f"{folder.run_id}/play", config.labels.play_spec()  # its budget is its own
-            play_feed = stack.enter_context(_feed(config, folder, *of_play)) if config.labels_play else None
-        programs = programs_of(config, folder.path)
-        _tell_isolation(config, folder, programs, progress)
-        placement = _placement(config, folder, progress, programs)
+            teachers = _teachers(config, folder, given, ledger, phases)
+        for teacher in teachers.values():
+            stack.callback(teacher.close)
+        placement = _placement(config, folder, progress, given)
         stack.callback(placement.close)
         # Ray and the games put handlers of their own in place when they start; this run ends them itself.
         stop.install()
         writer = MetricsWriter(
-            folder.path, tensorboard=config.logging.tensorboard, resume_step=saved.step if saved else None
+            folder.path,
+            tensorboard=config.logging.tensorboard,
+            resume_step=saved.step if saved else None,
+            glossary=glossary(config.reward),
         )
         stack.callback(writer.close)
-        run = TrainingRun(config, folder, placement, feed, writer, progress, play_feed, programs.logged)
+        run = TrainingRun(config, folder, placement, teachers, writer, progress, ledger, phases)
         if saved is not None:
             run.restore(saved)
         with _as_run_error():
@@ -112,7 +119,7 @@ def _as_run_error() -> Iterator[None]:
     """What ends a run, in one sentence."""
     try:
         yield
-    except (FactorError, FloatingPointError, LabellerError, LabelStoreError) as error:
+    except (RewardError, FloatingPointError, LabellerError, LabelStoreError) as error:
         # What comes out of a Ray actor is both its cause and a whole traceback; the cause is enough.
         raise RunError(str(getattr(error, "cause", error))) from error
 
@@ -125,52 +132,69 @@ def _reporter(folder: RunFolder, progress: Progress) -> Any:
     return report
 
 
-@contextmanager
-def _feed(config: TrainConfig, folder: RunFolder, run_id: str, spec: PromptSpec | None = None) -> Iterator[LabelFeed]:
+def _teachers(
+    config: TrainConfig, folder: RunFolder, given: Given, ledger: CaptionLedger, phases: Phases
+) -> dict[str, Teacher]:
+    """Of the rewards that have one, by kind.
+
+    Raises:
+        UserError: less stands between what a reward runs and the machine than was asked for.
+    """
+
+    def open_feed(about: str, spec: PromptSpec) -> LabelFeed:
+        # What each is asked about has a budget of its own.
+        return _feed(config, folder, spec, folder.run_id if about == "captions" else f"{folder.run_id}/{about}")
+
+    found = {}
+    for name, (kind, part) in config.reward.paid.items():
+        context = TeachingContext(
+            seed=config.seed,
+            games=config.env,
+            labels=config.labels,
+            open_feed=open_feed,
+            captions=ledger.texts,
+            phases=phases,
+            folder=folder.path,
+            given=given.get(name),
+        )
+        try:
+            teacher = kind.teacher(part, context)
+        except ValueError as error:
+            raise UserError(f"reward.{name}.{error}") from None
+        if teacher is not None:
+            found[name] = teacher
+    return found
+
+
+def _feed(config: TrainConfig, folder: RunFolder, spec: PromptSpec, run_id: str) -> LabelFeed:
     store_path = str((config.labels.path or folder.path / "labels.sqlite").absolute())
     LabelStore(store_path).close()  # where it cannot be used, that is said here rather than by an actor
     if config.rollout.num_workers > 0:
-        feed: LabelFeed = RayFeed(config, store_path, run_id, spec)
-    else:
-        feed = ThreadFeed(*build_labeller(config, store_path, run_id, spec))
-    try:
-        yield feed
-    finally:
-        feed.close()
+        return RayFeed(config, store_path, spec, run_id)
+    return ThreadFeed(*build_labeller(config, store_path, spec, run_id))
 
 
-def _tell_isolation(config: TrainConfig, folder: RunFolder, programs: RunPrograms, progress: Progress) -> None:
-    line = check_isolation(config)
-    if line is None:
-        return
-    folder.event("programs", programs=[program.sha for program in programs.chain], isolation=line)
-    RunAudit(folder.path, folder.run_id, progress.note).begin(programs, line)
-    progress.note(line)
-
-
-def _placement(config: TrainConfig, folder: RunFolder, progress: Progress, programs: RunPrograms) -> Placement:
+def _placement(config: TrainConfig, folder: RunFolder, progress: Progress, given: Given) -> Placement:
     def on_death(worker: int, cause: str) -> None:
         folder.event("worker_died", worker=worker, cause=cause)
         progress.note(f"worker {worker} died and is replaced: {cause}")
 
-    return build_placement(config, on_death, programs)
+    return build_placement(config, on_death, given)
 
 
-def build_placement(
-    config: TrainConfig, on_death: Callable[[int, str], None], programs: RunPrograms | None = None
-) -> Placement:
+def build_placement(config: TrainConfig, on_death: Callable[[int, str], None], given: Given | None = None) -> Placement:
     """Starts what plays and learns, as ``config.placement`` says (``auto`` is resolved before).
 
     Args:
         config: the run's.
         on_death: told of workers that died.
-        programs: the run's reward programs; None where it has none.
+        given: what the rewards found in the run's folder; None = nothing.
 
     Raises:
         RunError: a process cannot start.
     """
     if config.placement == "symmetric":
-        return SymmetricPlacement(config, on_death, programs)
+        return SymmetricPlacement(config, on_death, given)
     num_streams = len(config.reward.streams)
     if config.rollout.num_workers == 0:
         worker = build_worker(config, 0, num_streams)
@@ -179,7 +203,7 @@ def build_placement(
     else:
         # The learner needs the shapes before the first rollout: one game tells them.
         pool, spec = RayPool(config, num_streams, on_death), games_spec(config)
-    return SplitPlacement(pool, build_learning(config, spec, programs=programs))
+    return SplitPlacement(pool, build_learning(config, spec, given=given))
 
 
 def games_spec(config: TrainConfig) -> GamesSpec:
@@ -187,8 +211,6 @@ def games_spec(config: TrainConfig) -> GamesSpec:
 
     What rewards read is left out: it changes neither, and whoever evaluates a policy may lack its factors' modules.
     """
-    from envs.seeding import TrainingSeeds
-
     num_games = len(config.env.task_ids)
     games = make(config.env, num_games, TrainingSeeds(0, 0, num_games))
     try:

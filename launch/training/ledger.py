@@ -22,23 +22,23 @@ class CaptionTally:
     counts: np.ndarray
     """int64 [N]."""
     paid: np.ndarray
-    """float64 [N], in the reward part that pays captions; zeros without one."""
+    """float64 [N], in the reward parts that pay captions; zeros without one."""
 
     @classmethod
-    def of(cls, rollout: Rollout, output: RewardOutput, part: str) -> CaptionTally | None:
+    def of(cls, rollout: Rollout, output: RewardOutput, parts: Sequence[str]) -> CaptionTally | None:
         """The tally of a scored rollout, None if it has no captions.
 
         Args:
             rollout: what was said.
             output: what it was worth.
-            part: name of the reward that pays captions, whether or not the run has it.
+            parts: names of the rewards that pay captions.
         """
         if rollout.caption_id is None:
             return None
         ids, where, counts = np.unique(rollout.caption_id, return_inverse=True, return_counts=True)
         paid = np.zeros(len(ids))
-        if part in output.parts:
-            paid = np.bincount(where.ravel(), weights=output.parts[part].value.ravel(), minlength=len(ids))
+        for part in parts:
+            paid += np.bincount(where.ravel(), weights=output.parts[part].value.ravel(), minlength=len(ids))
         return cls(ids=ids, counts=counts, paid=paid)
 
 
@@ -47,6 +47,7 @@ class CaptionLedger:
 
     def __init__(self) -> None:
         self.texts: dict[int, str] = {}
+        """``{caption_id: text}``, the same object for good."""
         self._counts: dict[int, int] = {}
         self._paid: dict[int, float] = {}
 
@@ -84,7 +85,8 @@ class CaptionLedger:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from ``state_dict``."""
-        self.texts = {int(caption): text for caption, text in state["texts"].items()}
+        self.texts.clear()  # others hold this very mapping
+        self.texts.update({int(caption): text for caption, text in state["texts"].items()})
         ids = state["ids"].tolist()
         self._counts = dict(zip(ids, state["counts"].tolist(), strict=True))
         self._paid = dict(zip(ids, state["paid"].tolist(), strict=True))

@@ -9,17 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
-from envs.actions import union_of_names
 from envs.files import write_atomic
 from envs.phases import Phases
 from launch.config.train import TrainConfig
-from launch.processes.label_feed import LabelFeed
 from launch.processes.lifecycle import StopRequest
 from launch.processes.placement import Placement
 from launch.runs import checkpoint as checkpoints
@@ -27,17 +24,11 @@ from launch.runs.folder import RunFolder, installed_versions
 from launch.runs.metrics import MetricsWriter, WindowedEpisodes
 from launch.runs.profile import Profile
 from launch.runs.progress import Progress
-from launch.training.annotation import Annotation
-from launch.training.judging import Judging
-from launch.training.learning import Lessons, UpdateReport
+from launch.training.learning import UpdateReport
 from launch.training.ledger import CaptionLedger, RecentSums
-from launch.training.programs import Quarantine, Quarantines, RunAudit
-from launch.training.wiring import PROFILED_SPANS, build_caption_model, build_heron_trainer
-from rewards.heron.config import TreeConfig
-from rewards.heron.human import pairs_in_file
-from rewards.heron.report import REPORT_FILE
-from rewards.heron.scorer import Scorer
+from launch.training.wiring import PROFILED_SPANS
 from rewards.ranks import spearman
+from rewards.teacher import Teacher
 
 CAPTIONS_FILE = "captions.json"
 SUMMARY_FILE = "summary.json"
@@ -64,11 +55,11 @@ class TrainingRun:
         config: the run's.
         folder: where it is written.
         placement: plays, scores and learns.
-        feed: the labeller; None where no reward asks for labels.
+        teachers: of the rewards that have one, by kind; built with this run's ``ledger`` and ``phases``.
         writer: takes metrics.
         progress: told of metrics and events.
-        play_feed: the labeller of pairs of segments; None where HERON's model learns from others.
-        quarantines: of reward programs, as the run's events tell them.
+        ledger: of the captions; None = a new one.
+        phases: where the driver's time is counted; None = by itself.
     """
 
     def __init__(
@@ -76,73 +67,33 @@ class TrainingRun:
         config: TrainConfig,
         folder: RunFolder,
         placement: Placement,
-        feed: LabelFeed | None,
+        teachers: Mapping[str, Teacher],
         writer: MetricsWriter,
         progress: Progress,
-        play_feed: LabelFeed | None = None,
-        quarantines: Sequence[Quarantine] = (),
+        ledger: CaptionLedger | None = None,
+        phases: Phases | None = None,
     ) -> None:
         self.config, self.folder = config, folder
-        self.placement = placement
+        self.placement, self.teachers = placement, teachers
         self.writer, self.progress = writer, progress
+        self.ledger, self.phases = ledger or CaptionLedger(), phases or Phases()
         self.steps = self.updates = 0
-        self.phases = Phases()
         self.phases.spans_left = PROFILED_SPANS if config.profile else 0
         self._profile = Profile(folder.path) if config.profile else None
-        self.annotation = None if feed is None else self._annotation(feed)
-        self.heron = build_heron_trainer(config)
-        self.judging = None if play_feed is None else self._judging(play_feed)
-        audit = RunAudit(folder.path, folder.run_id, progress.note)
-        self.quarantines = Quarantines(quarantines, folder.event, audit, progress.note)
-        self._dead_factors: set[str] = set()
-        """Factors of which the log says that they are constant."""
-        self.episodes = WindowedEpisodes()
-        self.ledger, self.part_sums = CaptionLedger(), RecentSums()
+        self.episodes, self.part_sums = WindowedEpisodes(), RecentSums()
         self.times: dict[str, float] = {}
         """Seconds spent in each phase since the last line of metrics."""
         self._elapsed_before_s = 0.0
         self._started_s = self._line_s = self._saved_s = time.monotonic()
-        self._line_steps = self._line_updates = self._line_labels = self._saved_updates = 0
+        self._line_steps = self._line_updates = self._saved_updates = 0
         self._last: dict[str, float] = {}
-
-    def _annotation(self, feed: LabelFeed) -> Annotation:
-        return Annotation(
-            feed,
-            build_caption_model(self.config),
-            waits=self.config.labels.mode == "barrier",
-            phases=self.phases,
-            on_outage=partial(self._on_outage, "captions"),
-        )
-
-    def _judging(self, feed: LabelFeed) -> Judging:
-        heron = self.config.reward.heron
-        assert isinstance(heron, TreeConfig) and self.heron is not None, "only a model of preferences asks for them"
-        return Judging(
-            self.heron,
-            heron.table(),
-            feed,
-            pairs_per_update=heron.judges.pairs_per_update,
-            seed=self.config.seed,
-            waits=self.config.labels.mode == "barrier",
-            phases=self.phases,
-            on_outage=partial(self._on_outage, "play"),
-        )
-
-    def _on_outage(self, about: str, problem: str | None) -> None:
-        if problem is None:
-            self.folder.event("labels_resumed", step=self.steps, about=about)
-            self.progress.note(f"labels of {about} come again")
-        else:
-            self.folder.event("labels_stopped", step=self.steps, about=about, cause=problem)
-            self.progress.note(f"{problem}; training goes on with the labels of {about} there are")
 
     def until(self, stop: StopRequest) -> TrainSummary:
         """Update after update, until the steps are done or a signal came."""
-        if self.annotation is not None and self.steps == 0:
-            self.annotation.begin()
-            self._line_labels = self.annotation.num_known
         if self.steps == 0:
-            self._take_human_preferences()
+            for teacher in self.teachers.values():
+                teacher.begin()
+        self._log_events()
         began_at = self.updates
         while self.steps < self.config.total_steps and stop.signal is None:
             self.update()
@@ -156,16 +107,12 @@ class TrainingRun:
             self._write_line()
         return self._finish(stop)
 
-    def _take_human_preferences(self) -> None:
-        """Once, at the beginning; from then on they are part of what is saved."""
-        if self.heron is None:
-            return
-        heron = self.config.reward.heron
-        assert isinstance(heron, TreeConfig)
-        pairs = pairs_in_file(heron, union_of_names(self.config.env.specs()))
-        if pairs is not None:
-            self.heron.take(pairs)
-            self.folder.event("human_preferences", step=self.steps, pairs=len(pairs))
+    def _log_events(self) -> None:
+        for teacher in self.teachers.values():
+            for event in teacher.events():
+                self.folder.event(event.kind, step=self.steps, **event.fields)
+                if event.note is not None:
+                    self.progress.note(event.note)
 
     def update(self) -> None:
         """Collect a batch, score it, learn from it."""
@@ -175,49 +122,23 @@ class TrainingRun:
 
     def _learn_from(self, captions: Mapping[int, str]) -> None:
         self.ledger.texts.update(captions)
-        if self.judging is not None:
-            self.judging.update(self.ledger.texts)
-        lessons = Lessons(
-            captions=() if self.annotation is None else self.annotation.update(captions),
-            scorer=self._preferences_learned(),
-            quarantined=self.quarantines.take(),
-        )
+        news = {name: own for name, teacher in self.teachers.items() if (own := teacher.update(captions)) is not None}
         share = min(1.0, self.steps / self.config.total_steps)
         with self.phases.measure("update"):
-            reports = self.placement.learn(lessons, share)
+            reports = self.placement.learn(news, share)
         for phase, seconds in self.phases.take().items():
             self._count_time(phase, seconds)
-        if not reports:  # a death undid it
-            return
-        self.updates += 1
-        for report in reports:
-            self._account(report)
-        self.quarantines.add([one for report in reports for one in report.quarantined], self.steps)
-        self._last = self._means(reports)
-        if self._profile is not None:
+        if reports:  # else a death undid it
+            self.updates += 1
+            for report in reports:
+                self._account(report)
+            for name, teacher in self.teachers.items():
+                teacher.observe([own for report in reports for own in report.evidence.get(name, ())])
+            self._last = self._means(reports)
+        self._log_events()
+        if reports and self._profile is not None:
             spans = [*(report.spans for report in reports), {"driver": self.phases.take_spans()}]
             self._profile.add(spans, sum(report.steps for report in reports))
-
-    def _preferences_learned(self) -> Scorer | None:
-        """A new version of HERON's reward, from the play up to the last update."""
-        if self.heron is None:
-            return None
-        with self.phases.measure("reward_model"):
-            scorer = self.heron.update()
-        if scorer is not None and scorer.version == 1:
-            self.folder.event("heron_begins", step=self.steps, margins=self.heron.margins)
-        return scorer
-
-    def _tell_dead_factors(self) -> None:
-        """Factors that never differ, and those that have begun to."""
-        assert self.heron is not None
-        dead = set(self.heron.dead_factors)
-        for name in sorted(dead - self._dead_factors):
-            self.folder.event("factor_dead", step=self.steps, factor=name)
-            self.progress.note(f"factor '{name}' has been the same in all segments so far: its level decides nothing")
-        for name in sorted(self._dead_factors - dead):
-            self.folder.event("factor_alive", step=self.steps, factor=name)
-        self._dead_factors = dead
 
     def _count_time(self, phase: str, seconds: float) -> None:
         self.times[phase] = self.times.get(phase, 0.0) + seconds
@@ -228,14 +149,11 @@ class TrainingRun:
         self.part_sums.add(report.part_sums)
         for tally in report.captions:
             self.ledger.add(tally)
-        if self.annotation is not None:
-            self.annotation.count(report.captions)
-        if self.heron is not None:
-            for segments in report.segments:
-                self.heron.add(segments)
 
     def _value_of(self, caption: int) -> float | None:
-        return None if self.annotation is None else self.annotation.model.value(caption)
+        """What a caption is worth to the first reward that can say."""
+        values = (teacher.caption_value(caption) for teacher in self.teachers.values())
+        return next((value for value in values if value is not None), None)
 
     def _means(self, reports: Sequence[UpdateReport]) -> dict[str, float]:
         """Metrics of one update, over its learners."""
@@ -248,32 +166,15 @@ class TrainingRun:
             found[f"rewards/{name}/valid"] = valid / steps
             if valid:
                 found[f"rewards/{name}/mean"] = totals / valid
-        if self.annotation is not None:
-            known, spoken = (sum(x) for x in zip(*(report.covered for report in reports), strict=True))
-            found["labels/coverage"] = known / spoken if spoken else 1.0
         return found
 
     def _write_line(self) -> None:
         now, updates = time.monotonic(), self.updates - self._line_updates
         metrics = dict(self._last) | self.episodes.metrics()
         metrics |= {f"rewards/{name}/episode_sum": value for name, value in self.part_sums.metrics().items()}
-        if self.annotation is not None:
-            self.annotation.ask_again()
-            metrics |= self.annotation.metrics()
-            known = self.annotation.num_known
-            metrics["labels/labels_per_s"] = (known - self._line_labels) / max(1e-9, now - self._line_s)
-            self._line_labels = known
-        if self.judging is not None:
-            self.judging.ask_again()
-            metrics |= {f"heron/{name}": value for name, value in self.judging.metrics().items()}
-            if self.annotation is None:
-                metrics |= {f"labels/{name}": value for name, value in self.judging.labeller_metrics().items()}
-        if self.heron is not None:
-            metrics |= {f"heron/{name}": value for name, value in self.heron.metrics().items()}
-            self._tell_dead_factors()
-        correlation = return_correlation(self.part_sums, self.episodes)
-        if correlation is not None:
-            metrics["heron/return_correlation"] = correlation
+        for teacher in self.teachers.values():
+            metrics = {**teacher.metrics(), **metrics}  # of two that share a labeller's figures, the first's
+        metrics |= return_correlations(self.part_sums, self.episodes, self.config.reward.paid)
         metrics |= {f"time/{name}_s": seconds / max(1, updates) for name, seconds in self.times.items()}
         metrics["time/steps_per_s"] = (self.steps - self._line_steps) / max(1e-9, now - self._line_s)
         metrics["time/elapsed_s"] = self.elapsed_s
@@ -313,11 +214,7 @@ class TrainingRun:
             "ledger": self.ledger.state_dict(),
             "part_sums": self.part_sums.state_dict(),
             "metrics": self._last,
-            "annotation": None if self.annotation is None else self.annotation.state_dict(),
-            "heron": None if self.heron is None else self.heron.state_dict(),
-            "judging": None if self.judging is None else self.judging.state_dict(),
-            "dead_factors": sorted(self._dead_factors),
-            "quarantines": self.quarantines.state_dict(),
+            "teachers": {name: teacher.state_dict() for name, teacher in self.teachers.items()},
         }
         path = checkpoints.save(
             self.folder.path,
@@ -329,9 +226,9 @@ class TrainingRun:
         )
         captions = json.dumps(self.ledger.most_frequent(self._value_of), indent=1)
         write_atomic(self.folder.path / CAPTIONS_FILE, captions)
-        if self.heron is not None:
-            report = json.dumps(self.heron.report().as_json(), indent=1)
-            write_atomic(self.folder.path / REPORT_FILE, report)
+        for teacher in self.teachers.values():
+            for name, text in teacher.documents().items():
+                write_atomic(self.folder.path / name, text)
         self.folder.event("checkpoint", step=self.steps, path=path.name)
         for worker in self.placement.recycle(state["placement"]):
             self.folder.event("worker_recycled", step=self.steps, worker=worker)
@@ -348,15 +245,8 @@ class TrainingRun:
         self.part_sums.load_state_dict(state["part_sums"])
         self.placement.load_state_dict(state["placement"], saved.tensors["model"])
         self._last = dict(state["metrics"])
-        if self.annotation is not None:
-            self.annotation.load_state_dict(state["annotation"])
-            self._line_labels = self.annotation.num_known
-        if self.heron is not None:
-            self.heron.load_state_dict(state["heron"])
-        if self.judging is not None:
-            self.judging.load_state_dict(state["judging"])
-        self._dead_factors = set(state["dead_factors"])
-        self.quarantines.load_state_dict(state["quarantines"])
+        for name, teacher in self.teachers.items():
+            teacher.load_state_dict(state["teachers"][name])
         self.folder.event("resumed", step=self.steps, checkpoint=saved.path.name)
         self.progress.note(f"resumed at step {self.steps:,} from {saved.path.name}")
 
@@ -377,18 +267,22 @@ class TrainingRun:
         return summary
 
 
-def return_correlation(sums: RecentSums, episodes: WindowedEpisodes) -> float | None:
-    """Spearman's rank correlation of what HERON paid the last episodes with what the environment did.
+def return_correlations(sums: RecentSums, episodes: WindowedEpisodes, names: Iterable[str]) -> dict[str, float]:
+    """Spearman's rank correlation of what each reward paid the last episodes with what the environment did.
 
     Args:
         sums: of the reward parts, over the same episodes.
         episodes: the last ones.
+        names: of the rewards that are paid; the environment's own is left out.
 
     Returns:
-        None without HERON, before the first episode has ended, and while all were paid, or worth, the same.
+        By the metrics' names; none of a reward before the first episode has ended, and while all were paid, or worth,
+        the same.
     """
-    paid = sums.of("heron")
-    return spearman(np.array(paid), np.array(episodes.returns)) if paid else None
+    returns = np.array(episodes.returns)
+    paid = {name: sums.of(name) for name in names if name != "env"}
+    found = {name: spearman(np.array(own), returns) for name, own in paid.items() if own}
+    return {f"rewards/{name}/return_correlation": value for name, value in found.items() if value is not None}
 
 
 def weights_sha256(weights: Mapping[str, np.ndarray]) -> str:

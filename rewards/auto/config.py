@@ -62,11 +62,14 @@ class ContainmentConfig(Config):
     """Transitions over which failures are counted."""
 
 
-class AutoConfig(PartConfig):
+class ProgramConfig(PartConfig):
     """A reward program's part of the reward."""
 
+    code: str | None = None
+    """The program: its SHA in the archive (the first digits will do), or a file; `yendor rewards list` shows those
+    there are. none = no reward from programs."""
     weight: Annotated[float, Field(ge=0.0)] = 0.3
-    """Factor of the part, where a program is chosen (reward.program)."""
+    """Factor of the part, where a program is chosen."""
     stream: Literal["extrinsic", "intrinsic"] = "intrinsic"
     """The stream, and so the value head, that it feeds."""
     normalise: Literal["none", "std", "return"] = "return"
@@ -80,3 +83,10 @@ class AutoConfig(PartConfig):
     reward from programs."""
     archive: Path = Path("runs/programs")
     """Folder of the programs that a SHA is looked up in."""
+    columns: tuple[str, ...] = ()
+    """Columns of the schema that the programs read; found when a run begins."""
+
+    @property
+    def pays(self) -> bool:
+        """A program is chosen, and weighs something."""
+        return self.code is not None and self.weight > 0

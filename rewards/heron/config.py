@@ -9,20 +9,13 @@ the difference that must be exceeded.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from envs.data import Config
 from rewards.parts import PartConfig
-
-if TYPE_CHECKING:
-    from envs.protocols import GamesSpec, RewardModel
-    from rewards.heron.factors import FactorTable
-    from rewards.heron.inputs import Encode
-    from rewards.heron.reward import HeronReward
 
 DEFAULT_RANKING = ("success", "alive", "new_tiles", "-turns")
 
@@ -38,43 +31,6 @@ class FactorsConfig(PartConfig):
     """Divide by a running standard deviation: of values (std), or of their discounted sums (return)."""
     ranking: Annotated[tuple[str, ...], Field(min_length=1)] = DEFAULT_RANKING
     """Factors, the most important first: [-]NAME[=EXPRESSION][@MARGIN]; `yendor rewards factors` lists the names."""
-
-    def table(self) -> FactorTable:
-        """The ranked factors.
-
-        Raises:
-            ValueError: an entry of the ranking cannot be read; one sentence with the place.
-        """
-        from rewards.heron.factors import FactorTable, parse_ranking
-
-        return FactorTable(parse_ranking(self.ranking))
-
-    def columns(self) -> Sequence[str]:
-        """Columns of the schema that games must record.
-
-        Raises:
-            ValueError: see ``table``.
-        """
-        return self.table().columns
-
-    def check_inputs(self) -> None:
-        """Refuse, before a run exists, what a model cannot read.
-
-        Raises:
-            ValueError: a column is unknown or holds text, or no column is left to read.
-        """
-
-    def build(self, spec: GamesSpec, encode: Encode | None) -> RewardModel:
-        """The reward, to score what is played in some games.
-
-        Args:
-            spec: the games' observations and actions.
-            encode: the policy network's encoder; None where there is none.
-
-        Raises:
-            ValueError: see ``table``.
-        """
-        raise NotImplementedError
 
 
 class ComparisonConfig(Config):
@@ -185,32 +141,6 @@ class TreeConfig(FactorsConfig):
             raise ValueError("model.encoder reads observations, which the episodes of judges.human do not hold")
         return self
 
-    def columns(self) -> Sequence[str]:
-        """Those of the factors, and those that the model reads."""
-        from rewards.heron.inputs import read_columns
-
-        factors = self.table().columns
-        read = () if self.model.encoder else read_columns(self.model, factors)
-        return tuple(dict.fromkeys((*factors, *read)))
-
-    def check_inputs(self) -> None:
-        """See ``FactorsConfig.check_inputs``."""
-        from rewards.heron.inputs import ColumnInputs, read_columns
-
-        ColumnInputs(self.model.inputs)
-        if not self.model.encoder and not read_columns(self.model, self.table().columns):
-            raise ValueError(
-                "the factors read all of these columns, so that none is left for the model; name others, or set "
-                "model.see_factors"
-            )
-
-    def build(self, spec: GamesSpec, encode: Encode | None) -> HeronReward:
-        """See ``FactorsConfig.build``; it pays nothing before it is given a version of the model."""
-        from rewards.heron.inputs import step_inputs
-        from rewards.heron.reward import HeronReward
-
-        return HeronReward(step_inputs(self.model, self.table().columns, spec, encode))
-
 
 class SumConfig(FactorsConfig):
     """What the sums of factors share."""
@@ -218,13 +148,6 @@ class SumConfig(FactorsConfig):
     def weights(self, num_factors: int) -> tuple[float, ...]:
         """Of each factor, the most important first."""
         raise NotImplementedError
-
-    def build(self, spec: GamesSpec, encode: Encode | None) -> RewardModel:
-        """See ``FactorsConfig.build``."""
-        from rewards.heron.sums import FactorSum
-
-        table = self.table()
-        return FactorSum(table, self.weights(len(table.names)))
 
 
 class WeightedSumConfig(SumConfig):

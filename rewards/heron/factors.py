@@ -26,6 +26,7 @@ import numpy as np
 from envs.data import Rollout
 from rewards.heron.columns import REDUCTIONS, Reduction, check_columns, columns_of
 from rewards.heron.expressions import parse_expression
+from rewards.kinds import RewardError
 
 __all__ = ["CATALOGUE", "REDUCTIONS", "Factor", "FactorError", "FactorTable", "Reduction", "factor", "parse_ranking"]
 
@@ -37,8 +38,8 @@ _IMPORT = re.compile(rf"({_NAME.pattern}(?:\.{_NAME.pattern})*) *: *({_NAME.patt
 _QUOTED = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
 
 
-class FactorError(ValueError):
-    """A factor cannot be computed over what was played; one sentence that names it. A run cannot go on from there."""
+class FactorError(RewardError):
+    """A factor cannot be computed over what was played; one sentence that names it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,6 +316,15 @@ class FactorTable:
         """int64 [F]."""
         overs = np.array([one.over for one in self.factors])
         self._reductions = [(REDUCTIONS[over], np.flatnonzero(overs == over)) for over in np.unique(overs)]
+
+    @classmethod
+    def from_ranking(cls, ranking: Sequence[str | Factor]) -> FactorTable:
+        """Of the factors that a ranking names.
+
+        Raises:
+            ValueError: see ``parse_ranking``.
+        """
+        return cls(parse_ranking(ranking))
 
     def per_step(self, rollout: Rollout) -> np.ndarray:
         """float64 [T, B, F].

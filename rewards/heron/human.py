@@ -182,7 +182,7 @@ def pairs_in_file(
     """
     if config.judges.human is None:
         return None
-    names, table = tuple(action_names), config.table()
+    names, table = tuple(action_names), FactorTable.from_ranking(config.ranking)
     preferences = read_preferences(config.judges.human)
     if task_ids is not None:
         _check_tasks(preferences, task_ids)

@@ -8,11 +8,15 @@ from typing import Any
 from envs.data import RewardPart, Rollout
 from envs.protocols import GamesSpec, State
 from rewards.heron.config import TreeConfig
-from rewards.heron.cutter import SegmentCutter
-from rewards.heron.trainer import HeronTrainer
+from rewards.heron.factors import FactorTable
+from rewards.heron.heron_reward import HeronReward
+from rewards.heron.inputs import step_inputs
+from rewards.heron.preference_trainer import PreferenceTrainer
+from rewards.heron.segmenter import Segmenter
+from rewards.kinds import PlainReward
 
 
-class OnlineHeron:
+class OnlineHeron(PlainReward):
     """Part ``heron``, whose model learns from what is played, a few gradient steps at a time.
 
         heron = OnlineHeron(TreeConfig(ranking=("goal = info.terminated @ 0", "-action[0] ** 2")), spec, 400, seed=1)
@@ -46,10 +50,10 @@ class OnlineHeron:
                 "model.encoder needs a run's policy network, and its reward drifts with it between versions, so that "
                 "stored steps could not be scored anew; leave it off here"
             )
-        table = config.table()
-        self.reward = config.build(spec, None)
-        self.trainer = HeronTrainer(config, table, seed)
-        self._cutter = SegmentCutter(self.reward.inputs, table, config.segment_steps)
+        table = FactorTable.from_ranking(config.ranking)
+        self.reward = HeronReward(step_inputs(config.model, table.columns, spec, None))
+        self.trainer = PreferenceTrainer(config, table, seed)
+        self._segmenter = Segmenter(self.reward.inputs, table, config.segment_steps)
         self._update_steps = update_steps
         self._steps = 0
         """Since the last update."""
@@ -61,13 +65,9 @@ class OnlineHeron:
         return self.reward.part_names
 
     @property
-    def version(self) -> int:
+    def version(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         """That of the model; 0 until there is one."""
         return self.reward.version
-
-    def initial_state(self, num_games: int) -> State:
-        """No memory."""
-        return self.reward.initial_state(num_games)
 
     def score(self, rollout: Rollout, state: State) -> tuple[Mapping[str, RewardPart], State]:
         """The newest version's reward of each step; nothing is valid before the first."""
@@ -80,8 +80,8 @@ class OnlineHeron:
             rollout: T steps of always the same B games.
             parts: what they were paid, which does not matter here.
         """
-        state = self._cutter.initial_state(rollout.num_games) if self._uncut is None else self._uncut
-        segments, self._uncut = self._cutter.cut(rollout, state)
+        state = self._segmenter.initial_state(rollout.num_games) if self._uncut is None else self._uncut
+        segments, self._uncut = self._segmenter.cut(rollout, state)
         if segments is not None:
             self.trainer.add(segments)
         self._steps += rollout.env_reward.size

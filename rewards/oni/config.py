@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from envs.data import Config
-from rewards.oni.caption_model import CaptionModel
 from rewards.parts import PartConfig
-
-if TYPE_CHECKING:
-    import torch
-
-    from rewards.oni.networks import CaptionNetwork
 
 
 class CaptionRewardConfig(PartConfig):
@@ -37,12 +31,6 @@ class RetrievalConfig(CaptionRewardConfig):
 
     kind: Literal["retrieval"] = "retrieval"
 
-    def build(self, seed: int) -> CaptionModel:
-        """The caption model."""
-        from rewards.oni.retrieval import RetrievalModel
-
-        return RetrievalModel()
-
 
 class NGramsConfig(Config):
     """Hashed words and pairs of words, embedded and summed, and one hidden layer."""
@@ -62,12 +50,6 @@ class NGramsConfig(Config):
             raise ValueError(f"must be a power of two, {buckets} is not")
         return buckets
 
-    def build(self, members: int, generator: torch.Generator) -> CaptionNetwork:
-        """The network."""
-        from rewards.oni.networks import NGramNetwork
-
-        return NGramNetwork(members, generator, buckets=self.buckets, width=self.width, chars=self.chars)
-
 
 class CharsConfig(Config):
     """Convolutions over characters, as in ONI, but small."""
@@ -78,19 +60,13 @@ class CharsConfig(Config):
     max_length: Annotated[int, Field(ge=16, le=4096)] = 256
     """The rest of a longer caption is not read."""
 
-    def build(self, members: int, generator: torch.Generator) -> CaptionNetwork:
-        """The network."""
-        from rewards.oni.networks import CharNetwork
-
-        return CharNetwork(members, generator, width=self.width, max_length=self.max_length)
-
 
 class LearnedConfig(CaptionRewardConfig):
     """What the two rewards with a network have in common."""
 
     network: Annotated[NGramsConfig | CharsConfig, Field(discriminator="kind")] = NGramsConfig()
     """What reads captions. Characters judge a little better from 200 labels, and a gradient step of theirs takes some
-    ninety times as long (`yendor bench judges`), too long beside training."""
+    ninety times as long (`python -m tests.benchmarks judges`), too long beside training."""
     members: Annotated[int, Field(ge=1, le=5)] = 3
     """Networks of the ensemble. Each leaves templates of its own out and is judged by them, so that three judge
     three times as many labels as one, and no kind of message is left out by all."""
@@ -138,12 +114,6 @@ class ClassificationConfig(LearnedConfig):
     min_calibration_labels: Annotated[int, Field(ge=2)] = 50
     """Held-out answers before probabilities are calibrated on them."""
 
-    def build(self, seed: int) -> CaptionModel:
-        """The caption model."""
-        from rewards.oni.classification import ClassificationModel
-
-        return ClassificationModel(self, seed)
-
 
 class RankingConfig(LearnedConfig):
     """ONI ranking: a network scores captions so that the better one of a pair scores higher."""
@@ -163,12 +133,6 @@ class RankingConfig(LearnedConfig):
         """The annotator compares captions."""
         return True
 
-    def build(self, seed: int) -> CaptionModel:
-        """The caption model."""
-        from rewards.oni.ranking import RankingModel
-
-        return RankingModel(self, seed)
-
 
 OniConfig = Annotated[RetrievalConfig | ClassificationConfig | RankingConfig, Field(discriminator="kind")]
-"""Every kind of caption model; a new one is one more class with ``kind`` and ``build``."""
+"""Every kind of caption model; a new one is one more class with ``kind``, and a line in ``oni_kind``."""

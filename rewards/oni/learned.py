@@ -24,6 +24,7 @@ from rewards.ensemble import Ensemble
 from rewards.labels.questions import Answer, Question
 from rewards.oni.caption_model import Values
 from rewards.oni.config import LearnedConfig
+from rewards.oni.networks import build_network
 
 NO_FOLD = -1
 """Fold of captions that every member learns from."""
@@ -264,7 +265,7 @@ class LearnedModel(ABC):
     def __init__(self, config: LearnedConfig, seed: int) -> None:
         self._config, self._seed = config, seed
         generator = torch.Generator().manual_seed(int(np.random.SeedSequence((seed, 11)).generate_state(1)[0]))
-        network = config.network.build(config.members, generator)
+        network = build_network(config.network, config.members, generator)
         self._ensemble = Ensemble(network, config.learning_rate, config.weight_decay)
         self._rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, 12))))
         self._corpus = Corpus(network.encode, lambda text: fold_of(text, config.held_out_share, config.members))

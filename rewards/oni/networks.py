@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 from zlib import crc32
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from rewards.oni.config import CharsConfig, NGramsConfig
 
 _TOKEN = re.compile(rb"[a-z']+|[^\sa-z']")
 _MIX = np.uint64(0x9E3779B97F4A7C15)
@@ -129,6 +131,21 @@ class CharNetwork:
     def parameters(self) -> Sequence[Tensor]:
         """Member after member: embedding, two convolutions, output."""
         return [tensor for layers in self._layers for tensor in layers]
+
+
+def build_network(config: NGramsConfig | CharsConfig, members: int, generator: torch.Generator) -> CaptionNetwork:
+    """The network that a configuration asks for.
+
+    Args:
+        config: its kind and sizes.
+        members: K.
+        generator: of the initial weights.
+    """
+    kind: Any = _NETWORKS[type(config)]
+    return kind(members, generator, **config.model_dump(exclude={"kind"}))
+
+
+_NETWORKS: Mapping[type, type] = {NGramsConfig: NGramNetwork, CharsConfig: CharNetwork}
 
 
 def _convolve(

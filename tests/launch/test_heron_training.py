@@ -74,7 +74,7 @@ def test_what_a_run_says_of_its_tree(tmp_path):
 def test_that_a_tree_decides_nothing_is_told(tmp_path):
     summary = trained(_config(tmp_path, heron={"ranking": ["alive"]}))  # nothing kills in KeyRoom
     assert summary.metrics["heron/version"] == 0 and summary.metrics["heron/dead_factors"] == 1
-    assert "heron/return_correlation" not in summary.metrics  # all were paid the same: nothing
+    assert "rewards/heron/return_correlation" not in summary.metrics  # all were paid the same: nothing
     assert [e["factor"] for e in read_events(tmp_path / "run") if e["kind"] == "factor_dead"] == ["alive"]
     report = json.loads((tmp_path / "run" / "heron.json").read_text())
     assert report["version"] == 0 and report["levels"][0]["dead"]

@@ -1,23 +1,24 @@
 """Scoring, cutting and learning, one after the other: what segments hold, and what an update that breaks leaves."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 from agents.rollout import WorkerRollout
-from envs.data import EndStatus, EpisodeResult, FinalObs, RewardOutput, RewardPart, Rollout
+from envs.data import EndStatus, EpisodeResult, FinalObs, RewardPart, Rollout
 from envs.phases import Phases
 from launch.runs.metrics import WindowedEpisodes
-from launch.training.learning import Learning, Preferring
+from launch.training.learning import Learning
 from launch.training.ledger import RecentSums
-from launch.training.run import return_correlation
-from rewards.heron.cutter import SegmentCutter
+from launch.training.run import return_correlations
 from rewards.heron.factors import Factor, FactorTable
+from rewards.heron.heron_reward import HeronReward
 from rewards.heron.inputs import EncodedInputs, JoinedInputs
-from rewards.oni.values import CaptionValues
+from rewards.heron.segmenter import Segmenter
+from rewards.mix import Ingredient, RewardMix
+from rewards.parts import PartConfig, StreamConfig
 
 T = 4
+STREAMS = {"extrinsic": StreamConfig()}
 
 
 class Network:
@@ -37,21 +38,12 @@ class Network:
         return {}
 
 
-class Mix:
+class PaidInputs(HeronReward):
     """Pays what the inputs come to."""
-
-    part_names = ("heron",)
-
-    def __init__(self, inputs):
-        self.inputs = inputs
-
-    def initial_state(self, num_games):
-        return {}
 
     def score(self, rollout, state):
         value = self.inputs(rollout).sum(-1)
-        part = RewardPart(value=value, valid=np.ones(value.shape, bool))
-        return RewardOutput(streams=value[..., None], parts={"heron": part}), state
+        return {"heron": RewardPart(value=value, valid=np.ones(value.shape, bool))}, state
 
 
 def table():
@@ -63,9 +55,8 @@ def table():
 def learning_of(segment_steps):
     network = Network()
     inputs = JoinedInputs([EncodedInputs(network.encode, ("vector",))])
-    cutter = SegmentCutter(inputs, table(), segment_steps)
-    preferring = Preferring(reward=SimpleNamespace(take=None), cutter=cutter)
-    return network, Learning(CaptionValues(), Mix(inputs), network, preferring)
+    reward = PaidInputs(inputs, Segmenter(inputs, table(), segment_steps))
+    return network, Learning(RewardMix([Ingredient(model=reward, config=PartConfig())], STREAMS), network)
 
 
 def collected(number, worker=0, ends=False):
@@ -97,8 +88,8 @@ def test_segments_hold_what_the_encoder_said_when_they_were_scored():
     played = [collected(0, worker) for worker in range(3)]
     outputs = learning.score(played)
     report = learning.learn(played, outputs, 0.0)
-    assert network.weight == 2 and network.encoded == 3  # each rollout was read once
-    for output, segments in zip(outputs, report.segments, strict=True):
+    assert network.weight == 2
+    for output, segments in zip(outputs, report.evidence["heron"], strict=True):
         np.testing.assert_array_equal(segments.inputs.sum(-1), output.parts["heron"].value[:, 0])
 
 
@@ -112,7 +103,7 @@ def test_an_update_that_breaks_drops_its_segments_and_leaves_no_gap(segment_step
     network.breaks = False
     report = update(learning, collected(2, ends=True))
     # Steps 0 to 3 were reported, 4 to 7 (and with them the segment 3 to 5) are lost, what they begin is not.
-    (segments,) = report.segments
+    (segments,) = report.evidence["heron"]
     assert segments.lengths.tolist() == lengths
     assert (segments.first_step + segments.lengths).tolist()[-1] == 3 * T
     # The sum over the episode misses no step: with a weight of 1, 2 and 2, of t + (t + 1).
@@ -120,9 +111,13 @@ def test_an_update_that_breaks_drops_its_segments_and_leaves_no_gap(segment_step
     assert report.part_sums["heron"] == [sum(paid)]
 
 
+def correlation(sums, episodes):
+    return return_correlations(sums, episodes, ["env", "heron"]).get("rewards/heron/return_correlation")
+
+
 def test_what_was_paid_is_compared_with_what_episodes_were_worth():
     sums, episodes = RecentSums(window=4), WindowedEpisodes(window=4)
-    assert return_correlation(sums, episodes) is None
+    assert correlation(sums, episodes) is None
 
     def play(paid, returns):
         sums.add({"heron": paid, "env": [0.0] * len(paid)})
@@ -134,9 +129,9 @@ def test_what_was_paid_is_compared_with_what_episodes_were_worth():
         )
 
     play([1.0, 1.0], [0.0, 5.0])
-    assert return_correlation(sums, episodes) is None  # all were paid alike
+    assert correlation(sums, episodes) is None  # all were paid alike
     play([1.0, 2.0, 3.0, 4.0], [0.0, 0.1, 7.0, 0.3])  # only the last four count
-    assert return_correlation(sums, episodes) == pytest.approx(0.8)
+    assert correlation(sums, episodes) == pytest.approx(0.8)
     empty = RecentSums()
     empty.add({"env": [1.0]})
-    assert return_correlation(empty, episodes) is None
+    assert correlation(empty, episodes) is None

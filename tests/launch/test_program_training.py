@@ -5,14 +5,16 @@ import json
 import pytest
 
 from launch.cli import main
+from launch.config.checks import prepared
 from launch.errors import UserError
 from launch.report.build import build_report
 from launch.runs.folder import RunFolder, read_events
 from launch.runs.metrics import read_metrics
-from launch.training.programs import AUDIT_FILE, PROGRAMS_FOLDER, QUARANTINED, keep, settled
 from rewards.auto import contained
 from rewards.auto.audit import read
 from rewards.auto.program import sha_of
+from rewards.auto.program_kind import PROGRAMS_FOLDER
+from rewards.auto.program_teacher import AUDIT_FILE, QUARANTINED
 from tests.launch.running import trained
 from tests.launch.test_train import HERE, PEERS, UPDATE, small_run
 from tests.rewards.fake_engine import FakeEngine, answering
@@ -41,23 +43,27 @@ MISBEHAVIOUR = {
 
 
 def _settled(path, program, fallback=SOUND, *, containment=None, **changes):
-    """A run's configuration with a program and another to fall back to, and the programs."""
+    """A run's configuration with a program and another to fall back to, and what puts them into its folder."""
     path.mkdir(parents=True, exist_ok=True)
     for name, source in (("program.py", program), ("fallback.py", fallback)):
         (path / name).write_text(source)
     reward = {
         "oni": {"kind": "retrieval", "weight": 0.0},
-        "program": str(path / "program.py"),
-        "auto": {"fallback": [str(path / "fallback.py")], "containment": {"batch_s": 0.3, **(containment or {})}},
+        "program": {
+            "code": str(path / "program.py"),
+            "fallback": [str(path / "fallback.py")],
+            "containment": {"batch_s": 0.3, **(containment or {})},
+        },
     }
-    return settled(small_run(path, reward=reward, **changes))
+    return prepared(small_run(path, reward=reward, **changes))
 
 
 def _trained(path, program, *, steps=6 * UPDATE, resume=False, **changes):
-    config, entries = _settled(path, program, total_steps=steps, **changes)
+    config, keeps = _settled(path, program, total_steps=steps, **changes)
     if not resume:
         with RunFolder.create(config.runs, config.name, config.model_dump_json()):
-            keep(entries, config.runs / config.name)
+            for keep in keeps:
+                keep(config.runs / config.name)
     return trained(config, resume=True) if resume else _first(config)
 
 
@@ -162,11 +168,11 @@ def test_the_report_shows_when_and_why(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["--reward.program", "beef"], "no program beef"),
-        (["--reward.program", "{missing}"], "cannot be read"),
-        (["--reward.program", "{bad}"], "is not admitted: E"),
-        (["--reward.program", "{good}", "--reward.auto.fallback", "{bad}"], "is not admitted: E"),
-        (["--reward.program", "not a sha"], "is no SHA"),
+        (["--reward.program.code", "beef"], "no program beef"),
+        (["--reward.program.code", "{missing}"], "cannot be read"),
+        (["--reward.program.code", "{bad}"], "is not admitted: E"),
+        (["--reward.program.code", "{good}", "--reward.program.fallback", "{bad}"], "is not admitted: E"),
+        (["--reward.program.code", "not a sha"], "is no SHA"),
     ],
 )
 def test_bad_programs_are_refused_before_anything_is_written(tmp_path, capsys, flags, sentence):
@@ -174,7 +180,7 @@ def test_bad_programs_are_refused_before_anything_is_written(tmp_path, capsys, f
     files["bad"].write_text("import os\ndef reward(obs, prev_obs, action, info):\n    return 1.0\n")
     files["good"].write_text(SOUND)
     flags = [flag.format(**files) for flag in flags]
-    runs = ["--runs", str(tmp_path / "runs"), "--reward.auto.archive", str(tmp_path / "archive")]
+    runs = ["--runs", str(tmp_path / "runs"), "--reward.program.archive", str(tmp_path / "archive")]
     assert main(["train", "room", *flags, *runs]) == 2
     told = capsys.readouterr().err
     assert sentence in told and "Traceback" not in told
@@ -183,10 +189,10 @@ def test_bad_programs_are_refused_before_anything_is_written(tmp_path, capsys, f
 
 def test_a_dry_run_shows_the_whole_sha_and_what_the_games_record(tmp_path, capsys):
     (tmp_path / "p.py").write_text(SOUND)
-    assert main(["train", "room", "--reward.program", str(tmp_path / "p.py"), "--dry-run"]) == 0
+    assert main(["train", "room", "--reward.program.code", str(tmp_path / "p.py"), "--dry-run"]) == 0
     shown = json.loads(capsys.readouterr().out.partition("\n}\n")[0] + "}")
-    assert shown["reward"]["program"] == sha_of(SOUND)
-    assert "info.succeeded" in shown["env"]["features"]
+    assert shown["reward"]["program"]["code"] == sha_of(SOUND)
+    assert "info.succeeded" in shown["reward"]["program"]["columns"]
 
 
 def test_a_program_that_was_edited_in_the_run_folder_is_not_used(tmp_path):

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from envs.data import FinalObs, Rollout
+from rewards import conformance
 from rewards.auto.batches import BATCH
-from rewards.auto.config import AutoConfig, CompositionConfig, ContainmentConfig
+from rewards.auto.config import CompositionConfig, ContainmentConfig, ProgramConfig
 from rewards.auto.contained import ContainedProgram
 from rewards.auto.engine import (
     MalformedAnswerError,
@@ -17,7 +18,7 @@ from rewards.auto.engine import (
     ProgramTimeoutError,
     WorkerDiedError,
 )
-from rewards.auto.reward import ProgramReward, Quarantined
+from rewards.auto.program_reward import ProgramReward, Quarantined
 from rewards.mix import Ingredient, RewardMix
 from rewards.parts import StreamConfig
 
@@ -29,7 +30,7 @@ def _beside(name):
     return module
 
 
-conformance, fake = _beside("conformance"), _beside("fake_engine")
+fake = _beside("fake_engine")
 
 HP = fake.program(
     "def reward(obs, prev_obs, action, info):\n"
@@ -71,7 +72,7 @@ class Bench:
     """A reward of programs whose engines are at hand."""
 
     def __init__(self, *chain, scripts=None, failure_window=100, max_failure_share=0.3, **config):
-        self.config = AutoConfig(
+        self.config = ProgramConfig(
             composition=CompositionConfig(**{"dense": "budget", "dense_weight": 0.1, "dense_budget": 0.25, **config}),
             containment=ContainmentConfig(failure_window=failure_window, max_failure_share=max_failure_share),
         )
@@ -99,16 +100,16 @@ def _gains(rollout):
 @pytest.mark.parametrize("values", ["signs", "clipped"])
 @pytest.mark.parametrize("chain", [(HP,), (RISKY, HP), (NUMBER,), (UNSTABLE, HP)])
 def test_conformance(dense, values, chain):
-    conformance.check(lambda: Bench(*chain, dense=dense, values=values).reward, _rollout())
+    conformance.check_reward_model(lambda: Bench(*chain, dense=dense, values=values).reward, _rollout())
 
 
 def test_conformance_of_a_chain_that_has_run_out():
     def make():
         reward = Bench(HP).reward
-        reward.quarantine(HP.sha)
+        reward.take((HP.sha,))
         return reward
 
-    conformance.check(make, _rollout())
+    conformance.check_reward_model(make, _rollout())
 
 
 def test_parts_are_named_for_the_whole_chain():
@@ -155,7 +156,7 @@ def test_a_few_failures_are_invalid_and_nothing_more():
     for part in parts.values():
         np.testing.assert_array_equal(part.valid, ~failed)
         assert not part.value[failed].any()
-    assert bench.reward.take_quarantines() == [] and bench.reward.version == 0
+    assert bench.reward.quarantines == [] and bench.reward.version == 0
 
 
 # ---- quarantine
@@ -176,8 +177,8 @@ def test_a_program_that_fails_is_quarantined_and_the_batch_scored_anew(code):
     again, state = bench.score(rollout, state)
     assert bench.reward.program == HP and bench.reward.version == 1
     why = str(FAILURES[code])
-    event = Quarantined(sha=RISKY.sha, code=code, why=why, fallback=HP.sha, batch=1)
-    assert bench.reward.take_quarantines() == [event] and bench.reward.take_quarantines() == []
+    event = Quarantined(scorer="learner", sha=RISKY.sha, code=code, why=why, fallback=HP.sha, batch=1)
+    assert bench.reward.quarantines == [event]
     np.testing.assert_array_equal(np.sign(again["program/gain/raw"].value), _gains(rollout))
     assert again["program"].valid.all() and first["program/gain/raw"].value.min() > 0
     bench.score(rollout, state)
@@ -205,7 +206,7 @@ def _always(value):
 def test_too_many_transitions_without_an_answer_are_a_failure(value, words):
     bench = Bench(HP, NUMBER, scripts={HP.sha: {"all": _always(value)}}, failure_window=50)
     parts, _ = bench.score()
-    (event,) = bench.reward.take_quarantines()
+    (event,) = bench.reward.quarantines
     assert (event.sha, event.code, event.fallback, event.batch) == (HP.sha, "failures", NUMBER.sha, 0)
     assert words in event.why
     assert parts["program"].valid.all() and (parts["program/reward/raw"].value == -0.5).all()
@@ -215,14 +216,14 @@ def test_a_fallback_does_not_answer_for_the_failures_before_it():
     bench = Bench(HP, NUMBER, scripts={HP.sha: {"all": _always("much")}}, failure_window=2000)
     for _ in range(2):
         bench.score(_rollout(T=200, low=1))
-    assert bench.reward.program == NUMBER and len(bench.reward.take_quarantines()) == 1
+    assert bench.reward.program == NUMBER and len(bench.reward.quarantines) == 1
 
 
 def test_failures_are_counted_over_rollouts_and_over_a_checkpoint():
     bench = Bench(HP, scripts={HP.sha: {"all": _always(None), 1: _always("much")}}, failure_window=144)
     bench.score()
     assert not bench.score()[0]["program"].valid.any()  # 72 of 144
-    assert bench.reward.take_quarantines()[0].batch == 1
+    assert bench.reward.quarantines[0].batch == 1
     for share, left in ((0.5, HP), (0.4, None)):
         bench = Bench(HP, scripts={HP.sha: {0: _always("much")}}, failure_window=144, max_failure_share=share)
         bench.score()
@@ -235,7 +236,7 @@ def test_failures_are_counted_over_rollouts_and_over_a_checkpoint():
 def test_a_program_that_gives_equal_inputs_different_values_is_quarantined():
     bench = Bench(UNSTABLE, NUMBER)
     parts, _ = bench.score()
-    (event,) = bench.reward.take_quarantines()
+    (event,) = bench.reward.quarantines
     assert (event.sha, event.code, event.batch) == (UNSTABLE.sha, "nondeterministic", 0)
     assert (parts["program/reward/raw"].value == -0.5).all()
 
@@ -243,12 +244,12 @@ def test_a_program_that_gives_equal_inputs_different_values_is_quarantined():
 def test_what_engines_say_cannot_play_tricks_on_a_terminal():
     bench = Bench(HP, scripts={HP.sha: {0: MalformedAnswerError("\x1b[2J" + "long " * 999)}})
     bench.score()
-    (event,) = bench.reward.take_quarantines()
+    (event,) = bench.reward.quarantines
     assert event.why.startswith("\\x1b[2Jlong") and len(event.why) < 250
 
 
 def test_values_too_large_for_a_part_are_shown_at_its_limit():
-    config = AutoConfig(
+    config = ProgramConfig(
         containment=ContainmentConfig(max_value=1e300),
         composition=CompositionConfig(dense="budget", dense_weight=0.1),
     )
@@ -269,7 +270,7 @@ def test_one_death_or_timeout_in_a_rollout_is_forgiven(code):
     for _ in range(2):
         parts, _ = bench.score()
         np.testing.assert_array_equal(parts["program"].value, expected["program"].value)
-    assert bench.reward.take_quarantines() == [] and bench.reward.program == HP
+    assert bench.reward.quarantines == [] and bench.reward.program == HP
     assert (bench.calls(HP), bench.engines[HP.sha].loads) == (4, 3)
 
 
@@ -281,16 +282,16 @@ def test_rollouts_are_run_in_batches_of_which_one_is_forgiven():
     assert bench.calls(HP) == -(-rollout.env_reward.size // BATCH) + 1 == 4
     raw = rollout.features["obs.hp"] - rollout.features["prev_obs.hp"]
     np.testing.assert_array_equal(parts["program/gain/raw"].value, raw)
-    assert bench.reward.take_quarantines() == []
+    assert bench.reward.quarantines == []
     bench = Bench(HP, NUMBER, scripts={HP.sha: {0: slow, 2: slow}})  # of two batches one each
     bench.score(rollout)
-    assert [event.code for event in bench.reward.take_quarantines()] == ["timeout"]
+    assert [event.code for event in bench.reward.quarantines] == ["timeout"]
 
 
 def test_a_worker_that_dies_twice_in_a_batch_is_the_programs_fault():
     bench = Bench(HP, NUMBER, scripts={HP.sha: {0: WorkerDiedError("killed"), 1: WorkerDiedError("again")}})
     parts, _ = bench.score()
-    (event,) = bench.reward.take_quarantines()
+    (event,) = bench.reward.quarantines
     assert (event.code, event.why, event.fallback) == ("died", "again", NUMBER.sha) and bench.calls(HP) == 2
     assert parts["program"].valid.all()
 
@@ -298,14 +299,14 @@ def test_a_worker_that_dies_twice_in_a_batch_is_the_programs_fault():
 def test_a_program_that_cannot_be_loaded_is_quarantined():
     bench = Bench(HP, NUMBER, scripts={HP.sha: {"load": ProgramTimeoutError("module level")}})
     bench.score()
-    assert bench.reward.take_quarantines()[0].code == "timeout" and bench.reward.program == NUMBER
+    assert bench.reward.quarantines[0].code == "timeout" and bench.reward.program == NUMBER
 
 
 def test_when_nothing_is_left_every_step_is_invalid():
     broken = {p.sha: {"all": ProgramMemoryError("too much")} for p in (HP, NUMBER)}
     bench = Bench(HP, NUMBER, scripts=broken)
     parts, state = bench.score()
-    events = bench.reward.take_quarantines()
+    events = bench.reward.quarantines
     assert [(e.sha, e.fallback, e.batch) for e in events] == [(HP.sha, NUMBER.sha, 0), (NUMBER.sha, None, 0)]
     for found in (parts, bench.score(state=state)[0]):
         assert not any(part.valid.any() for part in found.values())
@@ -315,14 +316,14 @@ def test_when_nothing_is_left_every_step_is_invalid():
 def test_others_may_quarantine_at_once():
     bench = Bench(HP, NUMBER, RISKY)
     bench.score()
-    bench.reward.quarantine(NUMBER.sha)  # not in use; it must not be fallen back on
-    bench.reward.quarantine("0" * 64)
+    bench.reward.take((NUMBER.sha,))  # not in use; it must not be fallen back on
+    bench.reward.take(("0" * 64,))
     assert bench.reward.program == HP
-    bench.reward.quarantine(HP.sha)
-    bench.reward.quarantine(HP.sha)
+    bench.reward.take((HP.sha,))
+    bench.reward.take((HP.sha,))
     bench.score()
     assert (bench.calls(HP), bench.calls(NUMBER), bench.calls(RISKY)) == (1, 0, 1)
-    events = [(e.sha, e.code, e.fallback, e.batch) for e in bench.reward.take_quarantines()]
+    events = [(e.sha, e.code, e.fallback, e.batch) for e in bench.reward.quarantines]
     assert events == [(NUMBER.sha, "elsewhere", HP.sha, 1), (HP.sha, "elsewhere", RISKY.sha, 1)]
 
 
@@ -367,17 +368,18 @@ def test_a_resume_replays_what_the_log_says_without_running_the_program():
     _, state = _play(first, 2)
     learned = first.reward.own_state()
     paid, _ = _play(first, 6, state)
-    events = first.reward.take_quarantines()
+    events = first.reward.quarantines
     assert [event.batch for event in events] == [3]
 
     second = Bench(RISKY, HP, NUMBER)  # this time nothing would be too slow
     second.reward.load_own_state(learned)
-    second.reward.replay([Quarantined(sha=HP.sha, code="died", why="", fallback=None, batch=1), *events])
+    second.reward.replay(
+        [Quarantined(scorer="learner", sha=HP.sha, code="died", why="", fallback=None, batch=1), *events]
+    )
     again, _ = _play(second, 6, state)
     np.testing.assert_array_equal(paid, again)
     assert second.calls(RISKY) == 1 and second.reward.program == HP
-    assert second.reward.take_quarantines() == events  # the log has them, but the others do not
-    assert second.reward.take_quarantines() == []
+    assert second.reward.quarantines == events  # the log has them, but the others do not
     assert second.reward.version == first.reward.version == 1
 
 
@@ -389,7 +391,7 @@ def test_a_checkpoint_keeps_the_place_in_the_chain_and_what_was_not_taken():
     assert second.reward.program == HP and second.reward.version == 1
     second.score()
     assert second.calls(RISKY) == 0
-    assert second.reward.take_quarantines() == first.reward.take_quarantines() != []
+    assert second.reward.quarantines == first.reward.quarantines != []
 
 
 def test_what_those_who_score_share_is_the_bad_programs_alone():
@@ -397,11 +399,11 @@ def test_what_those_who_score_share_is_the_bad_programs_alone():
     first.score()
     assert first.reward.state_dict() == {"bad": [RISKY.sha]}
     second = Bench(RISKY, HP, NUMBER, scripts={HP.sha: {1: ProgramMemoryError("much")}})
-    second.reward.quarantine(RISKY.sha)
+    second.reward.take((RISKY.sha,))
     _play(second, 3)
     second.reward.load_state_dict(first.reward.state_dict())
     assert second.reward.program == NUMBER and second.reward.version == 2  # a union
-    assert second.reward.own_state()["scored"] == 3 and len(second.reward.take_quarantines()) == 2
+    assert second.reward.own_state()["scored"] == 3 and len(second.reward.quarantines) == 2
 
     # A quarantine that was reported, but that nobody else had been told of at the checkpoint, is not forgotten.
     resumed = Bench(RISKY, HP, NUMBER)
@@ -429,7 +431,7 @@ def test_columns_that_are_not_recorded_are_named():
 
 def test_a_program_is_needed():
     with pytest.raises(ValueError, match="needs a program"):
-        ProgramReward((), AutoConfig())
+        ProgramReward((), ProgramConfig())
 
 
 def test_the_engine_is_started_when_needed_and_closed():

@@ -1,21 +1,16 @@
 """Bounded rewards: what a trajectory can earn does not grow with its length."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from envs.data import EndStatus, FinalObs, RewardPart, Rollout
+from rewards import conformance
 from rewards.bounded import BOUNDS, Clipped, Delta, bounded
-from rewards.env import EnvReward
+from rewards.kinds import PlainReward
+from rewards.mix import EnvReward
 from rewards.parts import PartConfig
-
-_spec = importlib.util.spec_from_file_location("conformance", Path(__file__).parent / "conformance.py")
-conformance = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(conformance)
 
 
 def rollout_of(rewards, terminated=(), truncated=()):
@@ -48,7 +43,7 @@ class Patchy(EnvReward):
         return {"env": RewardPart(value=np.where(valid, rollout.env_reward, np.float32(np.nan)), valid=valid)}, state
 
 
-class Counting:
+class Counting(PlainReward):
     """Pays the number of the episode's steps so far; learns one number."""
 
     part_names = ("count",)
@@ -84,10 +79,10 @@ def paid(model, rollout):
 def test_conformance(inner):
     rewards = np.random.default_rng(0).choice([-1, 0, 0.5, 2], (20, 3))
     rollout = rollout_of(rewards, terminated=[(4, 0), (9, 2)], truncated=[(11, 0)])
-    conformance.check(lambda: Clipped(inner(), 0.5), rollout)
-    conformance.check(lambda: Delta(inner()), rollout, lookahead=1)
+    conformance.check_reward_model(lambda: Clipped(inner(), 0.5), rollout)
+    conformance.check_reward_model(lambda: Delta(inner()), rollout, lookahead=1)
     with pytest.raises(AssertionError):
-        conformance.check(lambda: Delta(inner()), rollout)
+        conformance.check_reward_model(lambda: Delta(inner()), rollout)
 
 
 def test_clipped_fines_what_falls_short():

@@ -1,8 +1,5 @@
 """Every reward model through the conformance suite, and its numbers by hand."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,16 +7,11 @@ from hypothesis import strategies as st
 
 from envs.captions import caption_id
 from envs.data import FinalObs, RewardPart, Rollout
-from rewards.env import EnvReward
-from rewards.mix import Ingredient, RewardMix, discounted_sums
+from rewards import conformance
+from rewards.mix import EnvReward, Ingredient, RewardMix, discounted_sums
 from rewards.normalise import RunningMoments
-from rewards.oni.reward import CaptionReward
-from rewards.oni.values import CaptionValues
+from rewards.oni.caption_reward import CaptionReward, CaptionValues
 from rewards.parts import PartConfig, StreamConfig
-
-_spec = importlib.util.spec_from_file_location("conformance", Path(__file__).parent / "conformance.py")
-conformance = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(conformance)
 
 GOOD, BAD, NEW = (caption_id(text) for text in ("You kill it!", "It's the wall.", "Something new."))
 
@@ -75,7 +67,7 @@ def test_conformance(name):
     rollout = _rollout(
         rng.choice([0, GOOD, BAD, NEW], (20, 3)), rng.normal(size=(20, 3)), ends=[(4, 0), (11, 0), (9, 2)]
     )
-    conformance.check(MODELS[name], rollout)
+    conformance.check_reward_model(MODELS[name], rollout)
 
 
 def test_caption_reward_by_hand():

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from launch.training.programs import AUDIT_FILE, PROGRAMS_FOLDER
 
 from envs.data import EndStatus, EpisodeSeeds
 from envs.recording import EpisodeRecord
@@ -13,7 +14,6 @@ from launch.cli import main
 from launch.commands.programs import curves_of, sparkline
 from launch.commands.verdicts import rejection_text
 from launch.show import visible
-from launch.training.programs import AUDIT_FILE, PROGRAMS_FOLDER
 from rewards.auto.archive import Archive, ArchiveEntry
 from rewards.auto.audit import AuditLog
 from rewards.auto.program import Rejection, sha_of

@@ -9,7 +9,7 @@ from launch.design.config import DesignConfig
 from launch.design.journal import Journal
 from launch.design.search import SearchParts
 from rewards.auto.audit import AuditLog
-from rewards.auto.config import AutoConfig
+from rewards.auto.config import ProgramConfig
 from rewards.auto.episodes import builtin_transitions
 from tests.launch.design.scripted import Critic
 
@@ -32,7 +32,7 @@ def parts(tmp_path, recorded):
     def make(designer, runs, critic=None, **changes):
         for one in made:
             one.journal.close()
-        reward = AutoConfig(archive=tmp_path / "archive", **changes.pop("reward", {}))
+        reward = ProgramConfig(archive=tmp_path / "archive", **changes.pop("reward", {}))
         config = DesignConfig(preset="room", reward=reward, rounds=len(designer.rounds), **changes)
         journal, audit = Journal(tmp_path), AuditLog(tmp_path / "audit.jsonl")
         if ("play", "") not in journal:

@@ -1,5 +1,6 @@
 """A search whose designer, critic and runs follow a script: for tests only."""
 
+from launch.config.train import TrainConfig
 from launch.design.trials import Broken, Outcome
 from rewards.auto.search.proposal import Costs, Finding, Proposal, Verdict
 
@@ -66,6 +67,11 @@ class Runs:
             ends = self.ends.get(trial.key.replace("-", "_")) or self.ends.get(f"p{trial.key}")
             end = ends.pop(0) if ends else outcome
             yield end(trial)
+
+
+def folder_of(trial):
+    """Where the test has its recordings: the folder of the archive."""
+    return TrainConfig.model_validate_json(trial.config_json).reward.program.archive.parent
 
 
 def breaks(trial):

@@ -1,7 +1,6 @@
 """A search step by step, with a designer, a critic and runs that follow a script."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -14,12 +13,23 @@ from rewards.auto.audit import read
 from rewards.auto.config import CompositionConfig, ContainmentConfig
 from rewards.auto.program import sha_of
 from rewards.auto.search.proposal import Proposal
-from tests.launch.design.scripted import LOOKS, ONCE, TWICE, Critic, Designer, Runs, breaks, is_stopped, outcome
+from tests.launch.design.scripted import (
+    LOOKS,
+    ONCE,
+    TWICE,
+    Critic,
+    Designer,
+    Runs,
+    breaks,
+    folder_of,
+    is_stopped,
+    outcome,
+)
 
 
 def test_a_program_without_an_answer_on_the_recordings_ends_no_search(parts):
     designer = Designer([ONCE], [LOOKS])
-    runs = Runs(**{f"p{sha_of(ONCE)}": [lambda trial: outcome(trial, records=[Path(trial.archive).parent / "0.npz"])]})
+    runs = Runs(**{f"p{sha_of(ONCE)}": [lambda trial: outcome(trial, records=[folder_of(trial) / "0.npz"])]})
     made = parts(designer, runs, reward={"containment": ContainmentConfig(batch_s=1e-6)})
     found = run(made)
     (told,) = designer.briefs[1].tried
@@ -29,7 +39,7 @@ def test_a_program_without_an_answer_on_the_recordings_ends_no_search(parts):
 
 def test_what_a_quarantined_program_came_to_is_not_kept_as_its_own(parts):
     why = f"{sha_of(ONCE)[:12]}: it gave no answer"
-    end = [lambda trial: outcome(trial, 1.0, quarantined=[why], records=[Path(trial.archive).parent / "0.npz"])]
+    end = [lambda trial: outcome(trial, 1.0, quarantined=[why], records=[folder_of(trial) / "0.npz"])]
     designer = Designer([ONCE, LOOKS], [TWICE])
     made = parts(designer, Runs(**{f"p{sha_of(ONCE)}": end}), reward={"containment": ContainmentConfig(batch_s=1e-6)})
     found = run(made)

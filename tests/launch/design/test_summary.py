@@ -8,7 +8,7 @@ import pytest
 from launch.design.config import ReportConfig
 from launch.design.search import run
 from launch.design.summary import command_of, pooled, print_summary
-from rewards.auto.config import AutoConfig, CompositionConfig
+from rewards.auto.config import CompositionConfig, ProgramConfig
 from rewards.auto.program import sha_of
 from rewards.auto.search.proposal import Proposal
 from tests.launch.design.scripted import (
@@ -23,14 +23,14 @@ from tests.launch.design.scripted import (
 
 def test_the_whole_command_that_repeats_a_reward(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    reward = AutoConfig(archive=tmp_path / "runs" / "programs")
-    assert command_of("room", "a" * 64, reward, ()) == f"yendor train room --reward.program {'a' * 12}"
+    reward = ProgramConfig(archive=tmp_path / "runs" / "programs")
+    assert command_of("room", "a" * 64, reward, ()) == f"yendor train room --reward.program.code {'a' * 12}"
     changed = reward.model_copy(
         update={"archive": Path("/my archive"), "composition": CompositionConfig(dense="budget"), "weight": 0.5}
     )
     assert command_of("room", "a" * 64, changed, ("--ppo.epochs", "2")) == (
-        f"yendor train room --reward.program {'a' * 12} --reward.auto.weight 0.5 "
-        "--reward.auto.composition.dense budget --reward.auto.archive '/my archive' --ppo.epochs 2"
+        f"yendor train room --reward.program.code {'a' * 12} --reward.program.weight 0.5 "
+        "--reward.program.composition.dense budget --reward.program.archive '/my archive' --ppo.epochs 2"
     )
 
 

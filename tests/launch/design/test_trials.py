@@ -46,7 +46,7 @@ def trial(folder, steps=STEPS):
     config = preset("debug").model_copy(update={"runs": folder, "name": "run", "total_steps": steps})
     checked = TrainConfig.model_validate(config.model_dump())
     return Trial(
-        key="run", role="sparse", seed=1, config_json=checked.model_dump_json(), programs=(), archive=str(folder),
+        key="run", role="sparse", seed=1, config_json=checked.model_dump_json(),
         episodes=2, episode_list=0, recorded=1,
     )  # fmt: skip
 

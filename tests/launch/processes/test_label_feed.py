@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from launch.config.train import TrainConfig
-from launch.processes.label_feed import LabelFeed, RayFeed, ThreadFeed
+from launch.processes.label_feed import RayFeed, ThreadFeed
 from launch.processes.session import ray_session
 from rewards.labels.annotators import LabelClientError, ScriptedClient
 from rewards.labels.config import LabellerConfig, LabelsConfig, ScriptedClientConfig
 from rewards.labels.labeller import Labeller, LabellerError
 from rewards.labels.questions import Answer, PromptSpec, Question
 from rewards.labels.store import LabelStore
+from rewards.teacher import LabelFeed
 
 
 def ask(*texts: str) -> list[Question]:

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from envs.data import FinalObs, Rollout
 from envs.protocols import GamesSpec, ObsSpec
 from rewards.heron.config import ModelConfig
-from rewards.heron.cutter import SegmentCutter
 from rewards.heron.factors import Factor, FactorTable
 from rewards.heron.inputs import (
     ActionInputs,
@@ -20,6 +19,7 @@ from rewards.heron.inputs import (
     read_columns,
     step_inputs,
 )
+from rewards.heron.segmenter import Segmenter
 
 TABLE = FactorTable([Factor(name="sum", columns=("obs.0",), per_step=lambda columns: columns["obs.0"])])
 
@@ -77,7 +77,7 @@ def _cut_at(rollout, points):
 
 
 def _segments(pieces, steps, num_tasks=1):
-    cutter = SegmentCutter(VectorInputs(), TABLE, steps, num_tasks)
+    cutter = Segmenter(VectorInputs(), TABLE, steps, num_tasks)
     state = cutter.initial_state(pieces[0].num_games)
     found = []
     for piece in pieces:

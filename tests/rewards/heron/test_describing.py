@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envs.captions import caption_id
-from rewards.heron.describing import describe
 from rewards.heron.factors import FactorTable, parse_ranking
+from rewards.heron.pair_labelling import describe
 from rewards.heron.segments import Segments
 from rewards.labels.questions import Question
 

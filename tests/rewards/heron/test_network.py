@@ -3,10 +3,10 @@ import pytest
 import torch
 
 from rewards.ensemble import Ensemble
+from rewards.heron.heron_reward import Scorer
 from rewards.heron.inputs import InputScale
 from rewards.heron.network import RewardNetwork, preference_loss, segment_sums
 from rewards.heron.pairs import held_out, learned_by
-from rewards.heron.scorer import Scorer
 
 
 def network_of(members=3, inputs=4, hidden=8, seed=0):

@@ -1,8 +1,6 @@
 """HERON under a training loop that is not ours: steps in, versions of the reward out."""
 
-import importlib.util
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,12 +8,9 @@ import torch
 
 from envs.data import EndStatus, FinalObs, Rollout
 from envs.protocols import GamesSpec, ObsSpec
+from rewards import conformance
 from rewards.heron.config import JudgesConfig, ModelConfig, TreeConfig
 from rewards.heron.online import OnlineHeron
-
-_spec = importlib.util.spec_from_file_location("conformance", Path(__file__).parents[1] / "conformance.py")
-conformance = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(conformance)
 
 LIMIT = 10
 GAMES = GamesSpec(
@@ -64,7 +59,7 @@ def play(num_steps, num_games=2, seed=0):
 
 def steps_of(rollout):
     everyone = list(range(rollout.num_games))
-    return [conformance._part(rollout, (t, t + 1), everyone) for t in range(rollout.num_steps)]
+    return [conformance.cut_rollout(rollout, (t, t + 1), everyone) for t in range(rollout.num_steps)]
 
 
 def observe(heron, rollouts):
@@ -156,7 +151,7 @@ def test_conformance():
         heron.load_state_dict(learned)
         return heron
 
-    conformance.check(make, play(24, num_games=3))
+    conformance.check_reward_model(make, play(24, num_games=3))
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,11 @@
 """HERON's reward: conformance, and what it pays by hand."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 
 from envs.data import FinalObs, Rollout
+from rewards import conformance
+from rewards.heron.heron_reward import HeronReward, Scorer
 from rewards.heron.inputs import InputScale, JoinedInputs, VectorInputs
-from rewards.heron.reward import HeronReward
-from rewards.heron.scorer import Scorer
-
-_spec = importlib.util.spec_from_file_location("conformance", Path(__file__).parents[1] / "conformance.py")
-conformance = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(conformance)
 
 
 def _scorer(version=1, hidden=4, members=2, seed=0):
@@ -55,7 +48,7 @@ def _model(scorer=None):
 
 
 def test_conformance():
-    conformance.check(_model, _rollout())
+    conformance.check_reward_model(_model, _rollout())
 
 
 def test_before_the_first_version_nothing_is_valid():

@@ -8,10 +8,10 @@ import pytest
 from rewards.heron.config import ComparisonConfig, JudgesConfig, ModelConfig, TreeConfig
 from rewards.heron.factors import Factor, FactorTable
 from rewards.heron.judgement import judge, segment_returns
+from rewards.heron.preference_trainer import PreferenceTrainer
 from rewards.heron.preferences import MIN_JUDGED, PairBatch, PairStore, check_learnable
 from rewards.heron.report import interval
 from rewards.heron.segments import SegmentBuffer, Segments, retained
-from rewards.heron.trainer import HeronTrainer
 from rewards.heron.tree import Level, PreferenceTree
 
 SMALL = ModelConfig(
@@ -58,7 +58,7 @@ def segments_of(number, seed=0, first_episode=0):
 def trainer_of(model=SMALL, table=None, comparison=None, seed=0, sources=("tree",)):
     judges = JudgesConfig(sources=sources, human=Path("pairs") if "human" in sources else None)
     config = TreeConfig(model=model, comparison=comparison or ComparisonConfig(), judges=judges)
-    return HeronTrainer(config, table or table_of(), seed)
+    return PreferenceTrainer(config, table or table_of(), seed)
 
 
 def same(one, other):

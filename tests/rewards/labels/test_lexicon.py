@@ -7,8 +7,8 @@ from agents.rollout import GeneratorNoise
 from envs.captions import canonical
 from envs.seeding import TrainingSeeds
 from envs.tasks import GamesConfig, make
-from launch.studies import TEN_TASKS
 from rewards.labels.lexicon import Lexicon, LexiconError, coverage, sentences
+from tests.benchmarks.studies.jobs import TEN_TASKS
 
 LEXICON = Lexicon.packaged()
 

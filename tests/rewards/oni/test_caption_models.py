@@ -7,6 +7,7 @@ import pytest
 
 from rewards.labels.questions import Question
 from rewards.oni.config import CharsConfig, ClassificationConfig, NGramsConfig, RankingConfig, RetrievalConfig
+from rewards.oni.oni_kind import caption_model
 
 _spec = importlib.util.spec_from_file_location("caption_models", Path(__file__).parent / "caption_models.py")
 caption_models = importlib.util.module_from_spec(_spec)
@@ -38,4 +39,4 @@ def test_conformance(name):
         questions = [Question.pair(one, other) for one, other in zip(texts, texts[7:], strict=False)]
     else:
         questions = [Question.single(text) for text in texts[::2]]
-    caption_models.check(lambda: config.build(seed=3), questions)
+    caption_models.check(lambda: caption_model(config, seed=3), questions)

@@ -14,6 +14,7 @@ from rewards.oni.calibration import fit_temperature, log_loss
 from rewards.oni.classification import ClassificationModel
 from rewards.oni.config import ClassificationConfig, RankingConfig
 from rewards.oni.learned import StepBudget, weighted_cross_entropy
+from rewards.oni.oni_kind import caption_model
 from rewards.oni.ranking import RankingModel, bradley_terry_loss
 from rewards.oni.retrieval import RetrievalModel
 
@@ -56,7 +57,7 @@ def value(model, text):
 
 def taught(config, answers, texts=CAPTIONS, updates=40, seed=0, counts=None):
     """A model that met the texts and had all answers at once, after so many updates."""
-    model = config.build(seed)
+    model = caption_model(config, seed)
     model.meet(named(texts))
     model.count(counts or {})
     model.learn(answers)
@@ -307,7 +308,7 @@ def test_accuracy_is_that_of_verdicts_and_survives_a_resume():
         if said[texts[a], texts[b]] != 0.5
     ]
     assert 0 < len(right) < len(at) and model.metrics()["held_out_accuracy"] == pytest.approx(np.mean(right))
-    copy = config.build(0)
+    copy = caption_model(config, 0)
     copy.load_state_dict(model.state_dict())
     for each in (model, copy):
         each.count({caption_id(CAPTIONS[0]): 10_000})

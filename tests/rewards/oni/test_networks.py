@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from rewards.ensemble import AGGREGATES, Ensemble, disagreement
 from rewards.oni.config import CharsConfig, NGramsConfig
-from rewards.oni.networks import character_ids, ngram_ids
+from rewards.oni.networks import build_network, character_ids, ngram_ids
 
 NETWORKS = {
     "ngrams": NGramsConfig(buckets=512, width=4),
@@ -17,7 +17,7 @@ TEXTS = ("You kill the newt!", "Ouch!", "The newt bites! You feel very much wors
 
 
 def network_of(name, members=3, seed=0):
-    return NETWORKS[name].build(members, torch.Generator().manual_seed(seed))
+    return build_network(NETWORKS[name], members, torch.Generator().manual_seed(seed))
 
 
 def test_ngrams_by_hand():
