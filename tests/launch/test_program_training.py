@@ -3,9 +3,9 @@
 import json
 
 import pytest
+from launch.config.checks import prepared
 
 from launch.cli import main
-from launch.config.checks import prepared
 from launch.errors import UserError
 from launch.report.build import build_report
 from launch.runs.folder import RunFolder, read_events
