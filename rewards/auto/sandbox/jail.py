@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 from rewards.auto.config import IsolationLevel
-from rewards.auto.sandbox.jail import OFF, IsolationError
 
 NOBODY = 65534
 """User and group that programs run as where we are root."""

@@ -21,7 +21,6 @@ import numpy as np
 from rewards.auto.language.names import MAX_COMPONENT_NAME
 from rewards.auto.program import MAX_COMPONENTS, NUMBER_COMPONENT, is_component_name
 from rewards.auto.sandbox.engine import Answer, MalformedAnswerError
-from rewards.auto.sandbox.looping import encode
 from rewards.auto.sandbox.rewriting import FUNCTION, Plan
 
 MAX_REASON = 200
