@@ -184,10 +184,9 @@ def language_model(config: TrainConfig, folder: RunFolder, progress: Progress) -
         folder.event(name, **fields)
         progress.note(f"{name.replace('_', ' ')}: {', '.join(f'{k} {v}' for k, v in fields.items())}")
 
-    names = {"served_model_name": config.llm.model, "api_key_env": config.llm.api_key_env}
-    server = config.llm_server.model_copy(update=names)
+    server = config.llm_server.replace(served_model_name=config.llm.model, api_key_env=config.llm.api_key_env)
     with serving(config.llm.serve, server, folder.path / "logs", on_event, required=config.llm.required) as base_url:
-        here = config.model_copy(update={"llm": config.llm.model_copy(update={"serve": None, "base_url": base_url})})
+        here = config.replace(llm=config.llm.replace(serve=None, base_url=base_url))
         if config.llm.required:  # it answers, but does it have a chat template, and bind its answers?
             answering_model(here.llm)
         yield here
