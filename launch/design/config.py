@@ -44,7 +44,7 @@ class DesignConfig(Config):
     """llm: a language model writes programs. grammar: they are composed and mutated from terms over the schema, guided
     by what was recorded. random: the same grammar without guidance. auto = llm where one is named, else grammar."""
     rounds: PositiveInt = 3
-    """Rounds of proposals; each is told what became of those before."""
+    """Rounds of proposals; each knows the results of those before."""
     candidates: PositiveInt = 4
     """Programs proposed in a round."""
     trial_steps: PositiveInt = 300_000

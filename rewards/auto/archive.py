@@ -1,12 +1,12 @@
-"""Where reward programs are kept, with where they come from and what became of them.
+"""An archive of reward programs, with their origin and their results.
 
 A folder holds two files of each program, named by the SHA-256 of its source::
 
     <sha>.py        the source, byte for byte
-    <sha>.json      who wrote it and from what, the critic's verdict, what training with it came to
+    <sha>.json      who wrote it and from what, the critic's verdict, results of training with it
 
 The source is written first, and the ``.json`` makes the pair count: what a crash leaves between the two is not seen by
-readers, and goes when somebody writes next. Writers of several processes take turns (a lock on ``.lock``, which the
+readers, and goes when the next writer comes. Writers of several processes take turns (a lock on ``.lock``, which the
 system releases when its holder dies); readers need no lock, because each file is replaced in one step.
 """
 
@@ -53,13 +53,13 @@ class ArchiveEntry:
     created_at: str = ""
     """ISO 8601, UTC."""
     prompt: str = ""
-    """What its author was told."""
+    """Its author's prompt."""
     thoughts: str = ""
     """What its author wrote about it."""
     verdict: Verdict | None = None
     """The critic's; None where it has not been judged."""
     fitness: Mapping[str, Any] = field(default_factory=dict)
-    """What training with it came to; empty where it was not trained. ``selection``, on seeds A, which choose between
+    """Results of training with it; empty where it was not trained. ``selection``, on seeds A, which choose between
     programs, and ``report``, on seeds B, which nothing was chosen on: each ``{"success": share of episodes, "n":
     episodes, "low": ..., "high": ...}`` with its interval. ``steps`` of training; ``seeds`` that were trained."""
     analysis: Mapping[str, Any] = field(default_factory=dict)
@@ -137,7 +137,7 @@ class Archive:
             yield
 
     def _heal(self) -> None:
-        """Under the lock nobody is between two files: what is half was left so."""
+        """Under the lock no writer is between two files: what is half was left so."""
         for path in self.folder.glob("*.py"):
             if _NAME.fullmatch(path.stem) and not self._facts(path.stem).exists():
                 path.unlink()

@@ -1,4 +1,4 @@
-"""What play and training came to, in figures and in plain sentences: what the next round's author is told.
+"""The results of play and training, in figures and in plain sentences, for the brief of the next round.
 
 The trajectory analyzer of Auto MC-Reward (Li et al. 2023, arXiv 2312.09238) with the reward reflection of Eureka (Ma
 et al. 2023, arXiv 2310.12931): how episodes ended and how far failures got, and of each component how often it fired
@@ -32,19 +32,19 @@ MAX_TEXT_CHARS = 2000
 """Of the text; sentences that would not fit are left out, the least important first."""
 
 NUM_CHECKPOINTS = 10
-"""Points of training at which components are told, evenly spaced."""
+"""Points of training at which components are reported, evenly spaced."""
 
 SATURATED_SHARE = 0.5
 """Share of steps on which a dense component fires from which on it says nothing."""
 
 DOMINANT_SHARE = 0.8
-"""Share of all that dense components came to, up and down, from which on one of several dominates."""
+"""Share of the signs of all dense components, up and down, from which on one of several dominates."""
 
 STUCK_STEPS = 20
 """Steps without any change from which on an episode counts as stuck."""
 
 TELLING_AUC = 0.2
-"""Distance from a half from which on a difference between successes and failures is told."""
+"""Distance from a half from which on a difference between successes and failures is reported."""
 
 PROGRESS: Mapping[str, tuple[str, str]] = {
     "cells_seen": ("info.tiles_seen", "cells seen"),
@@ -62,7 +62,7 @@ _MAX_WORDS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class ComponentReport:
-    """What one component came to; a component fires where its value is not 0."""
+    """Statistics of one component; it fires where its value is not 0."""
 
     kind: str
     """sparse or dense."""
@@ -106,7 +106,7 @@ class Analysis:
 
     @property
     def figures(self) -> dict[str, float]:
-        """For ``Tried.figures``: ``progress/NAME``, and of components that were no use ``component/NAME/WHY`` = 1."""
+        """For ``Tried.figures``: ``progress/NAME``, and of useless components ``component/NAME/WHY`` = 1."""
         found = {f"progress/{name}": value for name, value in self.progress.items()}
         for name, report in self.components.items():
             found |= {f"component/{name}/{why}": 1.0 for why in _IDLE if getattr(report, why)}
@@ -154,8 +154,8 @@ def analyse(
             progress={}, closest={}, components=reports,
         )  # fmt: skip
     play = Play(episodes)
-    seen = _Seen(play)
-    lines = [seen.headline(), *_told_components(reports), *seen.sentences()]
+    seen = _Observations(play)
+    lines = [seen.headline(), *_component_lines(reports), *seen.sentences()]
     return Analysis(
         text=_fitted(lines),
         num_episodes=len(play.episodes),
@@ -193,7 +193,7 @@ def _fitted(lines: Sequence[str]) -> str:
 # ---- play
 
 
-class _Seen:
+class _Observations:
     """What recorded play shows."""
 
     def __init__(self, play: Play) -> None:
@@ -232,43 +232,43 @@ class _Seen:
 
     def sentences(self) -> Iterator[str]:
         """The rest, the most important first."""
-        yield from self._told_deaths()
-        yield from self._told_differences()
+        yield from self._death_lines()
+        yield from self._difference_lines()
         if self.failed.any():
-            yield from self._told_progress()
-            yield from self._told_things()
-            yield from self._told_stuck()
-            yield from self._told_messages()
+            yield from self._progress_lines()
+            yield from self._nearness_lines()
+            yield from self._stuck_lines()
+            yield from self._message_lines()
 
-    def _told_deaths(self) -> Iterator[str]:
-        told = [f"{text} ({count})" for text, count in self.deaths.most_common(3)]
-        if told:
-            yield f"Last words before the {self.deaths.total()} deaths: {'; '.join(told)}."
+    def _death_lines(self) -> Iterator[str]:
+        clauses = [f"{text} ({count})" for text, count in self.deaths.most_common(3)]
+        if clauses:
+            yield f"Last words before the {self.deaths.total()} deaths: {'; '.join(clauses)}."
 
-    def _told_progress(self) -> Iterator[str]:
+    def _progress_lines(self) -> Iterator[str]:
         words = {name: label for name, (_, label) in PROGRESS.items()} | {"messages": "different messages"}
-        told = []
+        clauses = []
         for name, reached in self.reached.items():
             of_failed = reached[self.failed]
             if not of_failed.any():
                 continue
-            told.append(f"{words[name]} {of_failed.mean():.1f} (at most {of_failed.max():.0f})")
-        yield f"How far the {self.failed.sum()} failures got, on average: {', '.join(told)}."
+            clauses.append(f"{words[name]} {of_failed.mean():.1f} (at most {of_failed.max():.0f})")
+        yield f"How far the {self.failed.sum()} failures got, on average: {', '.join(clauses)}."
         if self.play.has(["info.new_tiles_seen"]):
             found = self.play.per_episode(self.play.column("info.new_tiles_seen"))[self.failed] > 0
             if not found.all():
                 yield f"In {(~found).sum()} of {len(found)} failures no new cell was ever seen after the start."
 
-    def _told_things(self) -> Iterator[str]:
-        told = []
+    def _nearness_lines(self) -> Iterator[str]:
+        clauses = []
         for name in sorted(self.closest, key=lambda name: self.closest[name]):
             column = np.minimum.reduceat(self.play.column(f"info.{name}_distance"), self.play.starts)[self.failed]
             on_map, near = (column < FAR).sum(), (column <= 1).sum()
-            told.append(f"{name} on the map in {on_map}, next to it in {near}")
-        if told:
-            yield f"Of {self.failed.sum()} failures: {'; '.join(told)}."
+            clauses.append(f"{name} on the map in {on_map}, next to it in {near}")
+        if clauses:
+            yield f"Of {self.failed.sum()} failures: {'; '.join(clauses)}."
 
-    def _told_stuck(self) -> Iterator[str]:
+    def _stuck_lines(self) -> Iterator[str]:
         play = self.play
         if play.has(["info.steps_since_change"]):
             still = play.column("info.steps_since_change")
@@ -281,14 +281,14 @@ class _Seen:
             timeless = play.column("obs.turn") == play.column("prev_obs.turn")
             yield f"In {timeless.mean():.0%} of steps no game time passed."
 
-    def _told_messages(self) -> Iterator[str]:
+    def _message_lines(self) -> Iterator[str]:
         failures = [counts for counts, failed in zip(self.messages, self.failed, strict=True) if failed]
         times = sum(failures, Counter())
         came = Counter(text for counts in failures for text in counts)
         often = [f"{_quoted(text)} {count} times in {came[text]}" for text, count in times.most_common(4)]
         if often:
             yield f"Most frequent messages ({len(failures)} failures): {'; '.join(often)}."
-        bound = [told for told in map(self._told_word, self._telling_words()) if told]
+        bound = [clause for clause in map(self._word_clause, self._telling_words()) if clause]
         if bound:
             yield f"Messages that come from what is near: {'; '.join(bound)}."
         single = sorted((text for text, count in came.items() if count == 1), key=self._consequence, reverse=True)
@@ -308,7 +308,7 @@ class _Seen:
         strength = {text: self.play.place_of(self.play.holds(Said(text)))[1] for text in self.play.texts}
         return sorted(strength, key=lambda text: -strength[text])[:_MAX_WORDS]
 
-    def _told_word(self, text: str) -> str:
+    def _word_clause(self, text: str) -> str:
         hits = self.play.holds(Said(text))
         place, _ = self.play.place_of(hits)
         if not place:
@@ -316,7 +316,7 @@ class _Seen:
         near, num = (hits & self.play.near[place]).sum(), (self.play.per_episode(hits.astype(int)) > 0).sum()
         return f"'{text}' in {num} episodes, {near} of {hits.sum()} times next to {place}"
 
-    def _told_differences(self) -> Iterator[str]:
+    def _difference_lines(self) -> Iterator[str]:
         """What successes have more of than failures, or less."""
         won = self.play.succeeded
         if self.play.num_of_each < MIN_OF_EACH:
@@ -328,12 +328,12 @@ class _Seen:
             )
         leads = {name: abs(share_in_order(of_all[won], of_all[self.failed]) - 0.5) for name, of_all in measures.items()}
         telling = sorted((name for name in leads if leads[name] >= TELLING_AUC), key=lambda name: -leads[name])
-        told = []
+        clauses = []
         for name in telling[: 2 * _MAX_WORDS]:
             ours, theirs = measures[name][won].mean(), measures[name][self.failed].mean()
-            told.append(f"{name.replace('_', ' ')} {ours:.1f} against {theirs:.1f}")
-        if told:
-            yield f"Successes against failures, on average: {'; '.join(told)}."
+            clauses.append(f"{name.replace('_', ' ')} {ours:.1f} against {theirs:.1f}")
+        if clauses:
+            yield f"Successes against failures, on average: {'; '.join(clauses)}."
 
 
 def _last_words(episode: EpisodeRecord) -> str:
@@ -366,11 +366,11 @@ def _component_reports(
     reports = {}
     for name, steps in steps_of.items():
         kind = program.kind_of(name)
-        told = _of_values(steps) if steps else {}
-        fired = told.get("fired_share")
+        statistics = _statistics(steps) if steps else {}
+        fired = statistics.get("fired_share")
         reports[name] = ComponentReport(
             kind=kind,
-            **told,
+            **statistics,
             curves=_checkpoints(name, curves),
             never_fired=fired == 0 and not _fired_in_training(name, program, curves),
             saturates=kind == "dense" and fired is not None and fired >= SATURATED_SHARE,
@@ -405,7 +405,7 @@ def _weight(steps: Sequence[np.ndarray]) -> float:
     return float(sum((one != 0).sum() for one in steps))
 
 
-def _of_values(steps: Sequence[np.ndarray]) -> dict[str, Any]:
+def _statistics(steps: Sequence[np.ndarray]) -> dict[str, Any]:
     joined = np.concatenate(steps)
     return {
         "mean": float(joined.mean()),
@@ -433,20 +433,20 @@ def _checkpoints(name: str, curves: Sequence[Mapping[str, float | None]]) -> dic
     }
 
 
-def _told_components(reports: Mapping[str, ComponentReport]) -> Iterator[str]:
+def _component_lines(reports: Mapping[str, ComponentReport]) -> Iterator[str]:
     """A line of each component, and one of those that need attention."""
     for name, report in reports.items():
-        told = [f"Component {name} ({report.kind}):"]
+        clauses = [f"Component {name} ({report.kind}):"]
         if report.fired_share is not None:
-            told.append(
+            clauses.append(
                 f"fired on {report.fired_share:.1%} of steps, in {report.fired_episodes} episodes; mean "
                 f"{report.mean:.3f}, {report.lowest:g} to {report.highest:g}; {report.episode_sum:.2f} an episode."
             )
         sums = report.curves.get("episode_sum", report.curves.get("mean"))
         if sums:
-            told.append(f"Paid an episode over training: {' '.join(f'{value:.2f}' for value in sums)}.")
-        if len(told) > 1:
-            yield " ".join(told)
+            clauses.append(f"Paid an episode over training: {' '.join(f'{value:.2f}' for value in sums)}.")
+        if len(clauses) > 1:
+            yield " ".join(clauses)
     for why, words in _ATTENTION.items():
         named = [name for name, report in reports.items() if getattr(report, why)]
         if named:

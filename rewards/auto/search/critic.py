@@ -216,7 +216,7 @@ class Critic:
     Args:
         containment: where programs run.
         composition: how their components are composed.
-        opinion: asked about programs that no test refuses; None = nobody.
+        opinion: asked about programs that no test refuses; None = none is asked for.
         gamma: discount of the returns that are compared.
         make: a program in a worker of its own that is just started, with this hash seed; None = in containment.
         check: admits source code or raises ``ProgramRejectedError``.

@@ -1,4 +1,4 @@
-"""What a language model is told before it writes reward programs, within a number of characters.
+"""Prompts for a language model that writes reward programs, within a number of characters.
 
 The wording is in ``designing_prompt.toml``. What never changes comes first, so that a server with prefix caching
 computes it once for all rounds and candidates.
@@ -55,7 +55,7 @@ class PromptTooLongError(ValueError):
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a model is told, and what it was told of."""
+    """A prompt, and the programs that it shows."""
 
     text: str
     shown: tuple[str, ...]

@@ -1,6 +1,6 @@
 """Designers that use no language model: programs of the grammar, guided by recorded play, or at random.
 
-Guidance is a weight for each component of the grammar: how much it would have told about recorded play. Where there are
+Guidance is a weight for each component of the grammar: how much it says about recorded play. Where there are
 successes, what came more often in them; where there are none, what marks rare states: few steps, some episodes and not
 others, next to something, with consequences that are rare elsewhere.
 
@@ -38,7 +38,7 @@ UNSEEN_WEIGHT = 0.1
 """Of what never happened in recorded play: it may yet, but nothing speaks for it."""
 
 UNSEEN_PROGRESS_WEIGHT = 0.5
-"""The same of new ground: that nobody has got there is what such a component is for."""
+"""The same of new ground: such a component is there to reward what no policy has reached."""
 
 SATURATED_SHARE = 0.25
 """Share of steps from which on a term says little: it uses up what dense components may pay."""
@@ -188,7 +188,7 @@ class GuidedDraw:
     Args:
         vocabulary: what may be drawn.
         evidence: None = everything weighs the same.
-        failed: labels of components that were no use when they were trained with.
+        failed: labels of components that were useless when they were trained with.
     """
 
     def __init__(self, vocabulary: Vocabulary, evidence: Evidence | None, failed: Sequence[str] = ()) -> None:
@@ -249,7 +249,7 @@ class Parent:
     fitness: float
     """Share of successes."""
     idle: frozenset[str]
-    """Names of its components that were no use."""
+    """Names of its useless components."""
 
 
 @dataclass(frozen=True)
@@ -342,15 +342,15 @@ class _Breeder:
         return self._changed(self._parents[int(self._rng.integers((len(self._parents) + 1) // 2))])
 
     def _changed(self, parent: Parent) -> _Made:
-        mended = self._mended(parent)
-        if mended is not None:
+        repaired = self._repaired(parent)
+        if repaired is not None:
             how = f"{parent.sha[:SHORT_SHA]} without what was no use: {', '.join(sorted(parent.idle))}"
-            return _Made(mended, how, (parent.sha,))
+            return _Made(repaired, how, (parent.sha,))
         changed = mutate(parent.program, self._draw, self._rng)
         return _Made(changed, f"{parent.sha[:SHORT_SHA]} with a change", (parent.sha,))
 
-    def _mended(self, parent: Parent) -> GrammarProgram | None:
-        """Components that were no use replaced; None where all were of use."""
+    def _repaired(self, parent: Parent) -> GrammarProgram | None:
+        """Useless components replaced; None where there are none."""
         named = list(zip(parent.program.names, parent.program.components, strict=True))
         kept = {one.body: one for name, one in named if name not in parent.idle}
         if len(kept) == len(named):
@@ -425,5 +425,5 @@ def _proposals(makers: Sequence[Callable[[], _Made]], brief: Brief, by: str) -> 
 
 
 def _thoughts(made: _Made) -> str:
-    told = [f"- {one.comment}" for one in made.program.components]
-    return "\n".join([f"Made so: {made.how}.", *told])
+    lines = [f"- {one.comment}" for one in made.program.components]
+    return "\n".join([f"Made so: {made.how}.", *lines])

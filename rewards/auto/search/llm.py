@@ -98,8 +98,8 @@ class LLMDesigner:
         model: who is asked.
         model_name: its name, for the record.
         config: how it is asked.
-        composition: how components will be composed, which the model is told.
-        fields: what of the schema the model is told of.
+        composition: how components will be composed; part of the prompt.
+        fields: what the prompt shows of the schema.
         check: admits source code or raises ``ProgramRejectedError``.
         pauses_s: before each further try of a request that failed.
 
@@ -309,7 +309,7 @@ class LLMOpinion:
             goal=self._goal,
             composition=describe_composition(self._composition),
             source=program.source.rstrip(),
-            tests="\n".join(map(_told, findings)),
+            tests="\n".join(map(_finding_line, findings)),
             max_reasons=_MAX_REASONS,
         )
         try:
@@ -330,7 +330,7 @@ class LLMOpinion:
         return reply.text
 
 
-def _told(finding: Finding) -> str:
+def _finding_line(finding: Finding) -> str:
     """A line of the prompt; without figures that differ from run to run, so that a recorded reply fits the next."""
     line = f"- {finding.test}: {finding.outcome}"
     return line if finding.test in _MEASURED else f"{line}, {finding.reason}"

@@ -1,4 +1,4 @@
-"""Recorded play as one long column of steps: what terms came to in it, and which words its messages have."""
+"""Statistics of recorded play, taken as one long column of steps: where terms hold, which words messages have."""
 
 from __future__ import annotations
 

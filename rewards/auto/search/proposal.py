@@ -76,7 +76,7 @@ def verdict_of(stored: Mapping[str, Any]) -> Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Proposal:
-    """Source code that somebody wrote; nothing about it has been checked."""
+    """Source code as its author wrote it; nothing about it has been checked."""
 
     source: str
     """Empty where no usable code came; ``problem`` then says why."""
@@ -87,7 +87,7 @@ class Proposal:
     thoughts: str = ""
     """What the author wrote about it."""
     prompt: str = ""
-    """What the author was told; empty for a grammar."""
+    """The author's prompt; empty for a grammar."""
     attempts: int = 1
     """Replies that it took."""
     problem: str = ""
@@ -95,7 +95,7 @@ class Proposal:
 
 @dataclass(frozen=True, kw_only=True)
 class Tried:
-    """A program of an earlier round, and what became of it."""
+    """A program of an earlier round and its results."""
 
     sha: str
     source: str
@@ -107,12 +107,12 @@ class Tried:
     analysis: str
     """The analyzer's text about its training; empty where it was not trained."""
     figures: Mapping[str, float] = field(default_factory=dict)
-    """The same as numbers (``Analysis.figures``): progress of its play, and what became of each component."""
+    """The same as numbers (``Analysis.figures``): progress of its play, and which components were useless."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Brief:
-    """What a designer is told before a round."""
+    """What a designer knows before a round."""
 
     task: str
     """Task id."""

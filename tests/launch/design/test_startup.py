@@ -12,9 +12,12 @@ from contextlib import chdir
 import pytest
 
 from launch.cli import main
+from launch.config.presets import preset
+from launch.design.config import DesignConfig
 from launch.design.journal import JOURNAL_FILE
-from launch.design.startup import SUMMARY_FILE
-from launch.runs.folder import read_events
+from launch.design.startup import SUMMARY_FILE, EndRecorder, build_parts
+from launch.errors import RunError
+from launch.runs.folder import RunFolder, read_events
 from launch.runs.metrics import read_metrics
 from rewards.auto.archive import Archive
 from rewards.auto.audit import read
@@ -245,3 +248,35 @@ def test_bad_input_is_refused_in_one_sentence_before_anything_is_written(tmp_pat
     assert main(["design", *here[:at], *place, *here[at:]]) == 2
     told = capsys.readouterr().err
     assert sentence in told and "Traceback" not in told and not runs.exists()
+
+
+def test_the_critic_discounts_as_the_stream_does(tmp_path):
+    train = preset("room")
+    stream = train.reward.intrinsic.model_copy(update={"gamma": 0.7})
+    train = train.model_copy(update={"reward": train.reward.model_copy(update={"intrinsic": stream})})
+    made = build_parts(DesignConfig(preset="room"), train, (), tmp_path, print)
+    made.journal.close()
+    assert made.critic._gamma == 0.7
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGINT, 128 + signal.SIGINT)]
+)
+def test_who_stops_a_search_is_told_how_to_go_on(tmp_path, number, code):
+    said, before = [], signal.getsignal(number)
+    folder = RunFolder.create(tmp_path, "search", "{}")
+    with pytest.raises(SystemExit) as stopped, folder, EndRecorder(folder, said.append):
+        os.kill(os.getpid(), number)
+    assert stopped.value.code == code and signal.getsignal(number) is before
+    assert said == [f"stopped; go on with: yendor design --resume {tmp_path / 'search'}"]
+    assert read_events(tmp_path / "search")[-1]["kind"] == "stopped"
+
+
+def test_a_search_that_fails_says_so_in_its_events(tmp_path):
+    said = []
+    folder = RunFolder.create(tmp_path, "search", "{}")
+    with pytest.raises(RunError), folder, EndRecorder(folder, said.append):
+        raise RunError("no proposals")
+    assert "go on with: yendor design --resume" in said[0]
+    last = read_events(tmp_path / "search")[-1]
+    assert (last["kind"], last["cause"]) == ("failed", "RunError: no proposals")
