@@ -48,7 +48,7 @@ class CategoricalConfig(Config):
 
 
 HeadConfig = Annotated[CategoricalConfig, Field(discriminator="kind")]
-"""The actor heads, told apart by ``kind``; ``agents.heads`` says which class each builds."""
+"""The actor heads, discriminated by ``kind``; ``agents.heads`` says which class each builds."""
 
 
 class ModelConfig(Config):

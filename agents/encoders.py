@@ -171,13 +171,13 @@ class Encoder(nn.Module):
 
         Args:
             obs: the observations.
-            memo: what repeated rows came to before, with these weights; without gradients only.
+            memo: results of rows that occurred before, with these weights; without gradients only.
         """
         layer = cast(nn.Linear, self.joint[0])
         if not layer.weight.is_cpu:
             # Looking for repeated rows would make the host wait for the device.
             return self.joint(torch.cat([part(obs[key]) for key, part in self._parts()], dim=1))
-        shares = self._shares(obs, layer.weight) if memo is None else [memo.of(key, obs[key]) for key in self.keys]
+        shares = self._shares(obs, layer.weight) if memo is None else [memo.compute(key, obs[key]) for key in self.keys]
         return functional.relu(sum(shares, layer.bias))
 
     def memo(self) -> Memo:

@@ -31,8 +31,8 @@ class EpisodeNoise:
         return np.stack([generator.random(num, dtype=np.float32) for generator in self._generators])
 
 
-class _Handed:
-    """Listed seeds; restarts a game's noise with each episode that is handed to it."""
+class _SeedsWithNoise:
+    """Listed seeds; restarts a game's noise with each of its episodes."""
 
     def __init__(self, seeds: Sequence[EpisodeSeeds], noise: EpisodeNoise) -> None:
         self._listed, self._noise = ListedSeeds(seeds), noise
@@ -76,7 +76,7 @@ def evaluate(
     if num_games == 0:
         return
     noise = EpisodeNoise(num_games, noise_seed)
-    games = make_games(num_games, _Handed(seeds, noise))
+    games = make_games(num_games, _SeedsWithNoise(seeds, noise))
     try:
         obs, memory = games.reset(), policy.initial_state(num_games)
         while games.active.any():

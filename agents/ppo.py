@@ -128,7 +128,7 @@ class PPOLearner:
         device: where it computes.
         seed: fixes the order of minibatches.
         group: learners that improve one network together, each on rollouts of its own and of equal size. They
-            hold equal weights: gradients are averaged, and each minibatch is dealt over the members, with
+            hold equal weights: gradients are averaged, and each minibatch is split over the members, with
             advantages normalised over all of it.
 
     Rollouts of the current policy are learned from by GAE with the values recorded while acting. Older ones
@@ -166,7 +166,7 @@ class PPOLearner:
 
         Args:
             rollouts: of equal length T.
-            rewards: what each rollout was worth.
+            rewards: of each rollout.
             progress: share of the run that is over, for annealing.
 
         Returns:
@@ -249,7 +249,7 @@ class PPOLearner:
         if not len(batch.final_at):
             return batch.final_values
         t, b = batch.final_at.unbind(1)
-        # With a core, features are its state: the memory with which the last observation is met.
+        # With a core, features are its state: the memory with which the last observation is read.
         memory = None if self.model.core is None else features[t, b].float()
         return self.model.values(self.model.step(batch.final_obs, memory)[0])
 

@@ -16,8 +16,8 @@ from envs.protocols import Games, PolicyStep, State
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Collected:
-    """A rollout, and the episodes that ended in it."""
+class WorkerRollout:
+    """A worker's rollout, the episodes that ended in it, and where its time went."""
 
     rollout: Rollout
     episodes: list[EpisodeResult]
@@ -77,12 +77,12 @@ class RolloutWorker:
         """Act with these weights from the next rollout on."""
         self.policy.load(weights, version)
 
-    def collect(self) -> Collected:
+    def collect(self) -> WorkerRollout:
         """Play T steps."""
         with self.policy.fixed_weights():
             return self._played()
 
-    def _played(self) -> Collected:
+    def _played(self) -> WorkerRollout:
         measure = self.phases.measure
         with measure("record"):
             columns = _Columns(self._num_steps, self.games, self.policy.version)
@@ -112,7 +112,7 @@ class RolloutWorker:
         with measure("record"):
             new_captions = {} if self._captions is None else self._captions.take_new()
             rollout = columns.finish(recurrent_start, last_values, finals, self.games.action_mask, new_captions)
-        return Collected(
+        return WorkerRollout(
             rollout=rollout,
             episodes=episodes,
             worker=self.stream,
@@ -227,7 +227,7 @@ class _Columns:
             self._final_memory.append(memory)
 
     def finals(self) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray | None]:
-        """Where episodes ended [N, 2], what they showed last, and the memory with which it was met [N, H]."""
+        """Where episodes ended [N, 2], what they showed last, and the memory with which it is read [N, H]."""
         obs = {
             key: np.concatenate([obs[key] for obs in self._final_obs])
             if self._final_obs

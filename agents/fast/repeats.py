@@ -1,4 +1,7 @@
-"""Rows that repeat, in a batch or from batch to batch: what depends on a row alone is computed once."""
+"""Rows that repeat, in a batch or from batch to batch: what depends on a row alone is computed once.
+
+That includes the share of a row in a linear layer over several encoders' features side by side (``joint_shares``).
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,7 @@ def distinct_rows(x: Tensor) -> DistinctRows:
 
 
 class Memo:
-    """Functions of rows that remember what they came to. Without gradients.
+    """Functions of rows that remember their results. Without gradients.
 
     Args:
         functions: by name; [N, ...] to [N, width], each row for itself.
@@ -67,20 +70,20 @@ class Memo:
         self._functions = functions
         self._known: dict[str, _Known | None] = {name: None if name in forget else _Known() for name in functions}
 
-    def of(self, name: str, x: Tensor) -> Tensor:
+    def compute(self, name: str, x: Tensor) -> Tensor:
         """The named function of ``x``: [N, width]."""
         known = self._known[name]
-        return self._functions[name](x) if known is None else known.of(self._functions[name], x)
+        return self._functions[name](x) if known is None else known.compute(self._functions[name], x)
 
 
 class _Known:
-    """What one function came to; all is forgotten when there is no room for more."""
+    """Results of one function; all are forgotten when there is no room for more."""
 
     def __init__(self) -> None:
         self._numbers: dict[bytes, int] = {}
         self._values: Tensor | None = None
 
-    def of(self, function: RowFunction, x: Tensor) -> Tensor:
+    def compute(self, function: RowFunction, x: Tensor) -> Tensor:
         if self._values is not None and len(self._numbers) + len(x) > len(self._values):
             self._numbers, self._values = {}, None
         numbers, before = self._numbers, len(self._numbers)

@@ -1,15 +1,15 @@
-"""Replay buffers whose rewards follow the reward model: what has aged is scored again.
+"""Replay buffers whose rewards follow the reward model: outdated rewards are computed again.
 
     model = DQN("MultiInputPolicy", wrapper, replay_buffer_class=DictRewardReplayBuffer, ...)
     model.replay_buffer.attach(wrapper)
 
 The buffer keeps what a reward may look at beside SB3's own arrays (actions as the environment got them,
 environment's reward, ends, captions, features). Each stored reward carries the version of the model that
-paid it; before a sample leaves the buffer, rewards of another version are computed anew:
+paid it; before a sample leaves the buffer, rewards of another version are recomputed:
 
 * a reward without memory of the episode: for the sampled steps alone;
 * a reward with memory (counts, maxima): for everything stored, oldest first, beginning with the memory as
-  it was before the oldest kept step. That is exact, and as dear as it sounds: let such versions rise seldom.
+  it was before the oldest kept step. That is exact and expensive: let such versions rise seldom.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class _Recomputing(_Base):
     """What both buffers add to SB3's; arrays are [rows, environments].
 
     Attributes:
-        num_recomputed: rewards computed anew so far.
+        num_recomputed: rewards recomputed so far.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -13,25 +13,26 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvObs, Vec
 from agents.sb3.vec_env import GamesVecEnv
 from envs.captions import CaptionTracker
 from envs.data import EndStatus, FinalObs, RewardOutput, RewardPart, Rollout
+from envs.protocols import RewardModel
 
 Parts = Mapping[str, RewardPart]
 OnStep = Callable[[Rollout, Parts], None]
 
 
-class Rewards(Protocol):
-    """What scores: a ``RewardModel`` (answers with parts), or a mix (answers with a ``RewardOutput``)."""
+class Mix(Protocol):
+    """Several reward models weighted and added into streams, as a training run does (``rewards.mix.RewardMix``)."""
 
     @property
     def version(self) -> int:
-        """Rises whenever the same rollout would score differently."""
+        """As of a ``RewardModel``."""
         ...
 
     def initial_state(self, num_games: int) -> Any:
-        """Memory of the running episodes before their first step."""
+        """As of a ``RewardModel``."""
         ...
 
-    def score(self, rollout: Rollout, state: Any) -> tuple[RewardOutput | Parts, Any]:
-        """Worth of each step, and the memory after the rollout."""
+    def score(self, rollout: Rollout, state: Any) -> tuple[RewardOutput, Any]:
+        """Streams [T, B, S] and the parts in them, and the memory after the rollout."""
         ...
 
 
@@ -42,11 +43,11 @@ class Scoring:
     and added; what is invalid pays nothing.
 
     Args:
-        rewards: what scores.
+        rewards: a ``RewardModel``, or a mix of several.
         weights: of a bare model's parts; 1 where a part is not named.
     """
 
-    def __init__(self, rewards: Rewards, weights: Mapping[str, float] | None = None) -> None:
+    def __init__(self, rewards: RewardModel | Mix, weights: Mapping[str, float] | None = None) -> None:
         self.rewards = rewards
         self._weights = dict(weights or {})
 
@@ -77,15 +78,15 @@ class RewardVecEnvWrapper(VecEnvWrapper):
     Each step is scored at once, as a rollout of one step, with the reward's memory of the running episodes
     carried along. ``info["env_reward"]`` keeps the environment's own reward. ``info["episode"]`` keeps the
     environment's own return, so that SB3's ``ep_rew_mean`` stays the true one; ``info["scored_return"]`` is
-    the sum of what was paid. Captions come from games that speak (``GamesVecEnv``); over any other
+    the sum of what was paid. Captions come from games with messages (``GamesVecEnv``); over any other
     ``VecEnv`` there are none, and a plain array is the observation key ``vector``.
 
     Args:
         venv: any SB3 vector environment.
         rewards: a ``RewardModel``, or a mix of several.
         weights: of a bare model's parts; 1 where a part is not named.
-        on_step: told of each rollout of one step and its parts: new captions for a labeller, steps for a
-            reward that learns.
+        on_step: called with each rollout of one step and its parts (new captions for a labeller, steps for a
+            reward that learns).
 
     Attributes:
         scoring: the reward as one number a step.
@@ -98,7 +99,7 @@ class RewardVecEnvWrapper(VecEnvWrapper):
     def __init__(
         self,
         venv: VecEnv,
-        rewards: Rewards,
+        rewards: RewardModel | Mix,
         *,
         weights: Mapping[str, float] | None = None,
         on_step: OnStep | None = None,
@@ -113,7 +114,7 @@ class RewardVecEnvWrapper(VecEnvWrapper):
         self._on_step = on_step
         games = venv.unwrapped
         self._games = games if isinstance(games, GamesVecEnv) else None
-        self._speaks = self._games is not None and self._games.games.spec.has_messages
+        self._has_messages = self._games is not None and self._games.games.spec.has_messages
         self._actions = np.zeros(0)
         self._obs: Mapping[str, np.ndarray] = {}
         self._captions: CaptionTracker | None = None
@@ -129,7 +130,7 @@ class RewardVecEnvWrapper(VecEnvWrapper):
         obs = self.venv.reset()
         B = self.num_envs
         self._obs = keyed(obs)
-        self._captions = CaptionTracker(B) if self._speaks else None
+        self._captions = CaptionTracker(B) if self._has_messages else None
         self._memory = self.scoring.initial_state(B)
         self._begin(np.arange(B))
         return obs
@@ -203,7 +204,7 @@ class RewardVecEnvWrapper(VecEnvWrapper):
     def _follow(
         self, env_reward: np.ndarray, reward: np.ndarray, done: np.ndarray, infos: list[dict[str, Any]]
     ) -> None:
-        """Keep the books of the running episodes, in the infos too."""
+        """Count returns and steps of the running episodes, and add them to the infos."""
         self._returns += env_reward
         self._scored_returns += reward
         self._step_in_episode += 1

@@ -18,6 +18,7 @@ from agents.policy import TorchPolicy, weights_of
 from agents.rollout import RolloutWorker
 from envs.phases import Phases
 from envs.seeding import TrainingSeeds
+from launch.config.resolve import for_machine
 from launch.config.train import TrainConfig
 from launch.errors import UserError
 from launch.processes.label_feed import LabelFeed, ThreadFeed
@@ -27,7 +28,6 @@ from launch.runs.folder import RunFolder
 from launch.runs.metrics import MetricsWriter
 from launch.runs.progress import Silent
 from launch.training.annotation import Annotation
-from launch.training.driver import resolved_config
 from launch.training.learning import Learning, Lessons
 from launch.training.programs import RunPrograms
 from launch.training.run import TrainingRun
@@ -156,7 +156,7 @@ def take_turns(
             folder = path / name
             folder.mkdir()
             try:
-                runs[name] = OverheadRun(variant, resolved_config(configs[name]), folder)
+                runs[name] = OverheadRun(variant, for_machine(configs[name]), folder)
             except ValueError as error:
                 raise UserError(str(error)) from None
             stack.callback(runs[name].close)

@@ -27,11 +27,11 @@ from pydantic import Field
 
 from agents.config import EncoderConfig, ModelConfig, PPOConfig
 from envs.data import Config
-from launch.arguments import validate
 from launch.bench.contender import Maker
 from launch.bench.sample_factory import SampleFactoryMaker, installed
 from launch.bench.sb3_training import VEC_ENVS, Sb3Maker
 from launch.bench.yendor_training import YendorMaker
+from launch.config.flags import validate
 from launch.config.train import TrainConfig
 from launch.errors import UserError, unknown_name
 

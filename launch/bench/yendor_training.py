@@ -40,14 +40,15 @@ class YendorTraining:
     def __init__(self, config: TrainConfig) -> None:
         import torch
 
+        from launch.config.resolve import for_machine
         from launch.processes.session import ray_session
         from launch.runs.folder import RunFolder
         from launch.runs.metrics import MetricsWriter
-        from launch.training.driver import build_placement, resolved_config
+        from launch.training.driver import build_placement
         from launch.training.run import TrainingRun
 
         torch.set_num_threads(config.threads)
-        self._config = config = resolved_config(config)
+        self._config = config = for_machine(config)
         with ExitStack() as stack:
             path = stack.enter_context(tempfile.TemporaryDirectory(prefix="yendor-bench-"))
             folder = stack.enter_context(RunFolder.create(Path(path), "run", config.model_dump_json()))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 import signal
 import sys
-from collections.abc import Sequence
+
+from pydantic import BaseModel
+from pydantic_settings import CliPositionalArg
 
 from envs.files import write_atomic
-from launch.arguments import parse, result_path, take_value
-from launch.errors import UserError, unknown_name
+from launch.config.flags import JsonOut, Selection, result_path
+from launch.errors import unknown_name
 
 BENCHES = {
     "train": ("launch.bench.train", "TrainBench", "training: our PPO beside Stable-Baselines3's and sample-factory's"),
@@ -26,27 +28,34 @@ BENCHES = {
 class and answers with a table and with everything that it stands on."""
 
 
-def _help() -> str:
-    width = max(map(len, BENCHES))
-    lines = "\n".join(f"  {name:<{width}}  {text}" for name, (_, _, text) in BENCHES.items())
-    return f"usage: yendor bench NAME [--flag value ...] [--json OUT]\n\nbenchmarks:\n{lines}\n"
+class BenchFlags(Selection):
+    """Measure speed of ours beside a reference, in turn in one run."""
+
+    name: CliPositionalArg[str]
+    """The benchmark's name."""
+    out: JsonOut = None
+    """A file that keeps every measurement."""
+
+    def defaults(self) -> BaseModel:
+        """The benchmark's own configuration.
+
+        Raises:
+            UserError: there is no such benchmark; names the nearest.
+        """
+        if self.name not in BENCHES:
+            raise unknown_name("benchmark", self.name, BENCHES)
+        module, config_class, _ = BENCHES[self.name]
+        return getattr(importlib.import_module(module), config_class)()
+
+    @classmethod
+    def choices(cls) -> dict[str, str]:
+        """The benchmarks."""
+        return {name: text for name, (_, _, text) in BENCHES.items()}
 
 
-def run(argv: Sequence[str]) -> int:
+def run(flags: BenchFlags, config: BaseModel) -> int:
     """Measure, print the table, and with ``--json`` keep every measurement."""
-    if not argv or argv[0] in ("-h", "--help"):
-        sys.stdout.write(_help())
-        return 0
-    name = argv[0]
-    if name.startswith("-"):
-        raise UserError(f"the benchmark's name comes first: yendor bench NAME {name} ...")
-    if name not in BENCHES:
-        raise unknown_name("benchmark", name, BENCHES)
-    out, rest = take_value(argv[1:], "--json")
-    module_name, config_class, _ = BENCHES[name]
-    bench = importlib.import_module(module_name)
-    flags = parse(getattr(bench, config_class)(), rest, f"yendor bench {name}")
-    path = result_path(out)
+    path = result_path(flags.out)
     from launch.bench.machine import as_json, machine
 
     before = machine()
@@ -54,10 +63,10 @@ def run(argv: Sequence[str]) -> int:
     print(", ".join(f"{package} {version}" for package, version in before["versions"].items()))
     previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        shown, results = bench.measure(flags)
+        shown, results = importlib.import_module(BENCHES[flags.name][0]).measure(config)
     finally:
         signal.signal(signal.SIGTERM, previous)
     print(shown)
     if path is not None:
-        write_atomic(path, as_json(["yendor", "bench", *argv], flags.model_dump(mode="json"), before, results))
+        write_atomic(path, as_json(["yendor", *sys.argv[1:]], config.model_dump(mode="json"), before, results))
     return 0

@@ -6,23 +6,32 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
+from pydantic_settings import CliPositionalArg
+
+from envs.data import Config
 from envs.files import write_atomic
-from launch.arguments import result_path, take_value
+from launch.config.flags import JsonOut, result_path
 from launch.errors import UserError
 
 _FIGURES = ("success", "env_return", "episode_steps", "score", "max_depth", "max_xp_level", "progression")
 
 
-def run(argv: Sequence[str]) -> int:
-    """Print one row for each run and task; runs of the same preset are also averaged over their seeds."""
-    out, runs = take_value(argv, "--json")
-    if not runs or runs[0] in ("-h", "--help"):
-        print("usage: yendor compare RUN RUN ... [--json OUT]\n\nEach RUN is a folder that 'yendor eval' was run on.")
-        return 0
-    rows = [row for name in runs for row in evaluations(Path(name))]
-    path = result_path(out)
+class CompareFlags(Config):
+    """Put the evaluations of runs side by side; runs of the same preset are also averaged over their seeds."""
+
+    runs: Annotated[CliPositionalArg[tuple[Path, ...]], Field(min_length=1)]
+    """Run folders that 'yendor eval' was run on."""
+    out: JsonOut = None
+    """A file that keeps the figures."""
+
+
+def run(flags: CompareFlags) -> int:
+    """Print one row for each run and task, and the means over seeds."""
+    rows = [row for folder in flags.runs for row in evaluations(folder)]
+    path = result_path(flags.out)
     _print(rows)
     if path is not None:
         write_atomic(path, json.dumps({"rows": rows, "means": means(rows)}, indent=1))

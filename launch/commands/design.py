@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Annotated
 
-from launch.arguments import parse, result_path, take_value
+from pydantic import Field
+from pydantic_settings import CliPositionalArg
+
+from envs.data import Config
+from launch.config.flags import AFTER, JsonOut, Selection, parse, result_path
 from launch.config.presets import PRESETS, preset
+from launch.config.resolve import check_startable
 from launch.config.train import TrainConfig
 from launch.design.config import DesignConfig
 from launch.errors import UserError
-
-_USAGE = """usage: yendor design PRESET [--flag value ...] [--json OUT] [-- --training-flag value ...]
-       yendor design --resume FOLDER [--json OUT]
-
-Search for a reward program: propose, criticise, train the accepted ones briefly, analyse, and again; then choose the
-best on seeds A and report it on seeds B, beside training without a program. With --llm.base-url (of a server that runs
-already, such as that of 'yendor serve-llm') a language model writes the programs; without one, a grammar composes them.
-Flags after -- change what each run trains, as those of 'yendor train PRESET'; with another --env.task, --goal says in
-words what it asks for. A search that was stopped goes on with --resume.
-
-The chosen program can be used in any run: yendor train PRESET --reward.program SHA
-
-'yendor design PRESET --help' lists every flag.
-"""
 
 _OURS: Mapping[str, str] = {
     "total-steps": "use --trial-steps and --report.steps",
@@ -46,40 +37,59 @@ _OURS: Mapping[str, str] = {
 """Flags of training that a search sets itself, and what to do instead."""
 
 
-def run(argv: Sequence[str]) -> int:
-    """Check, search, print what was found; see ``launch.cli.main`` for the exit code."""
-    if not argv or argv[0] in ("-h", "--help"):
-        sys.stdout.write(_USAGE)
-        return 0
-    ours, training = _split(argv)
-    out, arguments = take_value(ours, "--json")
-    if not arguments or (arguments[0].startswith("-") and arguments[0] != "--resume"):
-        raise UserError(f"the preset comes first: yendor design PRESET ...; presets: {', '.join(PRESETS)}")
-    if arguments[0] == "--resume":
-        if len(arguments) != 2 or training:
-            raise UserError("yendor design --resume takes the search's folder and nothing else")
+class DesignFlags(Selection):
+    """Search for a reward program: propose, criticise, train the accepted ones briefly, analyse, and again.
+
+    yendor design PRESET [--flag value ...] [--json OUT] [-- --training-flag value ...]
+    yendor design --resume FOLDER [--json OUT]
+
+    The best program on seeds A is reported on seeds B, beside training without a program. With --llm.base-url (of a
+    server that runs already, such as that of 'yendor serve-llm') a language model writes the programs; without one, a
+    grammar composes them. Flags after -- change what each run trains, as those of 'yendor train PRESET'; with another
+    --env.task, --goal says in words what it asks for. A search that was stopped goes on with --resume.
+
+    The chosen program can be used in any run: yendor train PRESET --reward.program SHA
+    """
+
+    start: CliPositionalArg[str] = ""
+    """A preset."""
+    resume: Path | None = None
+    """The folder of a search to go on with."""
+    out: JsonOut = None
+    """A file that keeps what was found."""
+    training: Annotated[tuple[str, ...], Field(alias=AFTER)] = ()
+    """Flags of training, after --."""
+
+    def defaults(self) -> Config:
+        """What the other flags change; nothing of a search that goes on."""
+        if self.resume is not None:
+            if self.start or self.training:
+                raise UserError("yendor design --resume takes the search's folder and nothing else")
+            return Config()
+        if not self.start:
+            raise UserError(f"the preset comes first: yendor design PRESET ...; presets: {', '.join(PRESETS)}")
+        return DesignConfig(preset=preset(self.start).preset)
+
+    @classmethod
+    def hidden(cls) -> tuple[str, ...]:
+        """The preset is given by its place."""
+        return ("preset",)
+
+
+def run(flags: DesignFlags, config: Config) -> int:
+    """Search, print what was found; see ``launch.cli.main`` for the exit code."""
+    if not isinstance(config, DesignConfig):
         from launch.design.startup import resume
 
-        return resume(Path(arguments[1]), result_path(out))
-    name, *flags = arguments
-    defaults = preset(name)
-    config = parse(DesignConfig(preset=name), flags, f"yendor design {name}")
-    train = _checked(config, defaults, training)
+        assert flags.resume is not None
+        return resume(flags.resume, result_path(flags.out))
+    train = _checked(config, preset(config.preset), flags.training)
     from launch.design.startup import begin
 
-    return begin(config, train, training, result_path(out))
-
-
-def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """What comes before ``--``, and after it."""
-    arguments = list(argv)
-    at = arguments.index("--") if "--" in arguments else len(arguments)
-    return arguments[:at], arguments[at + 1 :]
+    return begin(config, train, flags.training, result_path(flags.out))
 
 
 def _checked(config: DesignConfig, defaults: TrainConfig, training: Sequence[str]) -> TrainConfig:
-    from launch.config.checks import check_startable
-
     for token in training:
         _refuse_ours(token)
     train = parse(defaults, training, f"yendor design {config.preset} -- ")

@@ -10,27 +10,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
+from pydantic_settings import CliPositionalArg
 
 from envs.data import Config, EpisodeSeeds
 from envs.files import reason_of, write_atomic
-from launch.arguments import parse, result_path, take_value
+from launch.config.flags import JsonOut, result_path
 from launch.errors import UserError
 
 if TYPE_CHECKING:
     from launch.evaluation.policies import PolicySource
 
-_USAGE = """usage: yendor eval RUN [--flag value ...] [--json OUT]
-       yendor eval random --tasks ID [--flag value ...]
-       yendor eval MODEL.zip --tasks ID     (a Stable-Baselines3 model; its pickles are executed)
-
-RUN is a run folder. Without --seeds, episodes come from a fixed list that no training run plays.
-An evaluation that was cut goes on where it stopped.
-"""
-
 
 class EvaluateFlags(Config):
-    """Play listed episodes with a policy; every episode once, each in its own JSON file."""
+    """Play listed episodes with a policy; every episode once, each in its own JSON file.
 
+    yendor eval RUN
+    yendor eval random --tasks ID
+    yendor eval MODEL.zip --tasks ID     (a Stable-Baselines3 model; its pickles are executed)
+
+    Without --seeds, episodes come from a fixed list that no training run plays. An evaluation that was cut goes on
+    where it stopped.
+    """
+
+    policy: CliPositionalArg[str]
+    """A run folder, random, or a Stable-Baselines3 model (.zip)."""
     tasks: str = ""
     """Task ids, separated by commas; empty = the task of the run."""
     episodes: Annotated[int, Field(gt=0)] = 200
@@ -49,39 +52,32 @@ class EvaluateFlags(Config):
     """Games that each process steps side by side."""
     record: bool = False
     """Also keep what each episode showed, step by step, beside its JSON file (.npz)."""
+    out: JsonOut = None
+    """A file that keeps the figures and every episode."""
 
 
-def run(argv: Sequence[str]) -> int:
+def run(flags: EvaluateFlags) -> int:
     """Evaluate, print the figures of each task; ``--json`` also writes them and every episode."""
-    if not argv or argv[0].startswith("-"):
-        sys.stdout.write(_USAGE)
-        if argv and argv[0] not in ("-h", "--help"):
-            raise UserError(f"the policy comes first: yendor eval RUN {argv[0]} ...")
-        parse(EvaluateFlags(), ["--help"], "yendor eval RUN")
-        return 0
-    out, rest = take_value(argv[1:], "--json")
-    flags = parse(EvaluateFlags(), rest, f"yendor eval {argv[0]}")
-    source = _source(argv[0], flags)
+    source = _source(flags.policy, flags)
     seeds = _seeds(flags)
     tasks = [task.strip() for task in flags.tasks.split(",") if task.strip()] or list(source.games.task_ids)
     _check(tasks)
-    path = result_path(out)
+    path = result_path(flags.out)
     answers = [_evaluate(source, task, seeds, flags) for task in tasks]
     if path is not None:
-        write_atomic(path, json.dumps({"command": ["yendor", "eval", *argv], "evaluations": answers}, indent=1))
+        command = ["yendor", *sys.argv[1:]]
+        write_atomic(path, json.dumps({"command": command, "evaluations": answers}, indent=1))
     return 0
 
 
 def _source(policy: str, flags: EvaluateFlags) -> PolicySource:
-    from launch.evaluation.policies import RandomSource, RunSource
+    from launch.evaluation.policies import RandomSource, RunSource, Sb3Source
 
     if policy == "random":
         if not flags.tasks:
             raise UserError("yendor eval random needs --tasks: the random policy has no task of its own")
         return RandomSource()
     if policy.endswith(".zip"):
-        from launch.evaluation.policies import Sb3Source
-
         return Sb3Source.of(Path(policy))
     return RunSource.of(Path(policy), flags.checkpoint)
 

@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from pydantic_settings import CliPositionalArg
 
-from launch.arguments import parse
-from launch.config.checks import check_startable
-from launch.config.presets import PRESETS, preset
+from launch.config.flags import Selection
+from launch.config.resolve import check_startable
+from launch.config.start import starting_from
 from launch.config.train import TrainConfig
-from launch.errors import UserError
 from launch.runs.folder import RunFolder
 
 
-def _help() -> str:
-    return (
-        "usage: yendor reference PRESET [--flag value ...]\n\n"
-        "Train Stable-Baselines3's PPO with the preset's network, hyper-parameters and games, one process.\n"
-        "Flags and run folder are those of 'yendor train'; a reference cannot be resumed.\n\n"
-        f"presets: {', '.join(PRESETS)}\n"
-    )
+class ReferenceFlags(Selection):
+    """Train Stable-Baselines3's PPO with a preset's network, hyper-parameters and games, in one process.
+
+    Flags and run folder are those of 'yendor train'; a reference cannot be resumed.
+    """
+
+    start: CliPositionalArg[str]
+    """A preset, or the id of a task."""
+
+    def defaults(self) -> TrainConfig:
+        """What the other flags change."""
+        return starting_from(self.start)
+
+    @classmethod
+    def hidden(cls) -> tuple[str, ...]:
+        """The preset is given by its place."""
+        return ("preset",)
 
 
-def run(argv: Sequence[str]) -> int:
-    """Parse, then train; see ``launch.cli.main`` for the exit code."""
-    if not argv or argv[0] in ("-h", "--help"):
-        sys.stdout.write(_help())
-        return 0
-    name, *flags = argv
-    if name.startswith("-"):
-        raise UserError(f"the preset comes first: yendor reference PRESET ...; presets: {', '.join(PRESETS)}")
-    config = parse(preset(name), flags, f"yendor reference {name}")
+def run(_: ReferenceFlags, config: TrainConfig) -> int:
+    """Train; see ``launch.cli.main`` for the exit code."""
     _check(config)
     prefix = f"{config.preset}-reference"
     return _train(config, RunFolder.create(config.runs, config.name, config.model_dump_json(), prefix=prefix))

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from pydantic_settings import CliPositionalArg
 
+from envs.data import Config
 from launch.errors import UserError
 
 
-def run(argv: Sequence[str]) -> int:
-    """Print one id a line, those that contain the text."""
-    if argv and argv[0] in ("-h", "--help"):
-        print("usage: yendor tasks [TEXT]")
-        return 0
+class TasksFlags(Config):
+    """List the task ids that can be played here, one a line."""
+
+    text: CliPositionalArg[str] = ""
+    """Only ids that contain this text, in any case."""
+
+
+def run(flags: TasksFlags) -> int:
+    """Print the ids."""
     from envs.tasks import task_ids
 
-    wanted = argv[0].lower() if argv else ""
-    found = [task for task in task_ids() if wanted in task.lower()]
+    found = [task for task in task_ids() if flags.text.lower() in task.lower()]
     if not found:
-        raise UserError(f"no task id contains '{argv[0]}'; 'yendor tasks' lists all")
+        raise UserError(f"no task id contains '{flags.text}'; 'yendor tasks' lists all")
     print("\n".join(found))
     return 0

@@ -1,83 +1,84 @@
-"""``yendor train PRESET [--flag value ...]`` and ``yendor train --resume RUN [--flag value ...]``."""
+"""``yendor train PRESET|TASK [--flag value ...]`` and ``yendor train --resume RUN [--flag value ...]``."""
 
 from __future__ import annotations
 
 import logging
 import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from launch.arguments import parse, validate
-from launch.config.checks import check_label_store, check_preferences, check_startable, with_placement
-from launch.config.presets import PRESETS, preset
-from launch.config.train import TrainConfig, may_change_on_resume
+from pydantic_settings import CliPositionalArg
+
+from launch.config.flags import Selection, validate
+from launch.config.presets import PRESETS
+from launch.config.resolve import resolve, resolve_resumed
+from launch.config.start import paying, starting_from
+from launch.config.train import TrainConfig
 from launch.errors import UserError
-from launch.llm.attached import settled
 from launch.runs.folder import RunFolder, installed_versions, read_config
 
 
-def _help() -> str:
-    width = max(map(len, PRESETS))
-    lines = "\n".join(f"  {name:<{width}}  {(build.__doc__ or '').splitlines()[0]}" for name, build in PRESETS.items())
-    return (
-        "usage: yendor train PRESET [--flag value ...] [--dry-run]\n"
-        "       yendor train --resume RUN [--flag value ...]\n\n"
-        f"presets:\n{lines}\n\n"
-        "'yendor train PRESET --help' lists every flag with the preset's values.\n"
-    )
+class TrainFlags(Selection):
+    """Train an agent; 'yendor train PRESET --help' lists every flag with the preset's values.
+
+    yendor train PRESET|TASK [--rewards oni heron] [--flag value ...] [--dry-run]
+    yendor train --resume RUN [--flag value ...]
+    """
+
+    start: CliPositionalArg[str] = ""
+    """A preset, or the id of a task, which is played with the default settings."""
+    resume: Path | None = None
+    """The run folder to go on with."""
+    rewards: tuple[str, ...] | None = None
+    """Rewards that are paid beside the environment's own, each with its usual weight where it has none: oni, heron."""
+    dry_run: bool = False
+    """Print the configuration and the processes that would start."""
+
+    def defaults(self) -> TrainConfig:
+        """What the other flags change: the preset, the task's defaults, or what a run began with."""
+        if self.resume is not None:
+            if self.start or self.rewards is not None:
+                raise UserError(
+                    "--resume RUN takes the place of the preset and of --rewards: yendor train --resume RUN"
+                )
+            return validate(TrainConfig, read_config(self.resume))
+        if not self.start:
+            raise UserError(
+                f"the preset or the task comes first: yendor train PRESET|TASK ...; presets: {', '.join(PRESETS)}"
+            )
+        config = starting_from(self.start)
+        return config if self.rewards is None else config.replace(reward=paying(config.reward, self.rewards))
+
+    @classmethod
+    def choices(cls) -> dict[str, str]:
+        """The presets."""
+        return {name: (build.__doc__ or "").splitlines()[0] for name, build in PRESETS.items()}
+
+    @classmethod
+    def hidden(cls) -> tuple[str, ...]:
+        """The preset is given by its place."""
+        return ("preset",)
 
 
-def run(argv: Sequence[str]) -> int:
-    """Parse, then train; see ``launch.cli.main`` for the exit code."""
-    arguments = list(argv)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        sys.stdout.write(_help())
-        return 0
-    dry_run = "--dry-run" in arguments
-    if dry_run:
-        arguments.remove("--dry-run")
-    if arguments[0] == "--resume":
-        if len(arguments) < 2:
-            raise UserError("--resume needs the run folder to go on with")
-        return _resume(Path(arguments[1]), arguments[2:], dry_run)
-    if "--resume" in arguments:
-        raise UserError("--resume RUN takes the place of the preset: yendor train --resume RUN [--flag value ...]")
-    if any(flag.startswith("--preset") for flag in arguments):
-        raise UserError("the preset is no flag: yendor train PRESET ...")
-    if arguments[0].startswith("-"):
-        raise UserError(
-            f"the preset comes first: yendor train PRESET {arguments[0]} ...; presets: {', '.join(PRESETS)}"
-        )
-    name, *flags = arguments
-    config = parse(preset(name), flags, f"yendor train {name}")
-    check_startable(config)
-    check_preferences(config)
+def run(flags: TrainFlags, config: TrainConfig) -> int:
+    """Train, or go on; see ``launch.cli.main`` for the exit code."""
+    if flags.resume is not None:
+        return _show(config) if flags.dry_run else _resume(flags.resume, config)
+    resolved = resolve(config, use_servers=not flags.dry_run)
+    config = resolved.config
+    if flags.dry_run:
+        return _show(config)
+    folder = RunFolder.create(config.runs, config.name, config.model_dump_json(), prefix=config.preset)
     from launch.training import programs  # only here: its imports take time that --help does not have
 
-    config, entries = programs.settled(config)
-    programs.check_isolation(config)
-    config = with_placement(config)
-    if dry_run:
-        return _show(config)
-    config = settled(config)
-    check_label_store(config, None)
-    folder = RunFolder.create(config.runs, config.name, config.model_dump_json(), prefix=config.preset)
-    programs.keep(entries, folder.path)
+    programs.keep(resolved.programs, folder.path)
     return _train(config, folder, resume=False)
 
 
-def _resume(path: Path, flags: Sequence[str], dry_run: bool) -> int:
-    saved = validate(TrainConfig, read_config(path))
-    config = parse(saved, flags, f"yendor train --resume {path}")
-    if dry_run:
-        return _show(config)
-    check_startable(config)
-    config = settled(config)
+def _resume(path: Path, config: TrainConfig) -> int:
     folder = RunFolder.open(path)
     try:
-        folder.check_resume(config.model_dump_json(), may_change_on_resume(config))
-        check_label_store(config, path)
+        config = resolve_resumed(config, folder)
         folder.accept_config(config.model_dump_json())
     except UserError:
         folder.close()

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from envs.files import write_atomic
-from launch.arguments import validate
+from launch.config.flags import validate
 from launch.config.presets import PRESETS
 from launch.config.train import TrainConfig
 from launch.design.config import DesignConfig

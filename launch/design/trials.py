@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 
 from envs.data import Config
 from envs.recording import EpisodeRecord
-from launch.arguments import validate
+from launch.config.flags import validate
 from launch.config.train import TrainConfig
 from launch.design.config import DesignConfig
 from launch.errors import RunError, UserError

@@ -48,7 +48,7 @@ class Evaluation:
     @property
     def games(self) -> GamesConfig:
         """The games as the policy knows them, with this evaluation's task."""
-        return self.source.games.model_copy(update={"task": self.task})
+        return self.source.games.replace(task=self.task)
 
     @property
     def label(self) -> str:
@@ -86,7 +86,7 @@ def run_evaluation(
 
     Args:
         evaluation: what is to be played.
-        on_episode: told after each episode how many of how many are done.
+        on_episode: called after each episode with how many of how many are done.
 
     Returns:
         The task's row of figures (``summarise``) and every episode's result. The row is also kept in

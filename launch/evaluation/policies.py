@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from envs.protocols import GamesSpec, Policy
 from envs.tasks import GamesConfig
-from launch.arguments import validate
+from launch.config.flags import validate
 from launch.config.train import TrainConfig
 from launch.errors import UserError
 from launch.runs import checkpoint as checkpoints

@@ -11,7 +11,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from agents.policy import weights_of
-from agents.rollout import Collected
+from agents.rollout import WorkerRollout
 from envs.group import Alone, Group
 from envs.protocols import State
 from launch.config.train import TrainConfig
@@ -36,7 +36,7 @@ class PeerActor:
         torch.set_num_threads(config.threads)
         self._worker, self._learning = build_peer(config, stream, programs)
         self._group: Group = Alone()
-        self._held: Collected | None = None
+        self._held: WorkerRollout | None = None
         self._growth = MemoryGrowth()
 
     def node(self) -> tuple[str, str, int]:

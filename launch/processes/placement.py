@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from agents.policy import weights_of
-from agents.rollout import Collected
+from agents.rollout import WorkerRollout
 from envs.protocols import State
 from launch.processes.workers import Weights, WorkerPool
 from launch.training.learning import Learning, Lessons, UpdateReport
@@ -87,7 +87,7 @@ class SplitPlacement:
 
     def __init__(self, pool: WorkerPool, learning: Learning) -> None:
         self._pool, self._learning = pool, learning
-        self._held: list[Collected] = []
+        self._held: list[WorkerRollout] = []
         self._publish()
 
     @property
@@ -150,5 +150,5 @@ class SplitPlacement:
         self._learning.close()
 
 
-def _new_captions(batch: Sequence[Collected]) -> dict[int, str]:
+def _new_captions(batch: Sequence[WorkerRollout]) -> dict[int, str]:
     return {caption: text for c in batch for caption, text in c.rollout.new_captions.items()}

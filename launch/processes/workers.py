@@ -21,7 +21,7 @@ import numpy as np
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from agents.rollout import Collected, RolloutWorker
+from agents.rollout import RolloutWorker, WorkerRollout
 from envs.protocols import State
 from launch.config.train import TrainConfig
 from launch.errors import RunError
@@ -45,11 +45,11 @@ class WorkerPool(Protocol):
         """Play the rollouts that are requested from now on with these weights."""
         ...
 
-    def batch(self) -> list[Collected]:
+    def batch(self) -> list[WorkerRollout]:
         """One rollout from each worker."""
         ...
 
-    def drain(self) -> Iterator[list[Collected]]:
+    def drain(self) -> Iterator[list[WorkerRollout]]:
         """The outstanding rollouts, one from each worker at a time; afterwards no request is outstanding."""
         ...
 
@@ -89,11 +89,11 @@ class LocalPool:
         """Play with these weights from the next rollout on."""
         self._worker.load(weights, version)
 
-    def batch(self) -> list[Collected]:
+    def batch(self) -> list[WorkerRollout]:
         """The worker's next rollout."""
         return [self._worker.collect()]
 
-    def drain(self) -> Iterator[list[Collected]]:
+    def drain(self) -> Iterator[list[WorkerRollout]]:
         """Nothing: no request is ever outstanding."""
         return iter(())
 
@@ -128,7 +128,7 @@ class RolloutActor:
         self._worker = build_worker(config, stream, num_streams)
         self._growth = MemoryGrowth()
 
-    def collect(self, weights: Weights, version: int) -> Collected:
+    def collect(self, weights: Weights, version: int) -> WorkerRollout:
         """One rollout with these weights."""
         self._worker.load(weights, version)
         collected = self._worker.collect()
@@ -204,7 +204,7 @@ class RayPool:
         """Put the weights into Ray's object store, once for all workers."""
         self._weights, self._version = ray.put(dict(weights)), version
 
-    def batch(self) -> list[Collected]:
+    def batch(self) -> list[WorkerRollout]:
         """One rollout from each worker, in the order of the workers."""
         self._request_all()
         collected = [self._take(seat) for seat in self._seats]
@@ -212,7 +212,7 @@ class RayPool:
             self._request_all()
         return collected
 
-    def drain(self) -> Iterator[list[Collected]]:
+    def drain(self) -> Iterator[list[WorkerRollout]]:
         """What is outstanding, without new requests."""
         while self._seats[0].requests:
             yield [self._take(seat) for seat in self._seats]
@@ -225,7 +225,7 @@ class RayPool:
         for _ in range(num):
             seat.requests.append(seat.actor.collect.remote(self._weights, self._version))
 
-    def _take(self, seat: _Seat) -> Collected:
+    def _take(self, seat: _Seat) -> WorkerRollout:
         collected = self._answer(seat, lambda: seat.requests[0])
         seat.requests.popleft()
         return collected

@@ -34,11 +34,10 @@ from typing import Any
 
 import torch
 
-from agents.devices import device, resolved
 from envs.files import sweep
 from envs.protocols import GamesSpec
 from envs.tasks import make
-from launch.config.checks import with_placement
+from launch.config.resolve import for_machine
 from launch.config.train import TrainConfig
 from launch.errors import RunError
 from launch.llm.supervisor import language_model
@@ -81,7 +80,7 @@ def train(
     """
     sweep(Path(tempfile.gettempdir()))  # what runs that were killed outright could not remove
     torch.set_num_threads(config.threads)
-    config = resolved_config(config)
+    config = for_machine(config)
     saved = checkpoints.load_latest(folder.path, _reporter(folder, progress)) if resume else None
     with ExitStack() as stack:
         config = stack.enter_context(language_model(config, folder, progress))
@@ -116,15 +115,6 @@ def _as_run_error() -> Iterator[None]:
     except (FactorError, FloatingPointError, LabellerError, LabelStoreError) as error:
         # What comes out of a Ray actor is both its cause and a whole traceback; the cause is enough.
         raise RunError(str(getattr(error, "cause", error))) from error
-
-
-def resolved_config(config: TrainConfig) -> TrainConfig:
-    """What is ``auto`` decided once, for all processes together: placement, device of peers, ``ppo.precision``."""
-    config = with_placement(config)
-    if config.placement == "symmetric":  # peers compute where their games are, on any machine
-        config = config.model_copy(update={"device": "cpu"})
-    precision = resolved(config.ppo.precision, torch.device("cpu"), device(config.device))
-    return config.model_copy(update={"ppo": config.ppo.model_copy(update={"precision": precision})})
 
 
 def _reporter(folder: RunFolder, progress: Progress) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from agents.ppo import PPOLearner
-from agents.rollout import Collected
+from agents.rollout import WorkerRollout
 from envs.data import EpisodeResult, RewardOutput
 from envs.phases import Span
 from envs.protocols import State
@@ -117,7 +117,7 @@ class Learning:
             for sha in lessons.quarantined:
                 self.program.quarantine(sha)
 
-    def score(self, collected: Sequence[Collected]) -> list[RewardOutput]:
+    def score(self, collected: Sequence[WorkerRollout]) -> list[RewardOutput]:
         """What each rollout was worth; memories move on with their games.
 
         Each is cut into segments at once, so that these hold what the reward model read when it scored them, also
@@ -132,7 +132,7 @@ class Learning:
                 self._cut(c)
         return outputs
 
-    def _score(self, collected: Collected) -> RewardOutput:
+    def _score(self, collected: WorkerRollout) -> RewardOutput:
         worker, rollout = collected.worker, collected.rollout
         memory = self._memories.get(worker)
         if memory is None:
@@ -140,7 +140,7 @@ class Learning:
         output, self._memories[worker] = self.mix.score(rollout, memory)
         return output
 
-    def learn(self, collected: Sequence[Collected], outputs: Sequence[RewardOutput], share: float) -> UpdateReport:
+    def learn(self, collected: Sequence[WorkerRollout], outputs: Sequence[RewardOutput], share: float) -> UpdateReport:
         """One update of the network.
 
         Args:
@@ -182,7 +182,7 @@ class Learning:
         taken = () if self.program is None else self.program.take_quarantines()
         return [Quarantine(scorer=self._name, what=what) for what in taken]
 
-    def _cut(self, collected: Collected) -> None:
+    def _cut(self, collected: WorkerRollout) -> None:
         if self.preferring is None:
             return
         worker, rollout, cutter = collected.worker, collected.rollout, self.preferring.cutter
@@ -193,14 +193,16 @@ class Learning:
         if segments is not None:
             self._segments.append(segments)
 
-    def _episode_sums(self, collected: Sequence[Collected], outputs: Sequence[RewardOutput]) -> dict[str, list[float]]:
+    def _episode_sums(
+        self, collected: Sequence[WorkerRollout], outputs: Sequence[RewardOutput]
+    ) -> dict[str, list[float]]:
         found: dict[str, list[float]] = {name: [] for name in self.mix.part_names}
         for c, output in zip(collected, outputs, strict=True):
             for name, sums in self._sums.add(c.worker, c.rollout, output).items():
                 found[name].extend(sums)
         return found
 
-    def _covered(self, collected: Collected) -> tuple[int, int]:
+    def _covered(self, collected: WorkerRollout) -> tuple[int, int]:
         ids = collected.rollout.caption_id
         if ids is None:
             return 0, 0

@@ -1,4 +1,4 @@
-"""The columns that factors and reward models may read, of NetHack and of games whose observation is one vector.
+"""The columns that factors and reward models may read, and how the steps of a segment become one number.
 
 NetHack's are those of the published schema (``envs.features``). Of a game with one vector they are its components:
 ``obs.0`` (after the action, the last one of an episode included), ``prev_obs.0`` (before it) and ``action.0`` (as the
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
 
 import numpy as np
 
@@ -83,3 +84,38 @@ def _read_only(column: np.ndarray) -> np.ndarray:
     view = column.view()
     view.flags.writeable = False
     return view
+
+
+class Reduction(Protocol):
+    """Reduces N segments at once."""
+
+    def __call__(self, steps: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """float64 [N, ...] of float64 [M, ...], one segment after the other, and int64 [N], all at least 1."""
+        ...
+
+
+def _starts(lengths: np.ndarray) -> np.ndarray:
+    return np.cumsum(lengths) - lengths
+
+
+def _sum(steps: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    return np.add.reduceat(steps, _starts(lengths), axis=0)
+
+
+def _mean(steps: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    return _sum(steps, lengths) / lengths.reshape(-1, *(1,) * (steps.ndim - 1))
+
+
+def _last(steps: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    return steps[np.cumsum(lengths) - 1]
+
+
+def _max(steps: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    return np.maximum.reduceat(steps, _starts(lengths), axis=0)
+
+
+def _min(steps: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    return np.minimum.reduceat(steps, _starts(lengths), axis=0)
+
+
+REDUCTIONS: Mapping[str, Reduction] = {"sum": _sum, "mean": _mean, "last": _last, "max": _max, "min": _min}

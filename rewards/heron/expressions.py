@@ -24,8 +24,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from rewards.heron.columns import check_columns, is_text
-from rewards.heron.reductions import REDUCTIONS
+from rewards.heron.columns import REDUCTIONS, check_columns, is_text
 
 MAX_CHARS = 500
 MAX_NODES = 100

@@ -24,9 +24,8 @@ from difflib import get_close_matches
 import numpy as np
 
 from envs.data import Rollout
-from rewards.heron.columns import check_columns, columns_of
+from rewards.heron.columns import REDUCTIONS, Reduction, check_columns, columns_of
 from rewards.heron.expressions import parse_expression
-from rewards.heron.reductions import REDUCTIONS, Reduction
 
 __all__ = ["CATALOGUE", "REDUCTIONS", "Factor", "FactorError", "FactorTable", "Reduction", "factor", "parse_ranking"]
 
@@ -331,7 +330,7 @@ class FactorTable:
         return values
 
     def over_segments(self, steps: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """What each factor comes to over each segment.
+        """The value of each factor over each segment.
 
         Args:
             steps: float64 [M, F], one segment after the other.

@@ -40,9 +40,7 @@ class OnlineHeron:
         if update_steps < 1:
             raise ValueError(f"update_steps is {update_steps}; allowed are numbers from 1")
         if config.judges.sources != ("tree",):
-            raise ValueError(
-                f"judges.sources is {', '.join(config.judges.sources)}; here nobody but the tree can be asked"
-            )
+            raise ValueError(f"judges.sources is {', '.join(config.judges.sources)}; here only the tree can be asked")
         if config.model.encoder:
             raise ValueError(
                 "model.encoder needs a run's policy network, and its reward drifts with it between versions, so that "

@@ -1,9 +1,12 @@
-"""Which segments to compare: pairs of one group, about as many for each level of the tree that can decide.
+"""Which segments to compare, and who learns from them: balanced pairs, cycles of the tree, held-out episodes.
 
 Among random pairs one level may decide nearly all and another nearly none: if 3 of 2000 segments hold a success,
 success decides 3 random pairs in 1000. Candidates are therefore also drawn level by level. Segments that are alike up
 to a level (in the same bins there) reach it; of those, two in different bins of that level are paired, with equal
 chances for rare and frequent bins.
+
+Whole episodes are held out, never single segments, as those of one episode are alike. A hash of an episode's number
+says which: nothing depends on the order in which they come, and nothing has to be remembered.
 """
 
 from __future__ import annotations
@@ -14,6 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from rewards.heron.tree import Comparison, PreferenceTree
+
+_LEFT_OUT = 0.2
+"""Share of the episodes that each member never learns from."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -141,3 +147,55 @@ def equal_shares(available: np.ndarray, total: int) -> np.ndarray:
     for done, k in enumerate(np.argsort(available, kind="stable").tolist()):
         quotas[k] = min(int(available[k]), (total - int(quotas.sum())) // (len(available) - done))
     return quotas
+
+
+def cycle_rate(
+    tree: PreferenceTree,
+    factors: np.ndarray,
+    rng: np.random.Generator,
+    num_triples: int = 4096,
+    group: np.ndarray | None = None,
+) -> float:
+    """Share of random triples of segments whose three comparisons go round in a circle.
+
+    All three comparisons must be strict. Ties that are not transitive (a = b, b = c, a better than c) are what margins
+    are for, and not counted. In bins mode it is always 0.
+
+    Args:
+        tree: what compares them.
+        factors: float64 [N, F], one column a level.
+        rng: where chance comes from.
+        num_triples: triples of distinct segments drawn.
+        group: int [N]; only segments of one group make a triple. None: all are of one group.
+
+    Returns:
+        In [0, 1]; 0 where no group has three segments.
+
+    Raises:
+        ValueError: a factor is not finite, or the shape does not fit.
+    """
+    group = np.zeros(len(factors), np.int64) if group is None else group
+    a, b, c = (factors[rows] for rows in random_tuples(group, 3, num_triples, rng))
+    ab, bc, ca = (tree.compare(one, other).outcome for one, other in ((a, b), (b, c), (c, a)))
+    cycles = (ab != 0) & (ab == bc) & (bc == ca)
+    return float(cycles.mean()) if len(cycles) else 0.0
+
+
+def held_out(episode_id: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Bool [N]: the episode is one that no member learns from."""
+    return _uniform(episode_id, seed, 0) < share
+
+
+def learned_by(episode_id: np.ndarray, members: int, seed: int) -> np.ndarray:
+    """Bool [K, N]: whether a member learns from the episode; a single member learns from all."""
+    share = _LEFT_OUT if members > 1 else 0.0
+    return np.stack([_uniform(episode_id, seed, 1 + member) >= share for member in range(members)])
+
+
+def _uniform(ids: np.ndarray, seed: int, salt: int) -> np.ndarray:
+    """float64 [N] in [0, 1): the finaliser of SplitMix64 (Steele, Lea and Flood 2014) of an id and a key."""
+    key = np.random.SeedSequence((seed, 31, salt)).generate_state(1, np.uint64)
+    x = ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + key
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((x ^ (x >> np.uint64(31))) >> np.uint64(11)).astype(np.float64) / 2.0**53

@@ -10,7 +10,7 @@ import numpy as np
 
 from envs.protocols import State
 from rewards.heron.config import TreeConfig
-from rewards.heron.dealing import held_out
+from rewards.heron.pairs import held_out
 from rewards.heron.segments import Segments
 
 MIN_JUDGED = 8

@@ -10,7 +10,7 @@ import numpy as np
 
 from envs.protocols import State
 from rewards.ensemble import AGGREGATES
-from rewards.heron.input_scale import InputScale
+from rewards.heron.inputs import InputScale
 
 _CHUNK = 4096
 

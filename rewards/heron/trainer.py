@@ -11,22 +11,17 @@ from torch import Tensor
 
 from envs.protocols import State
 from rewards.ensemble import Ensemble, disagreement
-from rewards.heron.batches import LabelledPairs
-from rewards.heron.buffer import SegmentBuffer
 from rewards.heron.config import TreeConfig
-from rewards.heron.cycles import cycle_rate
-from rewards.heron.dealing import held_out, learned_by
 from rewards.heron.factors import FactorTable
-from rewards.heron.growth import GrowingTree
-from rewards.heron.input_scale import InputScale
+from rewards.heron.inputs import InputScale
 from rewards.heron.judgement import Judgement, judge, segment_returns
-from rewards.heron.margins import dead_factors
+from rewards.heron.margins import GrowingTree, dead_factors
 from rewards.heron.network import RewardNetwork, preference_loss, segment_sums
-from rewards.heron.pairs import balanced_pairs, random_tuples
+from rewards.heron.pairs import balanced_pairs, cycle_rate, held_out, learned_by, random_tuples
 from rewards.heron.preferences import MIN_JUDGED, PairBatch, PairStore, learnable
 from rewards.heron.report import HeronReport, LevelReport
 from rewards.heron.scorer import Scorer
-from rewards.heron.segments import Segments
+from rewards.heron.segments import LabelledPairs, SegmentBuffer, Segments
 from rewards.heron.tree import PreferenceTree
 
 _MEASURE_UPDATES = 10

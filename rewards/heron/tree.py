@@ -1,4 +1,4 @@
-"""HERON's preference tree: which of two segments is better, told by the most important factor that tells them apart.
+"""HERON's preference tree: which of two segments is better, by the most important factor that distinguishes them.
 
 Bukharin et al. 2023 (arXiv 2309.02632): factors are ranked; the first one by which two segments differ by more than
 its margin decides, and where none does they are tied. With margins that order can be intransitive. Values rounded

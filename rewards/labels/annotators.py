@@ -224,7 +224,7 @@ def _revision(config: LLMConfig) -> str:
 
 
 class ScriptedClient:
-    """Answers as told, and misbehaves as told: for tests and drills.
+    """Answers and misbehaves as scripted: for tests and fault drills.
 
     Args:
         answers: ``{caption: reply}``, a function of the question, or one reply for all.

@@ -1,4 +1,4 @@
-"""Questions that wait to be asked: what somebody waits for first, then the newest; bounded."""
+"""The queue of questions: urgent ones first, then the newest; bounded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ class Backlog:
     """An ordered set of questions.
 
     Args:
-        limit: questions that may wait without anybody waiting for them; beyond it the oldest are dropped.
+        limit: questions that are queued and not urgent; beyond it the oldest are dropped.
     """
 
     def __init__(self, limit: int) -> None:
@@ -37,7 +37,7 @@ class Backlog:
     def add(self, question: Question) -> None:
         """Queue a question as the newest; drops the oldest where there are too many.
 
-        One that has been queued before takes nobody's place: where there is no room it is left out.
+        One that has been queued before displaces no other: where there is no room it is left out.
         """
         ids = question.ids
         if ids in self._seen and ids not in self._queue and len(self._queue) >= self._limit:
@@ -51,7 +51,7 @@ class Backlog:
             self._dropped.add(oldest)
 
     def add_urgent(self, question: Question) -> None:
-        """Queue a question that somebody waits for, or move it up."""
+        """Queue a question whose answer is awaited, or move it up."""
         self._queue.pop(question.ids, None)
         self._urgent.setdefault(question.ids, question)
 

@@ -94,8 +94,8 @@ class LabellerConfig(Config):
     breaker_max_cool_down_s: PositiveFloat = 30.0
     """Longest time it is left alone; should be well below retry_deadline_s, which goes on meanwhile."""
     lease_s: PositiveFloat = 30.0
-    """What this run is asking, other runs that share the label store leave to it for so long; renewed while it asks,
-    so that it only matters after a crash."""
+    """How long other runs that share the label store do not ask what this run has claimed; renewed while it asks, so
+    that it only matters after a crash."""
     lease_poll_s: PositiveFloat = 0.5
     """How often the store is looked at for the answers to what other runs are asking."""
 

@@ -94,7 +94,7 @@ class Labeller:
         self._order: list[Answer] = []
         """Answers in the order they came: the cursor of ``labels_since`` counts in it."""
         self._unused: set[Ids] = set()
-        """Answers that the store held at the start and that nobody has asked for yet."""
+        """Answers that the store held at the start and that were not asked for yet."""
         self._tasks: list[asyncio.Task[None]] = []
         self._disk: ThreadPoolExecutor | None = None
         self._changed = asyncio.Event()
@@ -114,7 +114,7 @@ class Labeller:
                     self._unused.add(self._record(label).question.ids)
 
     def _record(self, label: Label) -> Answer:
-        """Take in a stored label; whoever waits for it goes on."""
+        """Take in a stored label, and give it to those who wait for it."""
         question = Question(label.caption_id, label.text, label.second_id, label.second_text)
         answer = Answer(question, label.value, label.probability)
         self._answers[question.ids] = answer
@@ -237,7 +237,7 @@ class Labeller:
     def labels_since(self, cursor: int = 0) -> tuple[list[Answer], int]:
         """Answers of this annotator to this prompt, after ``cursor``, in the order they came.
 
-        Those that the store held at the start come first, whoever asked; later ones of other runs come where
+        Those that the store held at the start come first, of all runs; later ones of other runs come where
         they were asked for here too. Every question comes once.
 
         Returns:
@@ -519,7 +519,7 @@ class Labeller:
         )
 
     def _give_up(self, questions: Iterable[Question]) -> None:
-        """No answer for these: not stored, so that they may be asked again; at once where somebody still waits."""
+        """No answer for these: not stored, so that they may be asked again, at once where one is still awaited."""
         for question in questions:
             del self._in_flight[question.ids]
             if question.ids in self._waiters:
@@ -544,7 +544,7 @@ class Labeller:
         for waiter in (waiter for some in waiters.values() for waiter in some):
             if not waiter.done():
                 waiter.set_exception(error)
-                waiter.exception()  # seen: whoever waited may be ending too, which is no reason for a warning
+                waiter.exception()  # retrieved: the waiting task may be ending too, which is no reason for a warning
 
 
 def _same(question: Question, known: Question) -> None:

@@ -27,7 +27,7 @@ from rewards.labels.questions import PromptSpec, Question
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """Leave to make calls, until the breaker opens next."""
+    """Permission to make calls, until the breaker opens next."""
 
     period: int
     """Closed stretch or probe that it was given in; an older one says nothing about the annotator of now."""
@@ -89,7 +89,7 @@ class CircuitBreaker:
         return permit.period == self._period
 
     def leave(self, permit: Permit) -> None:
-        """Give a permit back without having called: somebody else may probe."""
+        """Give a permit back without having called: another caller may probe."""
         if self.is_valid(permit):
             self._is_probing = False
 
@@ -141,7 +141,7 @@ class RetryingClient:
         self._backoff = wait_exponential(multiplier=config.backoff_min_s, max=config.backoff_max_s)
 
     async def permit(self, deadline_s: float = float("inf")) -> Permit:
-        """Leave to call, as soon as the breaker gives it.
+        """A permit, as soon as the breaker gives one.
 
         Raises:
             LabelClientError: the deadline (monotonic time) came first.

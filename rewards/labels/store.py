@@ -206,7 +206,7 @@ class LabelStore:
     def append(self, labels: Iterable[Label], run: str | None = None) -> int:
         """Add labels, all or none; those whose key is there already change nothing (first wins).
 
-        Claims of their keys end, whoever holds them.
+        Claims of their keys end, also those of other owners.
 
         Args:
             labels: what was answered.
@@ -240,9 +240,9 @@ class LabelStore:
             return new
 
     def claim(self, keys: Iterable[str], owner: str, lease_s: float) -> set[str]:
-        """Which of these keys the owner may ask about now, and nobody else for ``lease_s`` seconds.
+        """Which of these keys the owner may ask about now, exclusively, for ``lease_s`` seconds.
 
-        Those are the keys that have no label and that nobody else has claimed. A claim that the owner holds
+        Those are the keys that have no label and no other owner's claim. A claim that the owner holds
         already is renewed.
 
         Args:
@@ -269,7 +269,7 @@ class LabelStore:
             db.executemany("DELETE FROM claims WHERE key = ? AND owner = ?", [(key, owner) for key in keys])
 
     def claimed(self, keys: Sequence[str], *, besides: str) -> set[str]:
-        """Those of the keys that somebody other than ``besides`` has claimed now.
+        """Those of the keys that an owner other than ``besides`` has claimed now.
 
         Raises:
             LabelStoreError: the file cannot be read any more.

@@ -108,7 +108,7 @@ class LLMError(RuntimeError):
 
 
 class LLMConnectionError(LLMError):
-    """Nobody answers there, or the connection broke: what is known about the server may no longer hold."""
+    """No server answers there, or the connection broke: what is known about the server may no longer hold."""
 
 
 class LLMMissingError(LLMError):

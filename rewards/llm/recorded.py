@@ -52,10 +52,10 @@ class RecordedReplies:
     Args:
         path: the file; where a server is given it may not exist yet, and its folder is made.
         model: name of the model: part of what a reply is kept under.
-        server: whom to ask what is not recorded; None = nobody.
+        server: the model to ask for what is not recorded; None = only recorded replies are given.
 
     Raises:
-        FileNotFoundError: there is no such file, and nobody to ask.
+        FileNotFoundError: there is no such file, and no server.
         ValueError: the file holds something else; the message names the line.
     """
 
@@ -78,7 +78,7 @@ class RecordedReplies:
         """Answer one chat.
 
         Raises:
-            LLMMissingError: it is not recorded, and there is nobody to ask.
+            LLMMissingError: it is not recorded, and there is no server.
             LLMError: the server has no usable answer.
         """
         key = request_key(self._model, messages, sampling)

@@ -1,6 +1,6 @@
 """One OpenAI-compatible server: the requests that are made of it, and what can go wrong with them.
 
-Requests are never repeated here: whoever asks knows for how long it is worth it.
+Requests are never repeated here: the caller knows for how long it is worth it.
 """
 
 from __future__ import annotations
@@ -298,7 +298,7 @@ class LLMServer:
             LLMUnreadableError: also where there is not exactly one answer to each prompt.
             LLMError: no usable answer.
         """
-        # vLLM writes the beginning-of-text token itself, unless told that the prompt holds it.
+        # vLLM adds the beginning-of-text token itself, unless this says that the prompt holds it.
         body = {"model": self._model, "prompt": list(prompts), "add_special_tokens": False, **sampling.fields()}
         if sampling.top_logprobs:
             body["logprobs"] = sampling.top_logprobs
@@ -407,16 +407,16 @@ class LLMServer:
         return " ".join(said.split())[:300].rstrip(".")
 
     def _refusal(self, url: str, status: int, reason: str) -> LLMError:
-        told = f"({status} from {self._path(url)}{': ' if reason else ''}{reason})"
+        details = f"({status} from {self._path(url)}{': ' if reason else ''}{reason})"
         if status in _REFUSED:
-            return LLMRefusedError(f"{self.named} refuses the request {told}")
+            return LLMRefusedError(f"{self.named} refuses the request {details}")
         if status in _MISSING:
-            return LLMMissingError(f"{self.named} does not have what is asked for {told}")
+            return LLMMissingError(f"{self.named} does not have what is asked for {details}")
         if status in (401, 403):
-            return LLMError(f"{self.named} does not accept the API key {told}")
+            return LLMError(f"{self.named} does not accept the API key {details}")
         if status == 429:
-            return LLMError(f"{self.named} is asked too much {told}")
-        return LLMError(f"{self.named} failed {told}")
+            return LLMError(f"{self.named} is asked too much {details}")
+        return LLMError(f"{self.named} failed {details}")
 
 
 async def resolve(config: LLMConfig) -> LLMConfig:

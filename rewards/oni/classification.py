@@ -11,9 +11,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional
 
 from envs.protocols import State
 from rewards.ensemble import AGGREGATES, disagreement
@@ -28,7 +25,7 @@ from rewards.oni.calibration import (
     sigmoid,
 )
 from rewards.oni.config import ClassificationConfig
-from rewards.oni.learned import LearnedModel
+from rewards.oni.learned import LearnedModel, weighted_cross_entropy
 
 _POSITIVE_ABOVE = 0.5
 """A soft target above this is a positive, in shares and accuracies and where both classes are waited for."""
@@ -195,17 +192,3 @@ class ClassificationModel(LearnedModel):
         for row, target in zip(state["rows"], state["targets"], strict=True):
             self._append(int(row), float(target))
         self._temperature = float(state["temperature"])
-
-
-def weighted_cross_entropy(logits: Tensor, targets: np.ndarray, weights: np.ndarray) -> Tensor:
-    """Sum over members of their weighted mean cross-entropy, so that no member's loss depends on the others.
-
-    Args:
-        logits: float [K, N].
-        targets: float [N] in [0, 1].
-        weights: float [K, N]; a member whose weights are all 0 has no loss.
-    """
-    target = torch.from_numpy(targets.astype(np.float32)).expand_as(logits)
-    weight = torch.from_numpy(weights.astype(np.float32))
-    losses = functional.binary_cross_entropy_with_logits(logits, target, weight, reduction="none")
-    return (losses.sum(1) / weight.sum(1).clamp(min=1e-6)).sum()

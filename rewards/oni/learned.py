@@ -1,22 +1,252 @@
-"""What the two learned caption models share: a corpus, an ensemble, and when it trains and speaks."""
+"""What the two learned caption models share: captions by row, held-out splits, a schedule, and the base class.
+
+Each member of an ensemble leaves out the templates of a fold of its own. Every caption is learnt by all members but
+one at most, so that no kind of message is lost to the reward, and still every fold says how well a member does on
+templates that it never saw. Folds and bootstrap weights come from hashes: nothing depends on the order in which labels
+arrive.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from envs.protocols import State
+from envs.templates import template_of
 from rewards.ensemble import Ensemble
 from rewards.labels.questions import Answer, Question
 from rewards.oni.caption_model import Values
 from rewards.oni.config import LearnedConfig
-from rewards.oni.corpus import Corpus, CurrentValues
-from rewards.oni.schedule import RefreshClock, StepBudget
-from rewards.oni.splits import NO_FOLD, bootstrap_weights, fold_of
+
+NO_FOLD = -1
+"""Fold of captions that every member learns from."""
+
+_POISSON_CDF = np.cumsum(np.exp(-1) / np.cumprod([1.0, *range(1, 12)]))
+
+
+def _uniform(key: str, number: int) -> np.ndarray:
+    """float64 [number] in [0, 1), the same for the same key."""
+    words = [blake2b(f"{i} {key}".encode(), digest_size=8).digest() for i in range(number)]
+    return np.array([int.from_bytes(word, "big") >> 11 for word in words], np.float64) / 2.0**53
+
+
+def fold_of(caption: str, share: float, members: int) -> int:
+    """The member that leaves this caption out, or ``NO_FOLD``; the same for all captions of a template.
+
+    Args:
+        caption: a canonical text.
+        share: share of templates in each fold.
+        members: number of folds.
+    """
+    fold = int(_uniform(template_of(caption), 1)[0] / share) if share > 0 else members
+    return fold if fold < members else NO_FOLD
+
+
+def bootstrap_weights(key: str, members: int) -> np.ndarray:
+    """How often each member draws an example into its sample: Poisson(1), which is the bootstrap of a stream.
+
+    Oza and Russell 2001, "Online bagging and boosting".
+
+    Args:
+        key: names the example.
+        members: K.
+
+    Returns:
+        float32 [K].
+    """
+    return np.searchsorted(_POISSON_CDF, _uniform(key, members), side="right").astype(np.float32)
+
+
+def weighted_cross_entropy(logits: Tensor, targets: np.ndarray, weights: np.ndarray) -> Tensor:
+    """Sum over members of their weighted mean cross-entropy, so that no member's loss depends on the others.
+
+    Args:
+        logits: float [K, N].
+        targets: float [N] in [0, 1].
+        weights: float [K, N]; a member whose weights are all 0 has no loss.
+    """
+    target = torch.from_numpy(targets.astype(np.float32)).expand_as(logits)
+    weight = torch.from_numpy(weights.astype(np.float32))
+    losses = functional.binary_cross_entropy_with_logits(logits, target, weight, reduction="none")
+    return (losses.sum(1) / weight.sum(1).clamp(min=1e-6)).sum()
+
+
+class Corpus:
+    """Texts of captions, and what is computed from each of them once.
+
+    Args:
+        encode: text -> int64 [M], what a network reads of it.
+        fold: text -> the member that leaves it out.
+    """
+
+    def __init__(self, encode: Callable[[str], np.ndarray], fold: Callable[[str], int]) -> None:
+        self.encode, self._fold = encode, fold
+        self._clear()
+
+    def _clear(self) -> None:
+        self.ids: list[int] = []
+        self.texts: list[str] = []
+        self.encoded: list[np.ndarray] = []
+        self.folds: list[int] = []
+        self.templates: list[int] = []
+        """Number of each caption's template."""
+        self._rows: dict[int, int] = {}
+        self._template_numbers: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def add(self, ident: int, text: str) -> int:
+        """The row of a caption; a new one where it was not known."""
+        row = self._rows.get(ident)
+        if row is None:
+            row = self._rows[ident] = len(self.ids)
+            self.ids.append(ident)
+            self.texts.append(text)
+            self.encoded.append(self.encode(text))
+            self.folds.append(self._fold(text))
+            self.templates.append(self._template_numbers.setdefault(template_of(text), len(self._template_numbers)))
+        return row
+
+    def row(self, ident: int) -> int | None:
+        """The row of a caption, None where it is not known."""
+        return self._rows.get(ident)
+
+    def encodings(self, rows: Iterable[int]) -> list[np.ndarray]:
+        """What a network reads of the captions of these rows."""
+        return [self.encoded[row] for row in rows]
+
+    def state_dict(self) -> State:
+        """Ids and texts; the rest is computed from them."""
+        return {"ids": np.array(self.ids, np.int64), "texts": list(self.texts)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``state_dict``."""
+        self._clear()
+        for ident, text in zip(state["ids"], state["texts"], strict=True):
+            self.add(int(ident), text)
+
+
+class CurrentValues:
+    """Value of each row of a corpus, and which of them were not published yet."""
+
+    def __init__(self) -> None:
+        self._value = np.zeros(0, np.float32)
+        self._known = np.zeros(0, bool)
+        self._news = np.zeros(0, bool)
+
+    def put(self, rows: np.ndarray, values: np.ndarray) -> None:
+        """Values [N] of rows [N]; what does not change is no news."""
+        self._grow(int(rows.max(initial=-1)) + 1)
+        new = values.astype(np.float32)
+        changed = ~self._known[rows] | (self._value[rows] != new)
+        self._value[rows] = new
+        self._known[rows] = True
+        self._news[rows] |= changed
+
+    def _grow(self, size: int) -> None:
+        extra = max(size - len(self._value), 0)
+        self._value = np.pad(self._value, (0, extra))
+        self._known = np.pad(self._known, (0, extra))
+        self._news = np.pad(self._news, (0, extra))
+
+    def get(self, row: int) -> float | None:
+        """The value of a row, None where it has none."""
+        return float(self._value[row]) if row < len(self._known) and self._known[row] else None
+
+    def take(self, ids: list[int]) -> Values:
+        """(id, value) of what is new since the last call; ``ids`` names the rows."""
+        rows = np.flatnonzero(self._news)
+        self._news[rows] = False
+        return [(ids[row], value) for row, value in zip(rows.tolist(), self._value[rows].tolist(), strict=True)]
+
+    @property
+    def known(self) -> np.ndarray:
+        """float32: the values of all rows that have one."""
+        return self._value[self._known]
+
+    def state_dict(self) -> State:
+        """Values, which are known, which are news."""
+        return {"value": self._value.copy(), "known": self._known.copy(), "news": self._news.copy()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``state_dict``."""
+        self._value = np.array(state["value"], np.float32)
+        self._known = np.array(state["known"], bool)
+        self._news = np.array(state["news"], bool)
+
+
+class StepBudget:
+    """Gradient steps that labels pay for, so that the cost of training ends when labels stop coming.
+
+    Args:
+        steps_per_label: what one new label buys.
+        steps_per_update: most steps an update.
+        max_steps_owed: most steps that wait to be taken; where labels come faster, more are not bought.
+    """
+
+    def __init__(self, steps_per_label: float, steps_per_update: int, max_steps_owed: int) -> None:
+        self._steps_per_label, self._most, self._max_owed = steps_per_label, steps_per_update, max_steps_owed
+        self._credit = 0.0
+
+    def earn(self, labels: int) -> None:
+        """New labels arrived."""
+        self._credit = min(self._credit + labels * self._steps_per_label, self._max_owed)
+
+    def spend(self) -> int:
+        """Steps to take in this update."""
+        # What ten labels buy at 0.1 each is one step, though their sum is a little less in floating point.
+        steps = min(int(self._credit + 1e-9), self._most)
+        self._credit -= steps
+        return steps
+
+    def state_dict(self) -> State:
+        """What is left."""
+        return {"credit": self._credit}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``state_dict``."""
+        self._credit = float(state["credit"])
+
+
+class RefreshClock:
+    """Every so many updates, and less often where there is so much to value that it would cost more than allowed.
+
+    Args:
+        updates: fewest updates between two refreshes.
+        captions_per_update: captions valued anew in an update, on average at most.
+    """
+
+    def __init__(self, updates: int, captions_per_update: int) -> None:
+        self._updates, self._captions_per_update = updates, captions_per_update
+        self._since = 0
+
+    def tick(self) -> None:
+        """An update has passed."""
+        self._since += 1
+
+    def is_due(self, captions: int) -> bool:
+        """A refresh of so many captions may happen now."""
+        return self._since >= max(self._updates, captions / self._captions_per_update)
+
+    def restart(self) -> None:
+        """A refresh has happened."""
+        self._since = 0
+
+    def state_dict(self) -> State:
+        """Updates since the last refresh."""
+        return {"since": self._since}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``state_dict``."""
+        self._since = int(state["since"])
 
 
 class LearnedModel(ABC):

@@ -1,21 +1,27 @@
-"""Networks that give a caption a number, several members of an ensemble in one.
+"""Networks that give a caption a number, several members of an ensemble in one, and the integers that they read.
 
-They differ in how they read a text; what they share is :class:`CaptionNetwork`. Initial weights come from a seed of
-their own, so that torch's global generator is never drawn from.
+They differ in how they read a text (hashed n-grams, or characters); what they share is :class:`CaptionNetwork`. Initial
+weights come from a seed of their own, so that torch's global generator is never drawn from.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Protocol
+from zlib import crc32
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rewards.oni.featurise import character_ids, ngram_ids
+_TOKEN = re.compile(rb"[a-z']+|[^\sa-z']")
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+"""Odd multiplier of Fibonacci hashing: spreads the low bits of a sum over the high ones."""
+_BASE = np.uint64(0x100000001B3)
 
 
 class CaptionNetwork(Protocol):
@@ -128,7 +134,7 @@ class CharNetwork:
 def _convolve(
     ids: Tensor, table: Tensor, first: Tensor, bias: Tensor, second: Tensor, bias_2: Tensor, out: Tensor, bias_3: Tensor
 ) -> Tensor:
-    """float32 [N] for characters [N, L], 0 where a text has ended: what lies there has no say."""
+    """float32 [N] for characters [N, L], 0 where a text has ended: what lies there does not count."""
     inside = (ids > 0).float()[:, None]
     x = functional.embedding(ids, table).transpose(1, 2) * inside
     x = torch.relu(functional.conv1d(x, first, bias, padding="same")) * inside
@@ -138,3 +144,47 @@ def _convolve(
 
 def _normal(shape: tuple[int, ...], std: float, generator: torch.Generator) -> Tensor:
     return nn.Parameter(torch.randn(shape, generator=generator) * std)
+
+
+def ngram_ids(text: str, buckets: int, chars: tuple[int, ...] = (), max_bytes: int = 1024) -> np.ndarray:
+    """Hashed n-grams of a text: its words, pairs of neighbouring words, and runs of characters.
+
+    Case is folded. The hash is fixed, so the same text has the same n-grams in every process.
+
+    Args:
+        text: any text.
+        buckets: number of ids, a power of two.
+        chars: lengths of the runs of characters; none = words only.
+        max_bytes: the rest of a longer text is not read.
+
+    Returns:
+        int64 [M], sorted, each id once; at least one.
+    """
+    data = text.lower().encode()[:max_bytes]
+    words = [b"^", *_TOKEN.findall(data), b"$"]
+    pairs = [first + b" " + second for first, second in pairwise(words)]
+    codes = [np.array([crc32(gram) for gram in (*words[1:-1], *pairs)], np.uint64)]
+    padded = np.frombuffer(b" " + data + b" ", np.uint8).astype(np.uint64)
+    codes += [_runs(padded, length) for length in chars]
+    spread = np.concatenate(codes) * _MIX >> np.uint64(64 - (buckets.bit_length() - 1))
+    return np.unique(spread.astype(np.int64))
+
+
+def _runs(data: np.ndarray, length: int) -> np.ndarray:
+    """uint64: polynomial hash of each run of so many bytes; modulo 2**64."""
+    count = max(len(data) - length + 1, 0)
+    code = np.full(count, length, np.uint64)
+    for at in range(length):
+        code = code * _BASE + data[at : at + count]
+    return code * _MIX
+
+
+def character_ids(text: str, max_length: int) -> np.ndarray:
+    """Characters of a text, cut at a length.
+
+    Returns:
+        int64 [M], M at least 1: the code, 1 to 127, of an ASCII character (1 also for NUL, and for an empty text); 127
+        for the rest of Latin-1; 63, that of a question mark, for every other character. Never 0, which is padding.
+    """
+    data = np.frombuffer(text.encode("latin-1", "replace")[:max_length] or b"\0", np.uint8).astype(np.int64)
+    return np.clip(data, 1, 127)

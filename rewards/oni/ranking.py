@@ -3,12 +3,13 @@
 Zheng et al. 2024 (arXiv 2410.23022), section "ranking", after Motif (Klissarov et al. 2023, arXiv 2310.00166): the
 score follows the Bradley-Terry model, ``p(a is better than b) = sigmoid(score(a) - score(b))``. What is paid is the
 normalised score where it exceeds a quantile and the mean, else 0. Both are applied here, which the public code of ONI
-means to do and does not.
+means to do and does not. Compared are new captions first, unlike ones, and those of which the model is unsure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,21 +20,174 @@ from envs.protocols import State
 from rewards.ensemble import AGGREGATES, disagreement
 from rewards.labels.questions import Answer, Question
 from rewards.oni.calibration import log_loss, sigmoid
-from rewards.oni.classification import weighted_cross_entropy
 from rewards.oni.config import RankingConfig
-from rewards.oni.learned import LearnedModel
-from rewards.oni.normalisation import Normalisation, weighted_moments
-from rewards.oni.pairs import Pair, PairPool, select_pairs, unordered
+from rewards.oni.learned import LearnedModel, weighted_cross_entropy
+
+Pair = tuple[int, int]
+"""Two captions by number: in the order in which they are shown, or the lower one first where order does not matter."""
+
+_PARTNERS = 32
+"""Partners considered for each caption."""
+_SAME_TEMPLATE = 4.0
+"""What it costs a pair that its captions share a template: more than all else can make up for, so that such a pair
+is asked only where no other is left."""
 
 _TIE = 0.5
 """Of a verdict, not of a soft target: an annotator that says "equal" is rarely exactly sure of it."""
 
-_HEARD_ANEW = 1.1
-"""Values are normalised anew, also by an unchanged score, when captions were heard so many times as often."""
+_OBSERVED_ANEW = 1.1
+"""Values are normalised anew, also by an unchanged score, when so many times as many captions were observed."""
+
+
+@dataclass(frozen=True)
+class PairPool:
+    """N captions to choose from."""
+
+    numbers: np.ndarray
+    """int [N]: the number that stands for each in pairs."""
+    comparisons: np.ndarray
+    """int [N]: comparisons that were asked for with each."""
+    templates: np.ndarray
+    """int [N]: number of each one's template."""
+    scores: np.ndarray
+    """float [K, N]: each member's score; nan where it left the caption out, or never scored it."""
+
+    def pair(self, one: int, other: int) -> Pair:
+        """The numbers of two positions, the lower one first."""
+        return unordered(int(self.numbers[one]), int(self.numbers[other]))
+
+    def appeal(self, anchor: int, partners: np.ndarray) -> np.ndarray:
+        """How much a comparison with each of the partners [M] would tell, [M].
+
+        The sum of: the closeness to 1/2 of the win probability, ``p (1 - p)``, at most 1/4; four times the members'
+        standard deviation of it, at most 2 (both together 1 where there is no score yet); the partner's novelty,
+        ``1 / (1 + comparisons)``, in (0, 1]; less the price of a shared template. Closeness counts little: pairs
+        that are known to be ties have it too.
+        """
+        wins = sigmoid(self.scores[:, [anchor]] - self.scores[:, partners])
+        is_scored = ~np.isnan(wins)
+        num_scored = np.maximum(is_scored.sum(0), 1)
+        win = np.where(is_scored, wins, 0).sum(0) / num_scored
+        std = np.sqrt(np.where(is_scored, (wins - win) ** 2, 0).sum(0) / num_scored)
+        unsure = np.where(is_scored.any(0), win * (1 - win) + 4 * std, 1.0)
+        novelty = 1 / (1 + self.comparisons[partners])
+        return unsure + novelty - _SAME_TEMPLATE * (self.templates[partners] == self.templates[anchor])
+
+
+def select_pairs(
+    pool: PairPool, asked: Container[Pair], limit: int, max_comparisons: int, rng: np.random.Generator
+) -> list[Pair]:
+    """Pairs to be compared, in random order within each pair, since annotators may favour a position.
+
+    The captions that were compared least each get the partner of most appeal among some drawn at random.
+
+    Args:
+        pool: the captions.
+        asked: pairs, lower number first, that are not asked again; those returned are not added here.
+        limit: most pairs.
+        max_comparisons: a caption compared so often gets no comparison for its own sake.
+        rng: where chance comes from.
+
+    Returns:
+        At most ``limit`` pairs of numbers, no two the same in either order.
+    """
+    waiting = np.flatnonzero(pool.comparisons < max_comparisons)
+    jitter = rng.random(len(waiting))
+    # Small pools run out of partners for some captions, so a few more than needed are tried.
+    anchors = waiting[np.lexsort((jitter, pool.comparisons[waiting]))][: 4 * limit]
+    chosen: dict[Pair, Pair] = {}
+    for anchor in anchors.tolist():
+        if len(chosen) == limit:
+            break
+        pair = _best_pair(anchor, pool, asked, chosen, rng)
+        if pair is not None:
+            chosen[pair] = pair if rng.random() < 0.5 else (pair[1], pair[0])
+    return list(chosen.values())
+
+
+def unordered(one: int, other: int) -> Pair:
+    """The lower number first."""
+    return (one, other) if one < other else (other, one)
+
+
+def _best_pair(
+    anchor: int, pool: PairPool, asked: Container[Pair], chosen: Container[Pair], rng: np.random.Generator
+) -> Pair | None:
+    total = len(pool.numbers)
+    drawn = np.arange(total) if total <= _PARTNERS else np.unique(rng.integers(total, size=_PARTNERS))
+    partners = drawn[drawn != anchor]
+    partners = partners[np.argsort(-pool.appeal(anchor, partners), kind="stable")]
+    pairs = (pool.pair(anchor, partner) for partner in partners.tolist())
+    return next((pair for pair in pairs if pair not in asked and pair not in chosen), None)
+
+
+def weighted_moments(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and population standard deviation over the last axis.
+
+    Args:
+        values: float [..., N].
+        weights: float [N], not all 0.
+
+    Returns:
+        Two arrays [...]; a standard deviation of 0 (all alike) is given as 1.
+    """
+    mean = np.average(values, axis=-1, weights=weights)
+    variance = np.average((values - mean[..., None]) ** 2, axis=-1, weights=weights)
+    # What rounding leaves of the variance of equal numbers is no spread.
+    degenerate = variance <= (1e-6 * np.maximum(np.abs(mean), 1e-6)) ** 2
+    return mean, np.where(degenerate, 1.0, np.sqrt(variance))
+
+
+def weighted_quantile(values: np.ndarray, weights: np.ndarray, q: float) -> float:
+    """The least of the values below or at which lies a share of at least ``q`` of the weight.
+
+    Args:
+        values: float [N], N at least 1.
+        weights: float [N], none negative, not all 0.
+        q: in [0, 1].
+    """
+    order = np.argsort(values, kind="stable")
+    cumulated = np.cumsum(weights[order])
+    at = np.searchsorted(cumulated, q * cumulated[-1] * (1 - 1e-12), side="left")
+    return float(values[order][min(at, len(values) - 1)])
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """``z = (score - mean) / std``, and 0 where ``z`` does not exceed a threshold.
+
+    The threshold is a quantile, but never below the mean: else a caption between the two would be fined, while worse
+    ones pay 0.
+    """
+
+    mean: float
+    std: float
+    threshold: float
+    """In units of z."""
+
+    @classmethod
+    def of(cls, scores: np.ndarray, weights: np.ndarray, quantile: float) -> Normalisation:
+        """Moments and quantile of scores [N] that occur with weights [N]."""
+        mean, std = (float(x) for x in weighted_moments(scores, weights))
+        return cls(mean, std, max(weighted_quantile((scores - mean) / std, weights, quantile), 0.0))
+
+    def values(self, scores: np.ndarray) -> np.ndarray:
+        """What scores are worth."""
+        z = (scores - self.mean) / self.std
+        return np.where(z > self.threshold, z, 0.0)
+
+    def state_dict(self) -> State:
+        """The three numbers."""
+        return {"mean": self.mean, "std": self.std, "threshold": self.threshold}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Normalisation:
+        """The one that was saved."""
+        return cls(float(state["mean"]), float(state["std"]), float(state["threshold"]))
 
 
 class RankingModel(LearnedModel):
-    """Bradley-Terry scores of captions, normalised over what is heard.
+    """Bradley-Terry scores of captions, normalised over the observed captions.
 
     Members' scores, which have a zero and a unit of their own, are standardised before they become one. Then
     ``z = (score - mean) / std``, with moments over the captions met, weighted by how often they came; a caption is
@@ -49,7 +203,7 @@ class RankingModel(LearnedModel):
         self._ranking = config
         self._counts: dict[int, int] = {}
         """Occurrences of each caption id."""
-        self._heard = self._heard_at_refresh = 0
+        self._observed = self._observed_at_refresh = 0
         self._asked: dict[Pair, Pair] = {}
         """Pairs of rows, the lower one first, that were asked or answered: as they were shown."""
         self._answered: set[Pair] = set()
@@ -75,7 +229,7 @@ class RankingModel(LearnedModel):
         for ident, number in counts.items():
             if ident:
                 self._counts[ident] = self._counts.get(ident, 0) + int(number)
-                self._heard += int(number)
+                self._observed += int(number)
 
     def questions(self) -> list[Question]:
         """The pairs that would tell most now, a few an update."""
@@ -154,10 +308,10 @@ class RankingModel(LearnedModel):
         return (row for i, _ in self._held_out for row in self._pairs[i])
 
     def _is_stale(self) -> bool:
-        return super()._is_stale() or self._heard >= _HEARD_ANEW * self._heard_at_refresh + 1
+        return super()._is_stale() or self._observed >= _OBSERVED_ANEW * self._observed_at_refresh + 1
 
     def _fit(self) -> dict[str, float]:
-        self._heard_at_refresh = self._heard
+        self._observed_at_refresh = self._observed
         scores = self._scores_of(self._met)
         weights = np.array([max(self._counts.get(self._corpus.ids[row], 0), 1) for row in self._met], np.float64)
         mean, std = weighted_moments(scores, weights)
@@ -217,7 +371,7 @@ class RankingModel(LearnedModel):
             "learned": super().state_dict(),
             "count_ids": np.array(list(self._counts), np.int64),
             "counts": np.array(list(self._counts.values()), np.int64),
-            "heard_at_refresh": self._heard_at_refresh,
+            "observed_at_refresh": self._observed_at_refresh,
             "asked": np.array([self._asked[pair] for pair in asked], np.int64).reshape(-1, 2),
             "answered": np.array([pair in self._answered for pair in asked], bool),
             "pairs": np.array(self._pairs, np.int64).reshape(-1, 2),
@@ -236,7 +390,7 @@ class RankingModel(LearnedModel):
         """
         super().load_state_dict(state["learned"])
         self._counts = dict(zip(state["count_ids"].tolist(), state["counts"].tolist(), strict=True))
-        self._heard, self._heard_at_refresh = sum(self._counts.values()), int(state["heard_at_refresh"])
+        self._observed, self._observed_at_refresh = sum(self._counts.values()), int(state["observed_at_refresh"])
         self._asked, self._answered, self._comparisons = {}, set(), {}
         for first, second in state["asked"].tolist():
             self._note((first, second))

@@ -43,7 +43,7 @@ def test_help_answers_at_once_without_heavy_imports():
     began = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert all(command in done.stdout for command in COMMANDS)
+    assert all(command.split()[0] in done.stdout for command in COMMANDS)
     assert time.monotonic() - began < 5  # the promise is one second; a loaded machine gets some slack here
 
 
@@ -60,7 +60,7 @@ def test_parsing_a_training_run_imports_neither_torch_nor_ray():
     ("argv", "says"),
     [
         ("trian room", "unknown command 'trian'; did you mean train?"),
-        ("train keyrom", "unknown preset 'keyrom'; did you mean keyroom"),
+        ("train keyrom", "unknown preset or task 'keyrom'; did you mean keyroom"),
         ("train keyroom --env.task MiniHack-KeyRom-S5-v0", "MiniHack-KeyRoom-S5-v0"),
         ("train keyroom --env.task MiniHack-Boxoban-Hard-v0", "cannot be built"),
         ("train keyroom --ppo.learning-rat 1e-3", "--ppo.learning-rate"),
@@ -83,7 +83,7 @@ def test_parsing_a_training_run_imports_neither_torch_nor_ray():
             "too few",
         ),
         ("train --resume nowhere", "nowhere"),
-        ("train --total-steps 5", "the preset comes first"),
+        ("train --total-steps 5", "the preset or the task comes first"),
         ("eval nowhere", "nowhere"),
         ("eval random --tasks MiniHack-Rom-5x5-v0", "MiniHack-Room-5x5-v0"),
         ("eval random --tasks MiniHack-Room-5x5-v0 --seeds nowhere.txt", "nowhere.txt"),
@@ -93,7 +93,12 @@ def test_parsing_a_training_run_imports_neither_torch_nor_ray():
         ("bench soak --json /dev/null/out.json", "out.json cannot be written: "),
         ("labels lst x", "unknown labels action 'lst'; did you mean list"),
         ("labels list nowhere", "neither a run folder nor a label store"),
-        ("study nothing", "unknown study 'nothing'"),
+        ("train MiniHack-Rom-5x5-v0", "MiniHack-Room-5x5-v0"),
+        ("train keyroom --rewards honi", "unknown reward 'honi'; did you mean oni or heron?"),
+        ("train keyroom --preset room", "unknown flag --preset"),
+        ("bench sok", "unknown benchmark 'sok'; did you mean soak?"),
+        ("eval --episodes 3", "eval needs a run folder, random, or a Stable-Baselines3 model"),
+        ("tasks Room Maze", "unexpected argument 'Maze'"),
     ],
 )
 def test_bad_input_gets_one_sentence_and_exit_code_2(argv, says, capsys, tmp_path, monkeypatch):

@@ -7,11 +7,11 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from launch.commands.control import run
 
 from envs.protocols import PolicyStep
 from envs.seeding import evaluation_seeds
 from launch.cli import main
-from launch.commands.control import run
 from launch.control import (
     REWARDS,
     AveragedPolicy,

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from launch.cli import main
-from launch.config.checks import check_startable
+from launch.config.resolve import check_startable
 from launch.errors import RunError, UserError
 from launch.runs.folder import read_events
 from tests.launch.running import trained

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from agents.rollout import Collected
+from agents.rollout import WorkerRollout
 from envs.data import EndStatus, EpisodeResult, FinalObs, RewardOutput, RewardPart, Rollout
 from envs.phases import Phases
 from launch.runs.metrics import WindowedEpisodes
@@ -85,7 +85,7 @@ def collected(number, worker=0, ends=False):
         episode_id=np.zeros((T, 1), np.int64),
         step_in_episode=(number * T + np.arange(T, dtype=np.int32))[:, None],
     )
-    return Collected(rollout=rollout, episodes=[], worker=worker, seconds={}, spans=[])
+    return WorkerRollout(rollout=rollout, episodes=[], worker=worker, seconds={}, spans=[])
 
 
 def update(learning, *played):

@@ -34,7 +34,7 @@ def test_a_memo_computes_each_row_once_and_forgets_when_full(monkeypatch):
         return 2.0 * x
 
     def of(*values):
-        return memo.of("a", torch.tensor(values)[:, None])[:, 0].tolist()
+        return memo.compute("a", torch.tensor(values)[:, None])[:, 0].tolist()
 
     memo = Memo({"a": doubled, "b": doubled}, forget={"b"})
     assert of(1.0, 2.0, 1.0) == [2.0, 4.0, 2.0]
@@ -48,7 +48,7 @@ def test_a_memo_computes_each_row_once_and_forgets_when_full(monkeypatch):
     assert of(1.0, 2.0, 3.0, 4.0, 5.0, 6.0) == [2.0, 4.0, 6.0, 8.0, 10.0, 12.0]
     seen.clear()
     for _ in range(2):
-        assert memo.of("b", torch.ones(1, 1)).tolist() == [[2.0]]
+        assert memo.compute("b", torch.ones(1, 1)).tolist() == [[2.0]]
     assert seen == [1.0, 1.0]
 
 

@@ -10,8 +10,8 @@ from agents.config import EncoderConfig, ModelConfig, PPOConfig
 from agents.evaluate import EpisodeNoise
 from agents.sb3 import GamesVecEnv, RewardVecEnvWrapper
 from envs.seeding import TrainingSeeds
-from launch.arguments import parse
 from launch.commands import reference as command
+from launch.config.flags import parse
 from launch.config.presets import preset
 from launch.errors import UserError
 from launch.evaluation.policies import RunSource, Sb3Source
@@ -70,10 +70,10 @@ def test_the_games_are_those_of_the_runs_workers():
 
 def test_every_hyper_parameter_arrives():
     ppo = PPOConfig(learning_rate=1e-4, anneal="linear", epochs=2, minibatch=16, gae_lambda=0.8, clip=0.1, entropy=0.02)
-    config = preset("debug").model_copy(update={"ppo": ppo, "total_steps": 1024})
-    rollout = config.rollout.model_copy(update={"games_per_worker": 4, "num_steps": 16})
+    config = preset("debug").replace(ppo=ppo, total_steps=1024)
+    rollout = config.rollout.replace(games_per_worker=4, num_steps=16)
     model = ModelConfig(encoder=EncoderConfig(hidden=16))
-    config = config.model_copy(update={"rollout": rollout, "model": model})
+    config = config.replace(rollout=rollout, model=model)
     venv = reference_env(config)
     try:
         assert isinstance(venv, GamesVecEnv) and venv.num_envs == 4

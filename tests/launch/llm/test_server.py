@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.arguments import parse
-from launch.commands import serve_llm
+from launch.commands.serve_llm import ServeFlags
+from launch.config.flags import parse
 from launch.errors import RunError, UserError
 from launch.llm import process_group
 from launch.llm.config import ServerConfig
@@ -202,11 +202,10 @@ def test_some_flags_are_not_handed_on(word):
 
 
 def test_flags_on_the_command_line():
-    config = serve_llm._config(["--port", "8000", "--dtype", "float32", "--", "--quantization", "fp8"])
+    config = parse(ServeFlags, ["m", "--port", "8000", "--dtype", "float32", "--", "--quantization", "fp8"], "x")
     assert (config.port, config.dtype, config.extra) == (8000, "float32", ("--quantization", "fp8"))
-    assert serve_llm._config([]) == parse(ServerConfig(), [], "x")
     with pytest.raises(UserError, match="--trust-remote-code cannot be handed"):
-        serve_llm._config(["--", "--trust-remote-code"])
+        parse(ServeFlags, ["m", "--", "--trust-remote-code"], "x")
 
 
 # ---- start, wait, stop

@@ -8,7 +8,7 @@ import pytest
 
 from launch.report.build import build_report
 from rewards.heron.preference_section import draw, preference_section
-from tests.launch.test_rewards_command import JUDGED, REPORT, level, run_folder
+from tests.launch.commands.test_factors import JUDGED, REPORT, level, run_folder
 
 
 def words_of(svg):

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.heron.cycles import cycle_rate
 from rewards.heron.margins import dead_factors, quantile_margins
+from rewards.heron.pairs import cycle_rate
 from rewards.heron.tree import Level, Mode, PreferenceTree
 
 

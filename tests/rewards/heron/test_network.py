@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from rewards.ensemble import Ensemble
-from rewards.heron.dealing import held_out, learned_by
-from rewards.heron.input_scale import InputScale
+from rewards.heron.inputs import InputScale
 from rewards.heron.network import RewardNetwork, preference_loss, segment_sums
+from rewards.heron.pairs import held_out, learned_by
 from rewards.heron.scorer import Scorer
 
 

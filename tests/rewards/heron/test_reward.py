@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from envs.data import FinalObs, Rollout
-from rewards.heron.input_scale import InputScale
-from rewards.heron.inputs import JoinedInputs, VectorInputs
+from rewards.heron.inputs import InputScale, JoinedInputs, VectorInputs
 from rewards.heron.reward import HeronReward
 from rewards.heron.scorer import Scorer
 

@@ -5,13 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rewards.heron.buffer import SegmentBuffer, retained
 from rewards.heron.config import ComparisonConfig, JudgesConfig, ModelConfig, TreeConfig
 from rewards.heron.factors import Factor, FactorTable
 from rewards.heron.judgement import judge, segment_returns
 from rewards.heron.preferences import MIN_JUDGED, PairBatch, PairStore, check_learnable
 from rewards.heron.report import interval
-from rewards.heron.segments import Segments
+from rewards.heron.segments import SegmentBuffer, Segments, retained
 from rewards.heron.trainer import HeronTrainer
 from rewards.heron.tree import Level, PreferenceTree
 

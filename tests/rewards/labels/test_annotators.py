@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from math import log
 
 import pytest
-from pydantic import ValidationError
 
 from rewards.labels.annotators import BatchRefusedError, LabelClientError, LLMLabelClient
 from rewards.labels.questions import PromptSpec, Question
-from rewards.llm.config import LLMConfig, LLMMissingError, is_loopback, read_key
+from rewards.llm.config import LLMConfig, LLMMissingError, read_key
 from rewards.llm.server import resolve
 from tests.rewards.llm.fake_llm_server import FakeLLM, FakeLLMServer, Raw, failure
 
@@ -461,16 +460,6 @@ def test_a_key_that_the_server_quotes_is_not_shown(monkeypatch):
     run(llm, scenario, api_key_env="OUR_KEY")
 
 
-@pytest.mark.parametrize(
-    "url", ["http://user:token@host/v1", "https://token@host", "http://u:token@host:port/v1", "user:token@host/v1"]
-)
-def test_a_secret_in_the_url_is_refused_and_not_quoted(url):
-    with pytest.raises(ValidationError) as raised:
-        LLMConfig(base_url=url)
-    (error,) = raised.value.errors()
-    assert "environment variable that llm.api_key_env names" in error["msg"] and "token" not in error["msg"]
-
-
 def test_proxies_are_not_asked_for_this_machines_own_addresses(monkeypatch):
     llm = FakeLLM()
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
@@ -479,11 +468,6 @@ def test_proxies_are_not_asked_for_this_machines_own_addresses(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     run(llm, lambda client: client.check())
     assert llm.requests
-
-
-def test_loopback_addresses():
-    assert all(is_loopback(host) for host in ("localhost", "127.0.0.1", "127.8.8.8", "::1"))
-    assert not any(is_loopback(host) for host in ("10.0.0.1", "0.0.0.0", "::", "localhost.example", ""))
 
 
 @pytest.mark.parametrize(
@@ -524,9 +508,3 @@ def test_the_only_model_is_found():
         assert asyncio.run(resolve(config)) == LLMConfig(base_url=server.url, max_batch=3, model="tiny")
     with FakeLLMServer(FakeLLM(models=("a", "b"))) as server, fails(LLMMissingError, "'a', 'b'", "llm.model"):
         asyncio.run(resolve(LLMConfig(base_url=server.url)))
-
-
-@pytest.mark.parametrize("url", ["127.0.0.1:8000", "http://", "http://host:port/v1", "ftp://host/v1"])
-def test_an_address_that_is_no_url(url):
-    with pytest.raises(ValueError, match="is not a URL"):
-        LLMConfig(base_url=url)

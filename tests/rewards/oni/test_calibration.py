@@ -16,7 +16,7 @@ from rewards.oni.calibration import (
     log_loss,
     sigmoid,
 )
-from rewards.oni.classification import weighted_cross_entropy
+from rewards.oni.learned import weighted_cross_entropy
 
 
 def test_log_loss_by_hand():

@@ -11,11 +11,11 @@ from envs.templates import template_of
 from rewards.labels.lexicon import Lexicon
 from rewards.labels.questions import Answer, Question
 from rewards.oni.calibration import fit_temperature, log_loss
-from rewards.oni.classification import ClassificationModel, weighted_cross_entropy
+from rewards.oni.classification import ClassificationModel
 from rewards.oni.config import ClassificationConfig, RankingConfig
+from rewards.oni.learned import StepBudget, weighted_cross_entropy
 from rewards.oni.ranking import RankingModel, bradley_terry_loss
 from rewards.oni.retrieval import RetrievalModel
-from rewards.oni.schedule import StepBudget
 
 SLOW = {"min_labels": 32, "steps_per_label": 0.5, "steps_per_update": 4}
 """A schedule that spends little."""
@@ -316,7 +316,7 @@ def test_accuracy_is_that_of_verdicts_and_survives_a_resume():
     assert copy.metrics() == model.metrics()
 
 
-def test_the_normalisation_follows_what_is_heard():
+def test_the_normalisation_follows_observed_captions():
     pairs = [compared(a, b) for a, b in zip(CAPTIONS, CAPTIONS[37:], strict=False)]
     config = RankingConfig(**SLOW, refresh_updates=1)
     model = taught(config, pairs, updates=40)
@@ -326,7 +326,7 @@ def test_the_normalisation_follows_what_is_heard():
     best = max(before, key=before.__getitem__)
     model.count({caption_id(best): 10_000})
     model.learn([])
-    # Almost all that is heard is the best caption: it is the mean and the median, and nothing else reaches it.
+    # Almost all observed captions are the best one: it is the mean and the median, and nothing else reaches it.
     assert value(model, best) == pytest.approx(0, abs=0.2)
     assert all(value(model, text) == 0 for text in CAPTIONS if before[text] < before[best])
 

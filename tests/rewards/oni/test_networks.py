@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from rewards.ensemble import AGGREGATES, Ensemble, disagreement
 from rewards.oni.config import CharsConfig, NGramsConfig
-from rewards.oni.featurise import character_ids, ngram_ids
+from rewards.oni.networks import character_ids, ngram_ids
 
 NETWORKS = {
     "ngrams": NGramsConfig(buckets=512, width=4),

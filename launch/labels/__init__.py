@@ -1,1 +1,0 @@
-"""What ``yendor labels`` does, an action a module."""

@@ -1,1 +1,0 @@
-"""What ``yendor rewards`` prints: factors, preference trees, comparisons of recorded episodes."""
