@@ -184,8 +184,7 @@ def language_model(config: TrainConfig, folder: RunFolder, progress: Progress) -
         folder.event(name, **fields)
         progress.note(f"{name.replace('_', ' ')}: {', '.join(f'{k} {v}' for k, v in fields.items())}")
 
-    names = {"served_model_name": config.llm.model, "api_key_env": config.llm.api_key_env}
-    server = config.llm_server.replace(**names)
+    server = config.llm_server.replace(served_model_name=config.llm.model, api_key_env=config.llm.api_key_env)
     with serving(config.llm.serve, server, folder.path / "logs", on_event, required=config.llm.required) as base_url:
         here = config.replace(llm=config.llm.replace(serve=None, base_url=base_url))
         if config.llm.required:  # it answers, but does it have a chat template, and bind its answers?
