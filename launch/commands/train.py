@@ -150,7 +150,7 @@ def _train(config: TrainConfig, folder: RunFolder, *, resume: bool) -> int:
             try:
                 summary = train(config, folder, shown, stop, resume=resume)
             except Exception as error:
-                # Caught only to leave a trace in the run's folder; it goes on to whoever called.
+                # Caught only to leave a trace in the run's folder; it goes on to the caller.
                 logging.getLogger(__name__).exception("the run failed")
                 folder.event("failed", cause=f"{type(error).__name__}: {error}")
                 raise

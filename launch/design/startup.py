@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
+
+from rich.console import Console
 
 from envs.files import write_atomic
 from launch.config.flags import validate
@@ -22,17 +24,17 @@ from launch.design.search import Say, SearchParts, run
 from launch.design.summary import print_summary, printable
 from launch.design.trials import Plans, with_absolute_paths
 from launch.errors import RunError, UserError
+from launch.llm.vllm import answering_model
 from launch.processes.session import ray_session
 from launch.runs.folder import RunFolder, installed_versions, read_config
 from rewards.auto.audit import AuditLog
 from rewards.auto.program_kind import isolation_line
 from rewards.auto.search.critic import Critic
+from rewards.auto.search.guided import GrammarDesigner, RandomGrammarDesigner
+from rewards.auto.search.llm import DesignerError, LLMDesigner, LLMOpinion
 from rewards.auto.search.proposal import Designer
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from rewards.llm.recorded import RecordedReplies
+from rewards.llm.recorded import RecordedReplies, recorded_model
+from rewards.llm.server import LLMServer
 
 REPLIES_FILE = "replies.jsonl"
 """In the search's folder: every reply of the language model."""
@@ -108,8 +110,6 @@ def _isolation(config: DesignConfig) -> str:
 
 
 def _search(stored: _Stored, folder: RunFolder, reached: str, out: Path | None) -> int:
-    from rich.console import Console
-
     console = Console()
 
     def say(text: str) -> None:
@@ -135,8 +135,6 @@ def _found(stored: _Stored, folder: RunFolder, say: Say, install: Callable[[], N
     Raises:
         RunError: it cannot go on.
     """
-    from rewards.auto.search.llm import DesignerError
-
     try:
         parts = build_parts(stored.design, stored.train, stored.training, folder.path, say)
         with ray_session(stored.design.ray_address, stored.design.parallel):
@@ -215,8 +213,6 @@ def build_parts(
         model, name = chat_model(config, folder)
     opinion = None
     if config.opinion and model is not None:
-        from rewards.auto.search.llm import LLMOpinion
-
         opinion = LLMOpinion(model, goal, reward.composition)
     return SearchParts(
         config=config,
@@ -261,15 +257,11 @@ def build_designer(config: DesignConfig, model: RecordedReplies | None, name: st
         UserError: the wording of its prompts cannot be used.
     """
     if config.uses_language_model:
-        from rewards.auto.search.llm import LLMDesigner
-
         assert model is not None, "DesignConfig sees to it"
         try:
             return LLMDesigner(model, name, config.designing, config.reward.composition)
         except (OSError, ValueError) as error:
             raise UserError(f"designing.wording: {error}") from None
-    from rewards.auto.search.guided import GrammarDesigner, RandomGrammarDesigner
-
     return RandomGrammarDesigner() if config.designer == "random" else GrammarDesigner()
 
 
@@ -279,9 +271,6 @@ def _with_model_named(config: DesignConfig) -> DesignConfig:
     Raises:
         UserError: the server cannot be asked for its only model, or the file of replies cannot be used.
     """
-    from launch.llm.vllm import answering_model
-    from rewards.llm.recorded import recorded_model
-
     if config.replies is None:
         return config.replace(llm=config.llm.replace(model=answering_model(config.llm)))
     try:
@@ -299,9 +288,6 @@ def chat_model(config: DesignConfig, folder: Path) -> tuple[RecordedReplies, str
     Raises:
         UserError: the file of replies cannot be used.
     """
-    from rewards.llm.recorded import RecordedReplies, recorded_model
-    from rewards.llm.server import LLMServer
-
     try:
         if config.replies is not None:
             name = recorded_model(config.replies)

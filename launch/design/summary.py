@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from agents.statistics import t_interval, wilson_interval
 from launch.design.config import DesignConfig
@@ -14,10 +18,6 @@ from launch.runs.folder import flatten
 from rewards.auto.config import ProgramConfig
 from rewards.auto.program import SHORT_SHA
 from rewards.auto.search.proposal import verdict_of
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
 
 _NOTHING: Mapping[str, Any] = {"success": None, "low": None, "high": None, "n": 0, "each": [], "env_return": None}
 """Where no run has a result."""
@@ -203,9 +203,6 @@ def _print(console: Console, text: str) -> None:
 
 
 def _table(title: str, *names: str) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
     table = Table(title=Text(printable(title), "table.title"), title_justify="left")
     for name in names:
         table.add_column(name, no_wrap=name in ("program", "runs"))
@@ -213,8 +210,6 @@ def _table(title: str, *names: str) -> Table:
 
 
 def _add(table: Table, *cells: str) -> None:
-    from rich.text import Text
-
     table.add_row(*(Text(" ".join(printable(cell).split())) for cell in cells))
 
 

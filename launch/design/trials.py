@@ -16,15 +16,22 @@ from typing import Any, Literal, TypeVar
 
 from envs.data import Config
 from envs.recording import EpisodeRecord
+from envs.seeding import evaluation_seeds
 from launch.config.flags import validate
 from launch.config.resolve import prepared
 from launch.config.train import TrainConfig
 from launch.design.config import DesignConfig
 from launch.errors import RunError, UserError
+from launch.evaluation.evaluate import Evaluation, run_evaluation
+from launch.evaluation.policies import RandomSource, RunSource
+from launch.processes.lifecycle import StopRequest
+from launch.runs.checkpoint import steps_of
 from launch.runs.folder import RunFolder, read_config, read_events
+from launch.runs.progress import Silent
 from rewards.auto.config import CompositionConfig
 from rewards.auto.episodes import pay_of, values_of
 from rewards.auto.program import NUMBER_COMPONENT, SHORT_SHA, Program
+from rewards.auto.program_teacher import QUARANTINED
 from rewards.auto.sandbox.contained import Runner
 from rewards.auto.sandbox.engine import EngineError
 from rewards.config import RewardConfig
@@ -113,8 +120,6 @@ def run_trial(trial: Trial) -> Outcome:
     """
     import torch
 
-    from rewards.auto.program_teacher import QUARANTINED
-
     torch.set_num_threads(1)
     config = TrainConfig.model_validate_json(trial.config_json)
     assert config.name is not None, "trials are named"
@@ -137,7 +142,6 @@ def run_trial(trial: Trial) -> Outcome:
 
 def _train(config: TrainConfig, path: Path, trial: Trial) -> Mapping[str, Any]:
     """The run's summary, which is the last that a run writes: without it, the run goes on, if only to write it."""
-    from launch.runs.checkpoint import steps_of
     from launch.training.run import SUMMARY_FILE
 
     file = path / SUMMARY_FILE
@@ -153,8 +157,6 @@ def _train(config: TrainConfig, path: Path, trial: Trial) -> Mapping[str, Any]:
 
 
 def _go_on(config: TrainConfig, folder: RunFolder, *, resume: bool) -> None:
-    from launch.processes.lifecycle import StopRequest
-    from launch.runs.progress import Silent
     from launch.training.driver import train
 
     if not resume:
@@ -186,10 +188,6 @@ def opened(path: Path, wait_s: float = _LOCK_WAIT_S) -> RunFolder:
 
 def _evaluate(path: Path, trial: Trial) -> tuple[Mapping[str, Any], list[Path], int]:
     """Its row of figures, files of recorded episodes, and steps of all episodes."""
-    from envs.seeding import evaluation_seeds
-    from launch.evaluation.evaluate import Evaluation, run_evaluation
-    from launch.evaluation.policies import RunSource
-
     source = RunSource.of(path)
     seeds = evaluation_seeds(trial.episodes, trial.episode_list)
     task = source.games.task_ids[0]
@@ -208,10 +206,6 @@ def record_random_play(task_config: TrainConfig, folder: Path, episodes: int) ->
     Returns:
         Their files, and their steps.
     """
-    from envs.seeding import evaluation_seeds
-    from launch.evaluation.evaluate import Evaluation, run_evaluation
-    from launch.evaluation.policies import RandomSource
-
     source = RandomSource(folder, task_config.env)
     seeds = evaluation_seeds(episodes, SELECTION)
     task = task_config.env.task_ids[0]

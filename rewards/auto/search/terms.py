@@ -17,9 +17,10 @@ from __future__ import annotations
 import ast
 import operator
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -76,49 +77,64 @@ def _known(group: str, name: str, *dtypes: str) -> str:
     return column
 
 
-class Atom(Protocol):
+class _Description(NamedTuple):
+    code: str
+    words: str
+    label: str
+    columns: tuple[str, ...]
+
+
+class Atom(ABC):
     """A condition on one transition; equal ones are the same condition."""
 
     @property
     def code(self) -> str:
         """As Python, in the form of ``ast.unparse``."""
-        ...
+        return self._described.code
 
     @property
     def words(self) -> str:
         """The condition in English: "hp falls"."""
-        ...
+        return self._described.words
 
     @property
     def label(self) -> str:
         """Part of a component's name."""
-        ...
+        return self._described.label
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Qualified columns that it reads."""
-        ...
+        return self._described.columns
 
     def holds(self, columns: Columns) -> np.ndarray:
         """Bool [T], of columns [T]."""
-        ...
+        return self._holds(*(columns[name] for name in self.columns))
+
+    def tuned(self, factor: float) -> Atom:
+        """The same with its constant, if any, made so many times as large, and moved by one at least."""
+        return self
+
+    @property
+    @abstractmethod
+    def _described(self) -> _Description: ...
+
+    @abstractmethod
+    def _holds(self, *read: np.ndarray) -> np.ndarray:
+        """As ``holds``, of ``columns`` in their order."""
 
     @classmethod
-    def matched(cls, match: re.Match[str]) -> Atom:
+    @abstractmethod
+    def _matched(cls, match: re.Match[str]) -> Atom:
         """The atom whose code a pattern of ``_PATTERNS`` matched.
 
         Raises:
             ValueError: it names a field that is not there, or of another type.
         """
-        ...
-
-    def tuned(self, factor: float) -> Atom:
-        """The same with its constant, if any, made so many times as large, and moved by one at least."""
-        ...
 
 
 @dataclass(frozen=True)
-class Compare:
+class Compare(Atom):
     """A number field against a constant: ``info['new_tiles_seen'] > 0``."""
 
     column: str
@@ -126,203 +142,111 @@ class Compare:
     value: int
 
     @property
-    def code(self) -> str:
-        """See ``Atom``."""
-        return f"{read_as(self.column)} {self.op} {self.value}"
+    def _described(self) -> _Description:
+        _, words, label = OPERATORS[self.op]
+        return _Description(
+            code=f"{read_as(self.column)} {self.op} {self.value}",
+            words=f"{_label(self.column)} {words} {self.value}",
+            label=f"{_short(self.column)}_{label}_{self.value}",
+            columns=(self.column,),
+        )
 
-    @property
-    def words(self) -> str:
-        """See ``Atom``."""
-        return f"{_label(self.column)} {OPERATORS[self.op][1]} {self.value}"
-
-    @property
-    def label(self) -> str:
-        """See ``Atom``."""
-        return f"{_short(self.column)}_{OPERATORS[self.op][2]}_{self.value}"
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """See ``Atom``."""
-        return (self.column,)
-
-    def holds(self, columns: Columns) -> np.ndarray:
-        """See ``Atom``."""
-        return OPERATORS[self.op][0](columns[self.column], self.value)
+    def _holds(self, *read: np.ndarray) -> np.ndarray:
+        return OPERATORS[self.op][0](read[0], self.value)
 
     @classmethod
-    def matched(cls, match: re.Match[str]) -> Compare:
-        """See ``Atom``."""
+    def _matched(cls, match: re.Match[str]) -> Compare:
         return cls(_known(match[1], match[2], "int"), match[3], int(match[4]))
 
     def tuned(self, factor: float) -> Compare:
-        """See ``Atom``. Counters that stand for "the first time" stay as they are."""
+        """With another constant; counters that stand for "the first time" stay as they are."""
         return self if self.op == "==" else replace(self, value=_tuned(self.value, factor, least=0))
 
 
 @dataclass(frozen=True)
-class Flag:
+class Flag(Atom):
     """A field that is true: ``info['has_key']``."""
 
     column: str
 
     @property
-    def code(self) -> str:
-        """See ``Atom``."""
-        return read_as(self.column)
+    def _described(self) -> _Description:
+        label = _label(self.column)
+        return _Description(read_as(self.column), f"{label} is true", f"is_{label}", (self.column,))
 
-    @property
-    def words(self) -> str:
-        """See ``Atom``."""
-        return f"{_label(self.column)} is true"
-
-    @property
-    def label(self) -> str:
-        """See ``Atom``."""
-        return f"is_{_label(self.column)}"
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """See ``Atom``."""
-        return (self.column,)
-
-    def holds(self, columns: Columns) -> np.ndarray:
-        """See ``Atom``."""
-        return columns[self.column].astype(bool)
+    def _holds(self, *read: np.ndarray) -> np.ndarray:
+        return read[0].astype(bool)
 
     @classmethod
-    def matched(cls, match: re.Match[str]) -> Flag:
-        """See ``Atom``."""
+    def _matched(cls, match: re.Match[str]) -> Flag:
         return cls(_known(match[1], match[2], "bool"))
-
-    def tuned(self, factor: float) -> Flag:
-        """See ``Atom``."""
-        return self
 
 
 @dataclass(frozen=True)
-class Change:
+class Change(Atom):
     """A field of ``obs`` against what it was before: ``obs['hp'] < prev_obs['hp']``."""
 
     name: str
     op: str
 
     @property
-    def code(self) -> str:
-        """See ``Atom``."""
-        return f"obs['{self.name}'] {self.op} prev_obs['{self.name}']"
+    def _described(self) -> _Description:
+        _, words, label = CHANGES[self.op]
+        return _Description(
+            code=f"obs['{self.name}'] {self.op} prev_obs['{self.name}']",
+            words=f"{self.name} {words}",
+            label=f"{self.name}_{label}",
+            columns=(f"obs.{self.name}", f"prev_obs.{self.name}"),
+        )
 
-    @property
-    def words(self) -> str:
-        """See ``Atom``."""
-        return f"{self.name} {CHANGES[self.op][1]}"
-
-    @property
-    def label(self) -> str:
-        """See ``Atom``."""
-        return f"{self.name}_{CHANGES[self.op][2]}"
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """See ``Atom``."""
-        return f"obs.{self.name}", f"prev_obs.{self.name}"
-
-    def holds(self, columns: Columns) -> np.ndarray:
-        """See ``Atom``."""
-        now, before = (columns[name] for name in self.columns)
-        return CHANGES[self.op][0](now, before)
+    def _holds(self, *read: np.ndarray) -> np.ndarray:
+        return CHANGES[self.op][0](*read)
 
     @classmethod
-    def matched(cls, match: re.Match[str]) -> Change:
-        """See ``Atom``."""
+    def _matched(cls, match: re.Match[str]) -> Change:
         return cls(_known("obs", match[1], "int").removeprefix("obs."), match[2])
-
-    def tuned(self, factor: float) -> Change:
-        """See ``Atom``."""
-        return self
 
 
 @dataclass(frozen=True)
-class Said:
+class Said(Atom):
     """Words in the message: ``'door' in obs['message']``."""
 
     text: str
 
     @property
-    def code(self) -> str:
-        """See ``Atom``."""
-        return f"{self.text!r} in obs['message']"
+    def _described(self) -> _Description:
+        return _Description(
+            f"{self.text!r} in obs['message']", f"the message has {self.text!r}", f"says_{self.text}", ("obs.message",)
+        )
 
-    @property
-    def words(self) -> str:
-        """See ``Atom``."""
-        return f"the message has {self.text!r}"
-
-    @property
-    def label(self) -> str:
-        """See ``Atom``."""
-        return f"says_{self.text}"
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """See ``Atom``."""
-        return ("obs.message",)
-
-    def holds(self, columns: Columns) -> np.ndarray:
-        """See ``Atom``."""
-        return np.char.find(columns["obs.message"], self.text) >= 0
+    def _holds(self, *read: np.ndarray) -> np.ndarray:
+        return np.char.find(read[0], self.text) >= 0
 
     @classmethod
-    def matched(cls, match: re.Match[str]) -> Said:
-        """See ``Atom``."""
+    def _matched(cls, match: re.Match[str]) -> Said:
         return cls(ast.literal_eval(match[1]))
-
-    def tuned(self, factor: float) -> Said:
-        """See ``Atom``."""
-        return self
 
 
 @dataclass(frozen=True)
-class Acted:
+class Acted(Atom):
     """The action just played: ``action == 'search'``."""
 
     name: str
 
     @property
-    def code(self) -> str:
-        """See ``Atom``."""
-        return f"action == {self.name!r}"
+    def _described(self) -> _Description:
+        return _Description(f"action == {self.name!r}", f"the action is {self.name}", f"plays_{self.name}", ("action",))
 
-    @property
-    def words(self) -> str:
-        """See ``Atom``."""
-        return f"the action is {self.name}"
-
-    @property
-    def label(self) -> str:
-        """See ``Atom``."""
-        return f"plays_{self.name}"
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """See ``Atom``."""
-        return ("action",)
-
-    def holds(self, columns: Columns) -> np.ndarray:
-        """See ``Atom``."""
-        return columns["action"] == self.name
+    def _holds(self, *read: np.ndarray) -> np.ndarray:
+        return read[0] == self.name
 
     @classmethod
-    def matched(cls, match: re.Match[str]) -> Acted:
-        """See ``Atom``."""
+    def _matched(cls, match: re.Match[str]) -> Acted:
         return cls(ast.literal_eval(match[1]))
-
-    def tuned(self, factor: float) -> Acted:
-        """See ``Atom``."""
-        return self
 
 
 @dataclass(frozen=True)
-class Crossed:
+class Crossed(Atom):
     """A count that this step raised has passed a multiple of N: every N-th cell, however many come at once."""
 
     total: str
@@ -330,39 +254,27 @@ class Crossed:
     every: int
 
     @property
-    def code(self) -> str:
-        """See ``Atom``."""
-        return f"crossed({read_as(self.total)}, {read_as(self.gain)}, {self.every})"
+    def _described(self) -> _Description:
+        label = _label(self.total)
+        return _Description(
+            code=f"crossed({read_as(self.total)}, {read_as(self.gain)}, {self.every})",
+            words=f"{label} passes a multiple of {self.every}",
+            label=f"every_{self.every}_{label}",
+            columns=(self.total, self.gain),
+        )
 
-    @property
-    def words(self) -> str:
-        """See ``Atom``."""
-        return f"{_label(self.total)} passes a multiple of {self.every}"
-
-    @property
-    def label(self) -> str:
-        """See ``Atom``."""
-        return f"every_{self.every}_{_label(self.total)}"
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """See ``Atom``."""
-        return self.total, self.gain
-
-    def holds(self, columns: Columns) -> np.ndarray:
-        """See ``Atom``."""
-        total, gain = columns[self.total], columns[self.gain]
+    def _holds(self, *read: np.ndarray) -> np.ndarray:
+        total, gain = read
         return total // self.every > (total - gain) // self.every
 
     @classmethod
-    def matched(cls, match: re.Match[str]) -> Crossed:
-        """See ``Atom``."""
+    def _matched(cls, match: re.Match[str]) -> Crossed:
         if int(match[5]) < 1:
             raise ValueError(f"multiples of {match[5]} cannot be passed")
         return cls(_known(match[1], match[2], "int"), _known(match[3], match[4], "int"), int(match[5]))
 
     def tuned(self, factor: float) -> Crossed:
-        """See ``Atom``."""
+        """With other multiples, of two at least."""
         return replace(self, every=_tuned(self.every, factor, least=2))
 
 
@@ -404,7 +316,7 @@ def atom_of(node: ast.expr) -> Atom:
     for pattern, kind in _PATTERNS:
         match = pattern.fullmatch(text)
         if match:
-            return kind.matched(match)
+            return kind._matched(match)
     raise ValueError(f"'{text}' is not a condition of the grammar")
 
 

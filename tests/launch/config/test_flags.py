@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic_settings import CliPositionalArg
 
 from envs.data import Config
-from launch.config.flags import parse
+from launch.config.flags import AFTER, AsJson, Selection, parse, select
 from launch.config.presets import PRESETS
 from launch.errors import UserError, unknown_name
 
@@ -213,3 +214,103 @@ def test_a_value_may_begin_with_a_minus():
     assert parse(Whole(), ["--env.task", "-Room"], "yendor").env.task == "-Room"
     with pytest.raises(UserError, match="-turns"):
         parse(Whole(), ["-turns"], "yendor")
+
+
+class Kind(Config):
+    kind: Literal["one", "two"] = "one"
+    scale: float = 1.0
+
+
+class Open(Config):
+    """Takes a field for each name in ``more``."""
+
+    model_config = ConfigDict(extra="allow")
+
+    more: tuple[str, ...] = ()
+    weight: float = 0.5
+
+    @field_validator("more")
+    @classmethod
+    def _named(cls, more):
+        if "bad" in more:
+            raise ValueError("bad is no name")
+        return more
+
+    @model_validator(mode="after")
+    def _with_fields(self):
+        for name in self.more:
+            value = (self.__pydantic_extra__ or {}).get(name, Kind())
+            self.__pydantic_extra__[name] = value if isinstance(value, Kind) else Kind.model_validate(value)
+        return self
+
+
+class Holder(Config):
+    inner: Open = Open()
+
+
+def test_a_field_that_adds_fields_comes_first():
+    found = parse(Holder(), ["--inner.new.scale", "2", "--inner.more", "new", "-odd", "--inner.weight", "1"], "yendor")
+    assert (found.inner.new.scale, found.inner.weight, found.inner.more) == (2.0, 1.0, ("new", "-odd"))
+    with pytest.raises(UserError, match=r"unknown flag --inner\.new\.scale"):
+        parse(Holder(), ["--inner.new.scale", "2"], "yendor")
+    with pytest.raises(UserError, match="bad is no name"):
+        parse(Holder(), ["--inner.more", "bad", "--inner.bad.scale", "2"], "yendor")
+
+
+class Shown(Config):
+    """Show things."""
+
+    what: CliPositionalArg[str]
+    """A thing; or its number."""
+    others: CliPositionalArg[tuple[str, ...]] = ()
+    a: str = ""
+    limit: int = 3
+    as_json: AsJson = False
+    after: Annotated[tuple[str, ...], Field(alias=AFTER)] = ()
+
+
+@pytest.mark.parametrize(
+    ("argv", "changed"),
+    [
+        (["x"], {}),
+        (["--limit", "5", "x", "--json"], {"limit": 5, "as_json": True}),
+        (["--json", "x", "y", "z", "--a", "b"], {"as_json": True, "others": ("y", "z"), "a": "b"}),
+        (["x", "--", "--limit", "-q"], {"after": ("--limit", "-q")}),
+    ],
+)
+def test_positionals_stand_before_between_and_after_flags(argv, changed):
+    found = parse(Shown, argv, "yendor show")
+    assert {name: getattr(found, name) for name in changed} == changed and found.what == "x"
+    assert found.model_fields_set == {"what", *changed}
+
+
+def test_what_is_missing_is_named():
+    with pytest.raises(UserError, match=r"^show needs a thing$"):
+        parse(Shown, ["--limit", "5"], "yendor show")
+
+
+class Choice(Selection):
+    name: CliPositionalArg[str]
+    quiet: bool = False
+
+    def defaults(self):
+        return Whole(env=Games(task=self.name))
+
+    @classmethod
+    def hidden(cls):
+        return ("mode",)
+
+
+def test_a_selection_says_which_other_flags_there_are():
+    selection, rest = select(Choice, ["Maze", "--lr", "0.5", "--quiet", "--tasks", "-a", "b"], "yendor play")
+    assert (selection.name, selection.quiet) == ("Maze", True)
+    found = parse(selection.defaults(), rest, "yendor play", selection=selection)
+    assert (found.env.task, found.lr, found.tasks) == ("Maze", 0.5, ("-a", "b"))
+    with pytest.raises(UserError, match="unknown flag --mode"):
+        parse(selection.defaults(), ["--mode", "slow"], "yendor play", selection=selection)
+
+
+def test_help_breaks_no_flag(capsys):
+    with pytest.raises(SystemExit):
+        parse(PRESETS["keyroom"](), ["--help"], "yendor train")
+    assert not [line for line in capsys.readouterr().out.splitlines() if line.rstrip().endswith("-")]

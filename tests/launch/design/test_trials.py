@@ -158,4 +158,9 @@ def test_every_update_of_a_trial_has_a_row_of_metrics(parts):
     trial = made.plans.report(None, 101)
     trained = json.loads(trial.config_json)
     assert trained["logging"]["interval_s"] <= 0.01 and trained["runs"] == str(made.folder / "runs")
-    assert (trial.key, trial.role, trial.seed, trained["reward"]["program"]) == ("sparse-seed101", "sparse", 101, None)
+    assert (trial.key, trial.role, trial.seed, trained["reward"]["program"]["code"]) == (
+        "sparse-seed101",
+        "sparse",
+        101,
+        None,
+    )
