@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from rewards.reporting import Beside, Drawing, Listing, Paragraph, Section, Table
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 NONE = "-"
 """Stands for what is not known."""
@@ -47,3 +54,54 @@ def visible(text: str) -> str:
 def one_line(text: str) -> str:
     """A caption of several pages on one line."""
     return text.replace("\n", PAGE_BREAK)
+
+
+def print_section(section: Section) -> None:
+    """What a reward shows of itself, on the terminal: tables, sentences and sources; of a drawing, its description."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(visible(section.title), style="bold", markup=False)
+    for block in section.blocks:
+        _PRINTERS[type(block)](console, block)
+
+
+def _print_paragraph(console: Console, block: Any) -> None:
+    console.print(visible(block.text), markup=False)
+
+
+def _print_table(console: Console, block: Any) -> None:
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    table = RichTable(show_header=any(column.title for column in block.columns))
+    for column in block.columns:
+        table.add_column(column.title, justify="right" if column.kind == "number" else "left")
+    for row in block.rows:
+        table.add_row(*(Text(visible(" ".join(filter(None, (c.text, c.warning, c.note))))) for c in row))
+    console.print(table)
+
+
+def _print_drawing(console: Console, block: Any) -> None:
+    console.print(visible(block.description), markup=False)
+
+
+def _print_beside(console: Console, block: Any) -> None:
+    for inner in (block.drawing, *block.blocks):
+        _PRINTERS[type(inner)](console, inner)
+
+
+def _print_listing(console: Console, block: Any) -> None:
+    from rich.syntax import Syntax
+
+    console.print(visible(f"{block.title} ({block.subtitle})"), markup=False)
+    console.print(Syntax(visible(block.source), "python", word_wrap=True, background_color="default"))
+
+
+_PRINTERS: Mapping[type, Callable[[Console, Any], None]] = {
+    Paragraph: _print_paragraph,
+    Table: _print_table,
+    Drawing: _print_drawing,
+    Beside: _print_beside,
+    Listing: _print_listing,
+}

@@ -14,10 +14,11 @@ from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
 from envs.files import unreadable
-from launch.commands.programs import ArchiveFlags, admitted, read_record
+from launch.commands.programs import ArchiveFlags, admitted
 from launch.commands.verdicts import Containment, rejection_json, rejection_text
 from launch.config.flags import AsJson
 from launch.errors import RunError, UserError
+from launch.runs.folder import read_record
 from launch.show import NONE, figure, visible
 from rewards.auto.composition import Composed, Composer, Steps
 from rewards.auto.config import CompositionConfig, ContainmentConfig

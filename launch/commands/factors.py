@@ -15,9 +15,9 @@ from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
 from envs.data import Config
-from launch.commands.programs import read_record
 from launch.config.flags import AsJson, validate
 from launch.errors import UserError
+from launch.runs.folder import read_config, read_record
 from launch.show import figure, share, share_of
 from rewards.heron import report as stored
 from rewards.heron.config import DEFAULT_RANKING, FactorsConfig, SumConfig, TreeConfig
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rich.tree import Tree
 
     from envs.recording import EpisodeRecord
+    from rewards.config import RewardConfig
     from rewards.heron.factors import Factor
     from rewards.heron.report import HeronReport, LevelReport
 
@@ -101,16 +102,24 @@ factor gives):
 # -- a run's preferences ---------------------------------------------------------------------------
 
 
+def rewards_of(run: Path) -> RewardConfig:
+    """How a run's rewards are configured.
+
+    Raises:
+        UserError: there is no run, or its configuration is not one of this version.
+    """
+    from launch.config.train import TrainConfig
+
+    return validate(TrainConfig, read_config(run)).reward
+
+
 def heron_config(run: Path) -> FactorsConfig:
     """How a run's reward over factors is configured.
 
     Raises:
         UserError: there is no run, or it has no such reward.
     """
-    from launch.config.train import TrainConfig
-    from launch.runs.folder import read_config
-
-    config = validate(TrainConfig, read_config(run)).reward.heron
+    config = rewards_of(run).heron
     if config.weight == 0:
         raise UserError(f"run {run} has no reward over factors: its reward.heron.weight is 0")
     return config

@@ -18,7 +18,8 @@ from envs.data import Config
 from envs.files import unreadable
 from launch.config.flags import AsJson
 from launch.errors import UserError
-from launch.show import figure, share_of, visible
+from launch.runs.folder import read_events
+from launch.show import figure, print_section, share_of, visible
 from rewards.auto.archive import Archive, ArchiveEntry, Branch, forest, is_file_name, source_of
 from rewards.auto.audit import read
 from rewards.auto.config import ProgramConfig
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from rich.text import Text
     from rich.tree import Tree
 
-    from envs.recording import EpisodeRecord
     from rewards.auto.search.proposal import Verdict
 
 NOT_JUDGED = "not judged"
@@ -107,22 +107,6 @@ def admitted(name: str, folder: Path) -> Program:
         return admit_file(Path(name))
     except OSError as error:
         raise UserError(unreadable(name, error)) from None
-
-
-def read_record(path: Path) -> EpisodeRecord:
-    """A recorded episode.
-
-    Raises:
-        UserError: it cannot be read, or is something else.
-    """
-    from envs.recording import EpisodeRecord
-
-    try:
-        return EpisodeRecord.load(path)
-    except OSError as error:
-        raise UserError(unreadable(path, error)) from None
-    except ValueError as error:
-        raise UserError(str(error)) from None
 
 
 def judged(verdict: Verdict | None) -> str:
@@ -226,9 +210,7 @@ def show(flags: ShowFlags) -> int:
     """Show a program, or what a run's reward over factors prefers."""
     name = flags.name
     if Path(name).is_dir() or not (is_file_name(name) or _SHA.fullmatch(name)):
-        from launch.commands import factors  # with all that runs are configured by
-
-        return factors.show_run(Path(name), as_json=flags.as_json)
+        return _show_run(Path(name), as_json=flags.as_json)
     named = find(name, flags.archive)
     if flags.as_json:
         facts = {"sha": sha_of(named.source)} if named.entry is None else named.entry.as_json()
@@ -237,6 +219,21 @@ def show(flags: ShowFlags) -> int:
     from rich.console import Console
 
     _print_program(Console(highlight=False), named, whole_prompt=flags.prompt)
+    return 0
+
+
+def _show_run(run: Path, *, as_json: bool) -> int:
+    """Print what each reward of a run shows of itself; for programs, and where nothing else is paid, preferences."""
+    from launch.commands import factors  # with all that runs are configured by
+
+    reward = factors.rewards_of(run)
+    others = [] if as_json else [own for name, own in reward.paid.items() if name != "heron"]
+    sections = [kind.report(run, part, read_events(run)) for kind, part in others]
+    shown = [section for section in sections if section is not None]
+    if reward.heron.pays or not shown:
+        factors.show_run(run, as_json=as_json)
+    for section in shown:
+        print_section(section)
     return 0
 
 

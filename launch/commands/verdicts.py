@@ -19,9 +19,10 @@ from pydantic_settings import CliPositionalArg
 
 from envs.data import Config
 from envs.files import unreadable
-from launch.commands.programs import ArchiveFlags, admitted, find, is_path, read_record
+from launch.commands.programs import ArchiveFlags, admitted, find, is_path
 from launch.config.flags import AsJson
 from launch.errors import UserError, unknown_name
+from launch.runs.folder import read_record
 from launch.show import visible
 from rewards.auto.config import CompositionConfig, ContainmentConfig
 from rewards.auto.program import SHORT_SHA, Program, ProgramRejectedError, Rejection

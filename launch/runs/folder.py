@@ -2,8 +2,10 @@
 
 Layout of ``runs/<name>/``::
 
-    config.json  events.jsonl  metrics.jsonl  tensorboard/  programs/  labels.sqlite  id  lock
-    checkpoints/<step>/  latest  episodes/  eval/  logs/  captions.json  heron.json  report.html
+    config.json  events.jsonl  metrics.jsonl  tensorboard/  labels.sqlite  id  lock
+    checkpoints/<step>/  latest  episodes/  eval/  logs/  captions.json  report.html
+
+and what the run's rewards keep there for themselves.
 """
 
 from __future__ import annotations
@@ -21,17 +23,19 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from envs.files import JsonLines, file_lock, fsync_folder, read_lines, write_atomic
+from envs.files import JsonLines, file_lock, fsync_folder, read_lines, unreadable, write_atomic
 from launch.errors import UserError
 from launch.runs.checkpoint import FORMAT, check_format, sweep_unfinished
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
+    from envs.recording import EpisodeRecord
+
 _CONFIG, _EVENTS, _LOCK, _ID = "config.json", "events.jsonl", "lock", "id"
 _FORMAT, _UNSAID_FORMAT = "format", 5
 """A run folder's format is a key of its ``config.json``, beside the configuration; up to format 5 there was none."""
-_SUBFOLDERS = ("checkpoints", "programs", "episodes", "eval", "logs")
+_SUBFOLDERS = ("checkpoints", "episodes", "eval", "logs")
 _ABSENT = "(absent)"
 
 
@@ -296,3 +300,19 @@ def _plain(value: Any) -> Any:
 
 def _shown(value: Any) -> str:
     return value if value is _ABSENT else json.dumps(value, ensure_ascii=False)
+
+
+def read_record(path: Path) -> EpisodeRecord:
+    """A recorded episode.
+
+    Raises:
+        UserError: it cannot be read, or is something else.
+    """
+    from envs.recording import EpisodeRecord
+
+    try:
+        return EpisodeRecord.load(path)
+    except OSError as error:
+        raise UserError(unreadable(path, error)) from None
+    except ValueError as error:
+        raise UserError(str(error)) from None
