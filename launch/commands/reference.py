@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic_settings import CliPositionalArg
 
 from launch.config.flags import Selection
+from launch.config.presets import starting_from
 from launch.config.resolve import check_startable
-from launch.config.start import starting_from
 from launch.config.train import TrainConfig
 from launch.runs.folder import RunFolder
 

@@ -10,9 +10,8 @@ from pathlib import Path
 from pydantic_settings import CliPositionalArg
 
 from launch.config.flags import Selection, validate
-from launch.config.presets import PRESETS
+from launch.config.presets import PRESETS, paying, starting_from
 from launch.config.resolve import resolve, resolve_resumed
-from launch.config.start import paying, starting_from
 from launch.config.train import TrainConfig
 from launch.errors import UserError
 from launch.runs.folder import RunFolder, installed_versions, read_config

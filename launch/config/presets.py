@@ -1,13 +1,14 @@
-"""Presets: functions that return a complete configuration of a run."""
+"""Where a configuration begins: presets, functions that return a complete one, or a task; and what is paid."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 
 from agents.config import PPOConfig
 from envs.spec import GamesConfig
 from launch.config.train import RolloutConfig, TrainConfig
-from launch.errors import unknown_name
+from launch.errors import UserError, nearest, unknown_name
 from rewards.config import RewardConfig
 from rewards.heron.config import ModelConfig, TreeConfig
 from rewards.oni.config import RetrievalConfig
@@ -177,3 +178,43 @@ def preset(name: str) -> TrainConfig:
     if name not in PRESETS:
         raise unknown_name("preset", name, PRESETS)
     return PRESETS[name]()
+
+
+_TASK = re.compile(r"[\w.:/-]+-v\d+(,[\w.:/-]+-v\d+)*")
+"""What ids of tasks look like; whether there is such a task is looked up when the run is to start."""
+
+
+def starting_from(name: str) -> TrainConfig:
+    """A preset's configuration, or the default one of a task.
+
+    Raises:
+        UserError: there is neither; names the nearest.
+    """
+    if name in PRESETS:
+        return preset(name)
+    if _TASK.fullmatch(name):
+        named = name.partition(",")[0].replace("/", "-")  # part of the run folder's name
+        return TrainConfig(preset=named, env=GamesConfig(task=name))
+    from envs.tasks import task_ids  # imports gymnasium, and all that registers tasks
+
+    near = nearest(name, (*PRESETS, *task_ids()))
+    if not near:
+        raise UserError(
+            f"unknown preset or task '{name}'; presets are {', '.join(PRESETS)}; 'yendor tasks' lists tasks"
+        )
+    raise UserError(f"unknown preset or task '{name}'; did you mean {' or '.join(near)}?")
+
+
+def paying(reward: RewardConfig, names: Sequence[str]) -> RewardConfig:
+    """The rewards with these kinds paid beside the environment's own, and no others.
+
+    A kind that has no weight yet is given its usual one.
+
+    Raises:
+        UserError: there is no such kind.
+    """
+    kinds = [name for name in reward.kinds if name != "env"]
+    for name in names:
+        if name not in kinds:
+            raise unknown_name("reward", name, kinds)
+    return reward.paying(names)

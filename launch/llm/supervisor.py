@@ -10,13 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from launch.config.train import TrainConfig
 from launch.errors import RunError, UserError
 from launch.llm.config import ServerConfig
 from launch.llm.server import VLLMServer
-from launch.llm.vllm import answering_model
-from launch.runs.folder import RunFolder
-from launch.runs.progress import Progress
 
 LOG_NAME = "vllm.log"
 _POLL_S = 0.5
@@ -163,30 +159,3 @@ def serving(
         yield server.base_url
     finally:
         supervised.stop()
-
-
-@contextmanager
-def language_model(config: TrainConfig, folder: RunFolder, progress: Progress) -> Iterator[TrainConfig]:
-    """The configuration with the address of its language model, which is served beside the run where it asks for that.
-
-    Where the run serves the model, the server lives as long as the block; its log is ``logs/vllm.log`` in the run's
-    folder.
-
-    Raises:
-        RunError: ``llm.required``, and the server does not come up.
-        UserError: the server cannot be started.
-    """
-    if not config.asks_language_model or config.llm.serve is None:
-        yield config
-        return
-
-    def on_event(name: str, /, **fields: Any) -> None:
-        folder.event(name, **fields)
-        progress.note(f"{name.replace('_', ' ')}: {', '.join(f'{k} {v}' for k, v in fields.items())}")
-
-    server = config.llm_server.replace(served_model_name=config.llm.model, api_key_env=config.llm.api_key_env)
-    with serving(config.llm.serve, server, folder.path / "logs", on_event, required=config.llm.required) as base_url:
-        here = config.replace(llm=config.llm.replace(serve=None, base_url=base_url))
-        if config.llm.required:  # it answers, but does it have a chat template, and bind its answers?
-            answering_model(here.llm)
-        yield here

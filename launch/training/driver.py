@@ -42,7 +42,8 @@ from envs.timing import PhaseTimer
 from launch.config.resolve import for_machine
 from launch.config.train import TrainConfig
 from launch.errors import RunError, UserError
-from launch.llm.supervisor import language_model
+from launch.llm.supervisor import serving
+from launch.llm.vllm import answering_model
 from launch.processes.label_feed import RayFeed, ThreadFeed
 from launch.processes.ledger import CaptionLedger
 from launch.processes.lifecycle import StopRequest
@@ -87,7 +88,7 @@ def train(
     config = for_machine(config)
     saved = checkpoints.load_latest(folder.path, _reporter(folder, progress)) if resume else None
     with ExitStack() as stack:
-        config = stack.enter_context(language_model(config, folder, progress))
+        config = stack.enter_context(_language_model(config, folder, progress))
         if config.rollout.num_workers > 0:
             stack.enter_context(ray_session(config.ray_address, config.rollout.num_workers + 1))
         given = given_to_rewards(config, folder.path)
@@ -112,6 +113,33 @@ def train(
             run.restore(saved)
         with _as_run_error():
             return run.until(stop)
+
+
+@contextmanager
+def _language_model(config: TrainConfig, folder: RunFolder, progress: Progress) -> Iterator[TrainConfig]:
+    """The configuration with the address of its language model, which is served beside the run where it asks for that.
+
+    Where the run serves the model, the server lives as long as the block; its log is ``logs/vllm.log`` in the run's
+    folder.
+
+    Raises:
+        RunError: ``llm.required``, and the server does not come up.
+        UserError: the server cannot be started.
+    """
+    if not config.asks_language_model or config.llm.serve is None:
+        yield config
+        return
+
+    def on_event(name: str, /, **fields: Any) -> None:
+        folder.event(name, **fields)
+        progress.note(f"{name.replace('_', ' ')}: {', '.join(f'{k} {v}' for k, v in fields.items())}")
+
+    server = config.llm_server.replace(served_model_name=config.llm.model, api_key_env=config.llm.api_key_env)
+    with serving(config.llm.serve, server, folder.path / "logs", on_event, required=config.llm.required) as base_url:
+        here = config.replace(llm=config.llm.replace(serve=None, base_url=base_url))
+        if config.llm.required:  # it answers, but does it have a chat template, and bind its answers?
+            answering_model(here.llm)
+        yield here
 
 
 @contextmanager

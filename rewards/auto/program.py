@@ -25,7 +25,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from envs.schema import COLUMNS
-from rewards.auto.language.names import MAX_COMPONENT_NAME
 
 ComponentKind = Literal["sparse", "dense"]
 
@@ -36,11 +35,6 @@ DECLARATION = "COMPONENTS"
 """The constant in which a program declares its components."""
 
 MAX_COMPONENTS = 16
-
-
-def is_component_name(name: str) -> bool:
-    """Whether components may be called so: letters, digits and _ of ASCII, no digit first, no two _ side by side."""
-    return len(name) <= MAX_COMPONENT_NAME and name.isascii() and name.isidentifier() and "__" not in name
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from rewards.heron.pair_labelling import PairLabelling
 from rewards.heron.preference_trainer import PreferenceTrainer
 from rewards.heron.report import REPORT_FILE
 from rewards.heron.segments import Segments
-from rewards.labels.inquiry import Inquiry
+from rewards.inquiry import Inquiry
 from rewards.teacher import Event, Teacher, TeachingContext
 
 

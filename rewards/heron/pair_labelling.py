@@ -18,7 +18,7 @@ from envs.protocols import State
 from rewards.heron.factors import Factor, FactorTable
 from rewards.heron.preferences import PairBatch
 from rewards.heron.segments import Segments
-from rewards.labels.inquiry import Inquiry
+from rewards.inquiry import Inquiry
 from rewards.labels.questions import Answer, Ids, Question
 from rewards.teacher import Event
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from envs.protocols import State
 from envs.timing import PhaseTimer
-from rewards.labels.inquiry import Inquiry
+from rewards.inquiry import Inquiry
 from rewards.labels.questions import Answer, Question
 from rewards.oni.caption_model import CaptionModel, Values
 from rewards.oni.caption_reward import CaptionEvidence

@@ -70,7 +70,7 @@ class OniKind(RewardKind[CaptionRewardConfig]):
 
     def teacher(self, config: CaptionRewardConfig, context: TeachingContext) -> CaptionTeacher:
         """See ``RewardKind.teacher``."""
-        from rewards.labels.inquiry import Inquiry
+        from rewards.inquiry import Inquiry
         from rewards.oni.caption_teacher import CaptionTeacher
 
         feed = context.open_feed("captions", context.labels.spec(asks_pairs=config.asks_pairs))

@@ -124,3 +124,8 @@ METHOD_HELP = {
     "is_integer": "write x == int(x)",
 }
 """What to write in place of methods."""
+
+
+def is_component_name(name: str) -> bool:
+    """Whether components may be called so: letters, digits and _ of ASCII, no digit first, no two _ side by side."""
+    return len(name) <= MAX_COMPONENT_NAME and name.isascii() and name.isidentifier() and "__" not in name

@@ -20,8 +20,8 @@ import numpy as np
 
 from envs.protocols import State
 from rewards.auto.config import ContainmentConfig
-from rewards.auto.language.names import MAX_COMPONENT_NAME
-from rewards.auto.program import MAX_COMPONENTS, Program, is_component_name
+from rewards.auto.language.names import MAX_COMPONENT_NAME, is_component_name
+from rewards.auto.program import MAX_COMPONENTS, Program
 from rewards.auto.sandbox.engine import (
     Answer,
     Engine,

@@ -41,7 +41,7 @@ from launch.runs.progress import Silent
 from launch.training.run import TrainingRun
 from rewards.auto.language.admission import admit
 from rewards.auto.program_teacher import RunPrograms
-from rewards.labels.inquiry import Inquiry
+from rewards.inquiry import Inquiry
 from rewards.oni.caption_teacher import CaptionTeacher
 from rewards.oni.oni_kind import caption_model
 

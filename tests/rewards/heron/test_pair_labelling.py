@@ -19,7 +19,7 @@ from launch.runs.folder import read_events
 from rewards.heron.factors import FactorTable, parse_ranking
 from rewards.heron.pair_labelling import PairLabelling
 from rewards.heron.segments import Segments
-from rewards.labels.inquiry import Inquiry
+from rewards.inquiry import Inquiry
 from rewards.labels.questions import Answer, Question
 from rewards.labels.store import LabelStore
 from tests.launch.running import trained

@@ -5,7 +5,7 @@ import numpy as np
 from envs.captions import caption_id
 from envs.timing import PhaseTimer
 from launch.runs.checkpoint import decode_state, encode_state
-from rewards.labels.inquiry import Inquiry
+from rewards.inquiry import Inquiry
 from rewards.labels.questions import Answer, Question
 from rewards.oni.caption_reward import CaptionEvidence
 from rewards.oni.caption_teacher import CaptionTeacher

@@ -1,4 +1,4 @@
-"""Pages that are written from the code they describe: ``python -m launch.docs`` from the repository's root.
+"""Pages that are written from the code they describe: ``python docs/pages.py`` from the repository's root.
 
 The tests fail where a page is out of date.
 """
@@ -13,7 +13,7 @@ from launch.runs.glossary import glossary_markdown
 from rewards.auto.program import describe_rejections
 
 GLOSSARY, CODES = "glossary", "codes"
-"""Names of written parts within a page of a person's: between ``<!-- NAME: written by launch.docs -->`` and an end."""
+"""Names of written parts within a page: between ``<!-- NAME: written by docs/pages.py -->`` and an end."""
 
 
 def pages(root: Path) -> dict[Path, str]:
@@ -29,7 +29,7 @@ def pages(root: Path) -> dict[Path, str]:
 
 def _with_part(page: Path, name: str, text: str) -> str:
     """A page with one part written anew."""
-    begin, end = f"<!-- {name}: written by launch.docs -->", f"<!-- end of {name} -->"
+    begin, end = f"<!-- {name}: written by docs/pages.py -->", f"<!-- end of {name} -->"
     before, _, rest = page.read_text().partition(begin)
     _, _, after = rest.partition(end)
     return f"{before}{begin}\n\n{text}\n{end}{after}"
