@@ -67,11 +67,6 @@ class RewardConfig(Config):
         return found | {kind.name: kind for kind in map(custom_kind, self.custom)}
 
     @property
-    def parts(self) -> Mapping[str, PartConfig]:
-        """The configuration of every kind by its name."""
-        return {name: getattr(self, name) for name in self.kinds}
-
-    @property
     def paid(self) -> Mapping[str, tuple[RewardKind[Any], PartConfig]]:
         """Kinds that are learned from, each with its configuration."""
         return {name: (kind, part) for name, kind in self.kinds.items() if (part := getattr(self, name)).pays}

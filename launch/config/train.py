@@ -183,7 +183,7 @@ class TrainConfig(Config):
         if self.asks_language_model and not self.llm.is_named:
             raise ValueError("labels.client.kind=llm needs a language model: give llm.base_url or llm.serve")
         if not self.reward.streams:
-            names = " or ".join(f"reward.{name}.weight" for name in self.reward.parts)
+            names = " or ".join(f"reward.{name}.weight" for name in self.reward.kinds)
             raise ValueError(f"every reward has weight 0: set {names} above 0")
         return self
 

@@ -88,8 +88,8 @@ def check_reference(config: TrainConfig) -> None:
     Raises:
         UserError: a reward beside the environment's weighs something, or the network has memory.
     """
-    for name, part in config.reward.parts.items():
-        if name != "env" and part.weight > 0:
+    for name, (_, part) in config.reward.paid.items():
+        if name != "env":
             raise UserError(
                 f"the reference learns from the environment's reward alone: reward.{name}.weight is {part.weight}, "
                 "allowed: 0"

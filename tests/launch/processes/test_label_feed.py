@@ -16,9 +16,11 @@ from launch.processes.session import ray_session
 from rewards.labels.annotators import LabelClientError, ScriptedClient
 from rewards.labels.config import LabellerConfig, LabelsConfig, ScriptedClientConfig
 from rewards.labels.labeller import Labeller, LabellerError
-from rewards.labels.questions import Answer, PromptSpec, Question
+from rewards.labels.questions import Answer, PromptSpec, Question, newest_version
 from rewards.labels.store import LabelStore
 from rewards.teacher import LabelFeed
+
+SPEC = PromptSpec(newest_version(is_pair=False), "score")
 
 
 def ask(*texts: str) -> list[Question]:
@@ -56,7 +58,7 @@ def feed(request, tmp_path) -> Iterator[LabelFeed]:
         client=ScriptedClientConfig(reply="helpful", delay_s=0.0), labeller=LabellerConfig(max_labels=5)
     )
     with ray_session(None, 1):
-        own = RayFeed(TrainConfig(preset="debug", labels=labels), str(tmp_path / "labels.sqlite"))
+        own = RayFeed(TrainConfig(preset="debug", labels=labels), str(tmp_path / "labels.sqlite"), SPEC)
         yield own
         own.close()
 
@@ -151,7 +153,7 @@ def test_the_actor_lives_on_the_drivers_node(tmp_path, monkeypatch):
     monkeypatch.setattr("launch.processes.label_feed.LabellerActor", Options)
     monkeypatch.setattr("ray.get_runtime_context", Here)
     with pytest.raises(LookupError, match="seen"):
-        RayFeed(TrainConfig(preset="debug"), str(tmp_path / "labels.sqlite"))
+        RayFeed(TrainConfig(preset="debug"), str(tmp_path / "labels.sqlite"), SPEC)
     assert (chosen[0].node_id, chosen[0].soft) == ("ab" * 28, False)
 
 
@@ -161,7 +163,7 @@ def test_an_actor_survives_an_annotator_that_never_answers(tmp_path):
     labels = {"client": {"kind": "scripted", "delay_s": 60.0}, "labeller": {"request_timeout_s": 0.05}}
     config = TrainConfig.model_validate({"preset": "debug", "labels": labels})
     with ray_session(None, 1):
-        feed = RayFeed(config, str(tmp_path / "labels.sqlite"))
+        feed = RayFeed(config, str(tmp_path / "labels.sqlite"), SPEC)
         feed.submit(ask("x"))
         until(lambda: feed.flush() or feed.problem())
         assert feed.problem() == "no labels: no answer within 0.05 s"

@@ -14,7 +14,7 @@ from launch.runs.folder import write_config
 CONFIG = {
     "preset": "keyroom_oni", "seed": 1, "total_steps": 500_000,
     "env": {"task": "MiniHack-KeyRoom-S5-v0", "penalty_step": -0.001},
-    "reward": {"env": {"weight": 1.0}, "oni": {"weight": 0.1, "power": 0.5}},
+    "reward": {"env": {"weight": 1.0}, "oni": {"kind": "retrieval", "weight": 0.1, "count_exponent": 0.5}},
     "ppo": {"learning_rate": 0.0002, "epochs": 1, "minibatch": 1024},
     "labels": {"mode": "barrier", "path": None},
 }  # fmt: skip

@@ -157,7 +157,10 @@ def test_conformance():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"judges": JudgesConfig(sources=("tree", "labeller"))}, "judges.sources is tree, labeller; here nobody but"),
+        (
+            {"judges": JudgesConfig(sources=("tree", "labeller"))},
+            "judges.sources is tree, labeller; here only the tree",
+        ),
         ({"judges": JudgesConfig(sources=("labeller",))}, "judges.sources is labeller"),
         ({"model": ModelConfig(encoder=True)}, "model.encoder needs a run's policy network"),
     ],
