@@ -48,9 +48,10 @@ class RewardConfig(Config):
     @classmethod
     def _with_custom_fields(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         """Validate by a class that has the custom kinds' fields, too."""
-        if not isinstance(data, Mapping):
+        named = data.get("custom", ()) if isinstance(data, Mapping) else None
+        if not isinstance(named, list | tuple) or not all(isinstance(source, str) for source in named):
             return handler(data)
-        sources = tuple(_absolute(str(source)) for source in data.get("custom", ()))
+        sources = tuple(map(_absolute, named))
         if sources == cls._sources:
             return handler(data)
         # Pydantic takes an instance of a subclass for what it is.
@@ -113,8 +114,10 @@ def _extended(sources: tuple[str, ...]) -> type[RewardConfig]:
     fields: dict[str, Any] = {}
     for source in sources:
         kind = custom_kind(source)
-        if kind.name in RewardConfig.model_fields or kind.name in fields:
+        if kind.name in fields:
             raise ValueError(f"custom: the kind of '{source}' is called '{kind.name}', and so is another")
+        if kind.name in RewardConfig.model_fields or hasattr(RewardConfig, kind.name):
+            raise ValueError(f"custom: the kind of '{source}' is called '{kind.name}', which means something else here")
         fields[kind.name] = (kind.config, kind.config())
     extended = create_model("RewardConfig", __base__=RewardConfig, __doc__=RewardConfig.__doc__, **fields)
     extended._sources = sources

@@ -1,7 +1,7 @@
 """What a kind of reward declares, and how a run finds the kinds that there are.
 
 A kind is one object in one place. ``rewards.config.RewardConfig`` has one field for each, which is its registry line;
-kinds from outside are named by ``reward.custom``. Whoever runs, evaluates or reports loops over them.
+kinds from outside are named by ``reward.custom``. What runs, evaluates or reports loops over them.
 """
 
 from __future__ import annotations
@@ -9,11 +9,14 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import re
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -86,9 +89,10 @@ class RewardKind(Generic[C]):
     """
 
     name: ClassVar[str]
-    """Of the field in ``reward``, and of the part (or the parts ``name/...``) that its model gives."""
+    """Of the field in ``reward``, and of the first part that its model gives; others are called ``name/...``."""
     config: ClassVar[Any]
-    """The configuration, a subclass of ``PartConfig`` that is data only."""
+    """The configuration, a subclass of ``PartConfig`` that is data only and whose every field has a default. With
+    ``weight`` 0 as its default the reward pays where it is asked for alone."""
     usual_weight: ClassVar[float] = 1.0
     """What the part weighs where it is asked for by name alone."""
     pays_captions: ClassVar[bool] = False
@@ -128,7 +132,10 @@ class RewardKind(Generic[C]):
     # -- in a run
 
     def load(self, config: C, run: Path, events: Sequence[Mapping[str, Any]]) -> Any:
-        """What models and the teacher are given: found in the run's folder by the driver, picklable.
+        """What models and the teacher are given: found in the run's folder by the driver.
+
+        It is sent to processes that have not imported a kind's file yet: plain values, arrays, or classes of an
+        installed package.
 
         Args:
             config: the run's.
@@ -213,43 +220,52 @@ class Kind:
 
     def load(self) -> RewardKind[Any]:
         """The kind."""
-        return _instance(self.path, *self.path.split(":"))
+        module, _, name = self.path.partition(":")
+        return _instance(self.path, importlib.import_module(module), name)
 
 
 def custom_kind(source: str) -> RewardKind[Any]:
     """A kind from outside: ``PATH.py:NAME``, ``module:NAME``, or the name of an entry point of ``yendor.rewards``.
 
     Raises:
-        ValueError: there is no such file, module, entry point or name, or it is no kind of reward; one sentence.
+        ValueError: there is no such file, module, entry point or name, it cannot be imported, or it is no whole kind of
+            reward; one sentence.
     """
     place, colon, name = source.rpartition(":")
     if not colon:
-        return _from_entry_point(source)
-    if place.endswith(".py"):
-        return _instance(source, _import_file(Path(place)), name)
+        place, name = _entry_point(source)
     try:
-        importlib.import_module(place)
-    except ImportError as error:
-        raise ValueError(f"custom: '{source}' cannot be imported: {error}") from None
-    return _instance(source, place, name)
+        module = _import_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+    except _NoFileError as error:
+        raise ValueError(f"custom: {error}") from None
+    except Exception as error:  # whatever somebody else's module does when it is imported
+        at = "" if isinstance(error, SyntaxError) else f" (line {traceback.extract_tb(error.__traceback__)[-1].lineno})"
+        raise ValueError(f"custom: '{source}' cannot be imported: {type(error).__name__}: {error}{at}") from error
+    kind = _instance(source, module, name)
+    _check_whole(source, kind)
+    return kind
 
 
-def _from_entry_point(name: str) -> RewardKind[Any]:
+def _entry_point(name: str) -> tuple[str, str]:
+    """Its module, and the name in that module."""
     offered = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     if name not in offered:
         known = ", ".join(sorted(offered)) or "none is installed"
         raise ValueError(
             f"custom: '{name}' is neither PATH.py:KIND nor module:KIND nor an entry point of {ENTRY_POINTS} ({known})"
         )
-    point = offered[name]
-    return _instance(name, point.module, point.attr)
+    return offered[name].module, offered[name].attr
 
 
-def _import_file(path: Path) -> str:
+class _NoFileError(Exception):
+    """There is no such file."""
+
+
+def _import_file(path: Path) -> ModuleType:
     """Import a file under a name that is the same in every process, since what it defines is sent between them."""
     path = path.absolute()
     if not path.is_file():
-        raise ValueError(f"custom: there is no file {path}")
+        raise _NoFileError(f"there is no file {path}")
     module = f"yendor_custom_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if module not in sys.modules:
         spec = importlib.util.spec_from_file_location(module, path)
@@ -260,14 +276,26 @@ def _import_file(path: Path) -> str:
         except BaseException:
             del sys.modules[module]
             raise
-    return module
+    return sys.modules[module]
 
 
-def _instance(source: str, module: str, name: str) -> RewardKind[Any]:
-    found = getattr(importlib.import_module(module), name, None)
+def _instance(source: str, module: ModuleType, name: str) -> RewardKind[Any]:
+    found = getattr(module, name, None)
     kind = found() if isinstance(found, type) and issubclass(found, RewardKind) else found
     if not isinstance(kind, RewardKind):
         raise ValueError(
             f"custom: '{source}' names no kind of reward; a kind is a subclass of rewards.kinds.RewardKind"
         )
     return kind
+
+
+def _check_whole(source: str, kind: RewardKind[Any]) -> None:
+    """Refuse a kind whose name or configuration nothing could be made of."""
+    name, config = getattr(kind, "name", None), getattr(kind, "config", None)
+    if not (isinstance(name, str) and re.fullmatch(r"[a-z][a-z0-9_]*", name)):
+        raise ValueError(f"custom: '{source}' must have a name of small letters, digits and _, not {name!r}")
+    if not (isinstance(config, type) and issubclass(config, PartConfig)):
+        raise ValueError(f"custom: '{source}' must have a config, a subclass of rewards.parts.PartConfig")
+    required = [field for field, info in config.model_fields.items() if info.is_required()]
+    if required:
+        raise ValueError(f"custom: every field of '{source}' needs a default, and '{required[0]}' has none")

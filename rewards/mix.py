@@ -11,7 +11,7 @@ import numpy as np
 from envs.data import RewardOutput, RewardPart, Rollout
 from envs.protocols import Alone, Group, RewardModel, State
 from rewards.bounded import bounded
-from rewards.kinds import PlainReward, RewardKind, ScoringContext
+from rewards.kinds import PlainReward, RewardError, RewardKind, ScoringContext
 from rewards.normalise import RunningMoments, moments
 from rewards.parts import PartConfig, StreamConfig
 
@@ -28,7 +28,7 @@ class Ingredient:
 
     @property
     def name(self) -> str:
-        """Of its kind: that of the first part."""
+        """Of its kind, which is that of the first part."""
         return self.model.part_names[0]
 
 
@@ -196,19 +196,32 @@ def build_mix(
         config: which rewards there are.
         contexts: what each kind's model may use of this process.
         group: as of ``RewardMix``.
+
+    Raises:
+        RewardError: a model's parts are not called as its kind is.
     """
     kinds = {"env": (config.kinds["env"], config.env), **config.paid}
-    ingredients = [
-        Ingredient(model=bounded(kind.model(part, contexts(name, part)), part), config=part)
-        for name, (kind, part) in kinds.items()
-    ]
+    ingredients = []
+    for name, (kind, part) in kinds.items():
+        model = kind.model(part, contexts(name, part))
+        _check_names(name, model.part_names)
+        ingredients.append(Ingredient(model=bounded(model, part), config=part))
     return RewardMix(ingredients, config.streams, group)
+
+
+def _check_names(kind: str, parts: Sequence[str]) -> None:
+    """News, evidence and metrics find a reward by its kind's name."""
+    if not parts or parts[0] != kind or not all(part.startswith(f"{kind}/") for part in parts[1:]):
+        raise RewardError(
+            f"reward.{kind}: the first of its model's part_names must be '{kind}' and all others begin with '{kind}/'; "
+            f"they are {', '.join(parts) or 'none'}"
+        )
 
 
 def discounted_sums(
     part: RewardPart, done: np.ndarray, gamma: float, before: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What a part has come to in the running episodes: ``sum_t = gamma * sum_(t-1) + value_t``.
+    """A part's discounted sums over the running episodes: ``sum_t = gamma * sum_(t-1) + value_t``.
 
     Args:
         part: [T, B]; what is invalid adds nothing.
