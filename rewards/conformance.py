@@ -10,6 +10,7 @@ it may leave that many steps before the end of a rollout invalid, and nothing el
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,6 +20,7 @@ import numpy as np
 from envs.captions import caption_id
 from envs.data import EndStatus, FinalObs, RewardOutput, RewardPart, Rollout
 from envs.protocols import RewardModel
+from envs.schema import COLUMNS, check_names
 
 _PER_STEP = (
     "actions",
@@ -32,6 +34,7 @@ _PER_STEP = (
     "caption_id",
     "caption_count",
 )
+_MESSAGES = ("You see here a key.", "The door opens.", "Ouch!")
 
 
 def check_reward_model(make: Callable[[], RewardModel], rollout: Rollout, lookahead: int = 0) -> None:
@@ -128,12 +131,16 @@ def _check_resets(make: Callable[[], RewardModel], rollout: Rollout, whole: Mapp
 
 
 def _check_evidence(model: RewardModel, rollout: Rollout) -> None:
-    """Evidence can be asked for after each score, and the memory that it returns goes on."""
+    """Evidence can be asked for after each score, crosses processes, and the memory that it returns goes on."""
     state = model.initial_state(rollout.num_games)
     for _ in range(2):
         parts, state = model.score(rollout, state)
         streams = np.zeros((*rollout.env_reward.shape, 1), np.float32)
-        _, state = model.evidence(rollout, RewardOutput(streams=streams, parts=parts), state)
+        found, state = model.evidence(rollout, RewardOutput(streams=streams, parts=parts), state)
+        try:
+            pickle.dumps(found)
+        except (pickle.PicklingError, TypeError, AttributeError) as error:
+            raise AssertionError(f"evidence cannot be sent to another process: {error}") from error
     model.close()
 
 
@@ -205,12 +212,16 @@ def sample_rollout(num_steps: int = 12, num_games: int = 3, seed: int = 1, colum
         num_steps: T, at least 4.
         num_games: B.
         seed: of everything.
-        columns: of the schema, filled with small whole numbers.
+        columns: of the schema, filled with small whole numbers, truth values, or messages.
 
     Returns:
         Observations ``vector`` float32 [T+1, B, 4], 3 actions, captions; game 0 ends after its second step, the last
         one in the middle, by a time limit.
+
+    Raises:
+        ValueError: a column is not in the schema.
     """
+    check_names(columns)
     rng = np.random.Generator(np.random.PCG64(seed))
     T, B = num_steps, num_games
     terminated, truncated = np.zeros((T, B), bool), np.zeros((T, B), bool)
@@ -221,8 +232,8 @@ def sample_rollout(num_steps: int = 12, num_games: int = 3, seed: int = 1, colum
     step = np.arange(T)[:, None] - np.maximum.accumulate(
         np.where(started != np.roll(started, 1, 0), np.arange(T)[:, None], 0), 0
     )
-    texts = np.array([0, *(caption_id(text) for text in ("You see here a key.", "The door opens.", "Ouch!"))])
-    captions = texts[rng.integers(len(texts), size=(T, B))]
+    ids = np.array([0, *map(caption_id, _MESSAGES)])
+    captions = ids[rng.integers(len(ids), size=(T, B))]
     at = np.argwhere(done).astype(np.int64)
     return Rollout(
         obs={"vector": rng.normal(size=(T + 1, B, 4)).astype(np.float32)},
@@ -237,8 +248,19 @@ def sample_rollout(num_steps: int = 12, num_games: int = 3, seed: int = 1, colum
         step_in_episode=step.astype(np.int32),
         caption_id=captions,
         caption_count=_counts(captions, done),
-        features={name: rng.integers(0, 20, size=(T, B)).astype(np.float64) for name in columns},
+        features={name: _column(name, rng.integers(0, 20, size=(T, B))) for name in columns},
     )
+
+
+def _column(name: str, numbers: np.ndarray) -> np.ndarray:
+    """Of the field's type, made from numbers [T, B]."""
+    match COLUMNS[name].dtype:
+        case "int":
+            return numbers
+        case "bool":
+            return numbers % 2 == 0
+        case "str":
+            return np.array(["", *_MESSAGES])[numbers % (1 + len(_MESSAGES))]
 
 
 def _counts(captions: np.ndarray, done: np.ndarray) -> np.ndarray:
