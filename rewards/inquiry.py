@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from envs.protocols import State
-from rewards.labels.questions import Answer, Question
-from rewards.teacher import Event, LabelFeed
+from rewards.labels.questions import Answer, PromptSpec, Question
+from rewards.teacher import Event, LabelFeed, TeachingContext
 
 
 class Inquiry:
-    """One thing that an annotator is asked about during a run: new questions out, answers in, outages told once each.
+    """What an annotator is asked about during a run: new questions out, answers in, each outage reported once.
 
     Args:
         feed: the labeller; closed with this.
@@ -39,6 +39,17 @@ class Inquiry:
         self._problem_since_s: float | None = None
         self._is_outage = False
         self._events: list[Event] = []
+
+    @classmethod
+    def opened(cls, context: TeachingContext, about: str, spec: PromptSpec) -> Inquiry:
+        """With a labeller of its own, as the run is configured.
+
+        Args:
+            context: the run's.
+            about: what is asked about (see ``RewardKind.questions``).
+            spec: the wording.
+        """
+        return cls(context.open_feed(about, spec), about, waits=context.labels.mode == "barrier")
 
     def ask(self, new: Sequence[Question], unanswered: Callable[[], Iterable[Question]]) -> Sequence[Answer]:
         """Ask, and take what answers there are.
@@ -71,7 +82,7 @@ class Inquiry:
         return self._feed.flush()
 
     def late(self) -> Sequence[Answer]:
-        """Answers that arrived since the last ``ask``, by the labeller's own word; none where each update waits."""
+        """Answers that arrived since the last ``ask``, as the labeller knows them; none where each update waits."""
         return () if self._waits else self._feed.flush()
 
     def _watch(self) -> None:

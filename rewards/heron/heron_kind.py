@@ -1,4 +1,4 @@
-"""HERON as a kind of reward: a ranking of factors, and what is made of it (Bukharin et al. 2023, arXiv 2304.06900)."""
+"""HERON as a kind of reward: a ranking of factors, and what is made of it (Bukharin et al. 2023, arXiv 2309.02632)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HERON on the driver's side: segments of all workers to the trainer, versions of the reward to those who score."""
+"""HERON on the driver's side: segments of all workers to the trainer, versions of the reward to the scorers."""
 
 from __future__ import annotations
 
@@ -43,9 +43,7 @@ class HeronTeacher(Teacher):
         return PairLabelling(
             self.trainer,
             table,
-            Inquiry(
-                context.open_feed("play", context.labels.play_spec()), "play", waits=context.labels.mode == "barrier"
-            ),
+            Inquiry.opened(context, "play", context.labels.play_spec()),
             pairs_per_update=self._config.judges.pairs_per_update,
             seed=context.seed,
         )

@@ -1,4 +1,4 @@
-"""ONI as a kind of reward: captions, judged by an annotator, pay those who see them."""
+"""ONI as a kind of reward: a step is paid for its caption, by what an annotator says of captions."""
 
 from __future__ import annotations
 
@@ -73,8 +73,7 @@ class OniKind(RewardKind[CaptionRewardConfig]):
         from rewards.inquiry import Inquiry
         from rewards.oni.caption_teacher import CaptionTeacher
 
-        feed = context.open_feed("captions", context.labels.spec(asks_pairs=config.asks_pairs))
-        inquiry = Inquiry(feed, "captions", waits=context.labels.mode == "barrier")
+        inquiry = Inquiry.opened(context, "captions", context.labels.spec(asks_pairs=config.asks_pairs))
         return CaptionTeacher(caption_model(config, context.seed), inquiry, context.phases)
 
 
