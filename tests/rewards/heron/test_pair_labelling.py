@@ -1,9 +1,11 @@
-"""Pairs that others than the tree judge: asked about beside a run, and learned from in one."""
+"""Pairs that others than the tree judge: described in words, asked about beside a run, and learned from in one."""
 
 import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agents.evaluate import evaluate
 from agents.policy import RandomPolicy
@@ -17,7 +19,7 @@ from launch.config.train import TrainConfig
 from launch.runs.checkpoint import decode_state, encode_state
 from launch.runs.folder import read_events
 from rewards.heron.factors import FactorTable, parse_ranking
-from rewards.heron.pair_labelling import PairLabelling
+from rewards.heron.pair_labelling import PairLabelling, describe
 from rewards.heron.segments import Segments
 from rewards.inquiry import Inquiry
 from rewards.labels.questions import Answer, Question
@@ -385,3 +387,84 @@ def test_what_is_no_preference_ends_before_anything_is_written(recorded, tmp_pat
     assert text.startswith("yendor: reward.heron.judges.human: ") and text.count("\n") == 1
     assert f"{path} line 2" in text and said in text
     assert not (tmp_path / "runs").exists()
+
+
+# -- segments in words
+
+NEWT, OUCH, PAGES = "You kill the newt!", "Ouch!", "You see here N gold piece.\nThere is the doorway here."
+ALL_TEXTS = {caption_id(text): text for text in (NEWT, OUCH, PAGES)}
+DESCRIBED = FactorTable(parse_ranking(["success", "east = sum(obs.x - prev_obs.x)", "-turns"]))
+
+
+def one_segment(captions, factors, ended=False, inputs=0.0):
+    """One segment of as many steps as there are captions."""
+    return Segments(
+        inputs=np.full((len(captions), 1), inputs, np.float32),
+        lengths=np.array([len(captions)]),
+        factors=np.array([factors], np.float64),
+        episode_id=np.zeros(1, np.int64),
+        first_step=np.zeros(1, np.int64),
+        ended=np.array([ended]),
+        task=np.zeros(1, np.int64),
+        caption_id=np.array([caption_id(text) for text in captions], np.int64),
+    )
+
+
+def described(*args, **kwargs):
+    (text,) = describe(one_segment(*args, **kwargs), DESCRIBED, ALL_TEXTS)
+    return text
+
+
+def test_a_text_by_hand():
+    assert described(["", OUCH, NEWT, OUCH, PAGES], [1, 2.34567, -0.0], ended=True) == (
+        "5 actions; the episode ended with the last one.\n"
+        "success: 1 (1 where the task ends in success)\n"
+        "east: 2.346 (sum(obs.x - prev_obs.x))\n"
+        "turns: 0 (Game turns that passed; usually written -turns)\n"
+        "Messages:\n"
+        "2 x Ouch!\n"
+        "1 x You kill the newt!\n"
+        "1 x You see here N gold piece. / There is the doorway here."
+    )
+
+
+def test_silence_and_a_single_step_are_described():
+    text = described([""], [0, 0, 1])
+    assert text.startswith("1 action; the episode went on after them.\n") and text.endswith("\nMessages: none.")
+
+
+def test_each_segment_of_several_has_its_own_text():
+    one, other = one_segment([OUCH], [0, 0, 1]), one_segment([NEWT, NEWT], [0, 0, 2], ended=True)
+    assert describe(Segments.joined([one, other]), DESCRIBED, ALL_TEXTS) == [
+        *describe(one, DESCRIBED, ALL_TEXTS),
+        *describe(other, DESCRIBED, ALL_TEXTS),
+    ]
+
+
+def test_what_an_annotator_cannot_see_makes_no_difference():
+    assert described([OUCH], [0, 0.12341, 1], inputs=1.0) == described([OUCH], [0, 0.12342, 1], inputs=2.0)
+    assert described([OUCH], [0, 0, 1]) != described([OUCH], [0, 0, 2])
+    assert described([OUCH], [0, 0, 1]) != described([OUCH], [0, 0, 1], ended=True)
+
+
+def test_of_many_messages_the_first_and_last_are_described():
+    many = [f"Message {chr(65 + i)}." for i in range(40)]
+    texts = {caption_id(text): text for text in many}
+    (text,) = describe(one_segment(many, [0, 0, 0]), DESCRIBED, texts)
+    lines = text.splitlines()[5:]
+    assert lines[0] == "1 x Message A." and lines[-1] == f"1 x {many[-1]}"
+    assert lines[16] == "(8 other messages)" and len(lines) == 33
+
+
+def test_a_message_without_a_text_is_no_error():
+    (text,) = describe(one_segment([OUCH], [0, 0, 1]), DESCRIBED, {})
+    assert text.endswith("1 x (a message that was not kept)")
+
+
+@given(st.lists(st.sampled_from(["", NEWT, OUCH, PAGES]), min_size=1, max_size=9), st.floats(-1e6, 1e6))
+def test_texts_name_questions_as_they_are(captions, value):
+    one, other = described(captions, [0, value, 1]), described([*captions, NEWT], [0, value, 1])
+    assert one == described(captions, [0, value, 1]) != other
+    asked = Question.pair(one, other)
+    assert (asked.text, asked.second_text) == (one, other)
+    assert asked.ids == (caption_id(one), caption_id(other))

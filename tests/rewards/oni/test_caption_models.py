@@ -1,17 +1,11 @@
 """Every caption model through the conformance suite."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 
 from rewards.labels.questions import Question
 from rewards.oni.config import CharsConfig, ClassificationConfig, NGramsConfig, RankingConfig, RetrievalConfig
 from rewards.oni.oni_kind import caption_model
-
-_spec = importlib.util.spec_from_file_location("caption_models", Path(__file__).parent / "caption_models.py")
-caption_models = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(caption_models)
+from tests.rewards.oni import caption_models
 
 SOON = {"network": NGramsConfig(buckets=1024, width=4), "min_labels": 12, "steps_per_label": 0.5}
 SOON |= {"steps_per_update": 4, "refresh_updates": 4}
