@@ -27,7 +27,7 @@ class PartConfig(Config):
     """The stream, and so the value head, that it feeds."""
     normalise: Literal["none", "std", "return"] = "none"
     """std: divide by the running standard deviation of the part's valid values. return: by that of its discounted
-    sums, so that a dense part weighs what it comes to in an episode, and not what it pays a step (Burda et al. 2018,
+    sums, so that a dense part weighs what an episode sums to, and not what it pays a step (Burda et al. 2018,
     arXiv 1810.12894, section 2.4)."""
     clip: Annotated[float, Field(gt=0.0)] | None = None
     """Bound of the weighted part, both ways."""

@@ -1,6 +1,6 @@
-"""The driver's side of a reward: learns from what those who score report, and says what they must know next.
+"""The driver's side of a reward: learns from what scorers report, and says what they must know next.
 
-those who score (learners, peers)                     driver
+scorers (learners, peers)                             driver
   RewardModel.evidence(rollout, ...)  -- evidence -->  Teacher.observe
   RewardModel.take(news)              <--  news  ----  Teacher.update     (asks an annotator, takes gradient steps)
 """
@@ -34,7 +34,7 @@ class LabelFeed(Protocol):
     """Questions in, answers out.
 
     Every method but ``close`` raises ``LabellerError`` once labelling has stopped because of an error. An
-    annotator that cannot be reached is none: ``problem`` tells of it.
+    annotator that cannot be reached is no such error: ``problem`` says so.
     """
 
     def submit(self, questions: Iterable[Question]) -> None:
@@ -50,7 +50,7 @@ class LabelFeed(Protocol):
         ...
 
     def flush(self) -> Sequence[Answer]:
-        """As ``poll``, but waits for the labeller's word (not for the annotator's)."""
+        """As ``poll``, but waits for the labeller to answer (not for the annotator)."""
         ...
 
     def problem(self) -> str | None:
@@ -105,7 +105,7 @@ class Teacher:
         """A run begins; a resumed one calls ``load_state_dict`` instead."""
 
     def update(self, captions: Mapping[int, str]) -> Any | None:
-        """What those who score must know before they score the next batch.
+        """What scorers must know before they score the next batch.
 
         Args:
             captions: ``{caption_id: text}`` of that batch, those that were not observed before.

@@ -28,9 +28,8 @@ _OURS = frozenset({"time", "kind"})
 class AuditLog:
     """Appends to a log, and goes on with one that is there.
 
-    Conventional fields: ``run``, ``program`` (SHA-256 of the source), ``source``, ``model``, ``prompt`` (SHA-256),
-    ``seed``, ``verdict``, ``codes``, ``dry_run``, ``engine``, ``isolation``, ``step``, ``batch``, ``why`` and
-    ``counters``.
+    A search writes ``search``, ``round``, ``by``, ``program`` (SHA-256 of the source), ``source``, ``prompt``
+    (SHA-256), ``codes`` and ``why``; a run ``program``, ``fallbacks`` and ``isolation``, or what ``Quarantined`` holds.
 
     Args:
         path: made on the first append, readable by its owner only.

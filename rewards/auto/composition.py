@@ -2,7 +2,7 @@
 
 As in Auto MC-Reward (Li et al. 2023, arXiv 2312.09238) the program says signs, and the scale is ours: 1 for sparse
 components, a small one for dense ones. Unlike there each component has a sign of its own, so that small terms neither
-mask nor cancel large ones, and what dense components come to in an episode is bounded, so that no farming outweighs
+mask nor cancel large ones, and what dense components sum to in an episode is bounded, so that no farming outweighs
 success.
 """
 
@@ -179,7 +179,7 @@ class _Budget:
 
 
 class _Fading:
-    """What dense values come to fades into the budget: of their sum S, ``P = b * S / (b + |S|)`` is paid by then.
+    """The sum of dense values fades into the budget: of their sum S, ``P = b * S / (b + |S|)`` is paid by then.
 
     P is within the budget at every step, as that of ``_Budget`` is, and by the same argument its discounted sum is. But
     it never stands still: the first step pays nearly all of its value, the hundredth a little, so that a long way to
@@ -190,7 +190,7 @@ class _Fading:
         self._budget = config.dense_budget
 
     def pay(self, dense: np.ndarray, memory: np.ndarray, terminated: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Memory: what each component has come to, before it fades."""
+        """Memory: what each component has summed to, before it fades."""
         before, change = memory.sum(axis=1), dense.sum(axis=1)
         risen = self._faded(before + change) - self._faded(before)
         slope = (self._budget / (self._budget + np.abs(before))) ** 2

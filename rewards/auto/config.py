@@ -22,13 +22,13 @@ class CompositionConfig(Config):
     """Of each sparse component."""
     dense_weight: Annotated[float, Field(ge=0.0)] = 0.01
     """Of each dense component. The paper's is 0.1, without a bound on what an episode pays; within a budget of 0.9 that
-    is used up after nine steps, and whoever explores is paid for no more of them."""
+    is used up after nine steps, and further exploration would pay nothing."""
     dense: Literal["fading", "budget", "potential"] = "fading"
     """fading and budget: what dense components have paid in an episode stays within dense_budget, up and down; with
     budget a step pays in full until that is reached and nothing beyond it, with fading ever less. potential: their
     weighted sum is a potential, and each step pays by how much it rose (Ng et al. 1999)."""
     dense_budget: PositiveFloat = 0.9
-    """Most that dense components may come to in an episode, either way; below sparse_weight, so that no farming
+    """Most that dense components may sum to in an episode, either way; below sparse_weight, so that no farming
     outweighs success. Where sparse_weight is 0, it is what it is."""
 
     @model_validator(mode="after")
@@ -71,7 +71,7 @@ class ProgramConfig(PartConfig):
     """The stream, and so the value head, that it feeds."""
     normalise: Literal["none", "std", "return"] = "return"
     """Divide by a running standard deviation: of values (std), or of their discounted sums (return). With return, dense
-    components are heard while nothing else pays, and the goal outweighs them once it does."""
+    components count while nothing else pays, and the goal outweighs them once it does."""
     composition: CompositionConfig = CompositionConfig()
     containment: ContainmentConfig = ContainmentConfig()
     fallback: tuple[str, ...] | None = None

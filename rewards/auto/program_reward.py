@@ -24,7 +24,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True, kw_only=True)
 class Quarantined:
-    """A program was taken out of use by one of those who score."""
+    """A program was taken out of use by one scorer."""
 
     scorer: str
     """The process: ``learner``, ``worker 3``."""
@@ -40,7 +40,7 @@ class Quarantined:
 
 
 class ProgramReward(PlainReward):
-    """Part ``program``: what a program's components come to; other parts show them one by one and pay nothing.
+    """Part ``program``: the composed components of a program; other parts show them one by one and pay nothing.
 
     A program that fails is quarantined: the rollout is scored anew, as a whole, with the next of the chain, and so is
     all that follows. It fails when its engine does, answers equal inputs differently, or leaves too many transitions
@@ -60,7 +60,7 @@ class ProgramReward(PlainReward):
         config: composition and containment.
         make: starts a program's containment; it is called when the program is first needed.
         gamma: discount of the stream that is fed, for composition.dense="potential".
-        scorer: the process that scores, for what is told of quarantines.
+        scorer: the process that scores, named in reports of quarantines.
 
     Raises:
         ValueError: the chain is empty.
@@ -224,7 +224,7 @@ class ProgramReward(PlainReward):
     # ---- checkpoints
 
     def state_dict(self) -> State:
-        """What is quarantined: all that those who score have in common."""
+        """What is quarantined: all that scorers have in common."""
         return {"bad": list(self._bad)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ QUARANTINED = "program_quarantined"
 
 @dataclass(frozen=True, kw_only=True)
 class RunPrograms:
-    """What those who score are given when they start."""
+    """What scorers are given when they start."""
 
     chain: tuple[Program, ...]
     """The chosen program, and those that take its place."""
@@ -37,7 +37,7 @@ def logged_quarantines(events: Sequence[Mapping[str, Any]]) -> list[Quarantined]
 
 
 class ProgramTeacher(Teacher):
-    """Logs what those who score took out of use, and tells the others.
+    """Logs what one scorer took out of use, and has the others do the same.
 
     Args:
         programs: the run's.
@@ -88,11 +88,11 @@ class ProgramTeacher(Teacher):
         return {"bad": list(self._bad)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from ``state_dict``: some scorers may not have been told."""
+        """Continue from ``state_dict``: some scorers may not know yet."""
         self._bad = [str(sha) for sha in state["bad"]]
         self._is_news = bool(self._bad)
 
-    # -- the audit log: trouble with it is told, and the run goes on
+    # -- the audit log: trouble with it is an event, and the run goes on
 
     def _begin_audit(self, shas: Sequence[str], isolation: str) -> None:
         """Say what is used from now on, after what the events know of and a crash kept from the log."""

@@ -94,7 +94,7 @@ class ModelConfig(Config):
     margin_scale: Annotated[float, Field(ge=0.0)] = 0.1
     """Adaptive margin of the loss: this much for each margin by which the deciding level differs; 0 = none."""
     max_loss_margin: Annotated[float, Field(ge=0.0)] = 1.0
-    """Most that it comes to."""
+    """Bound of that margin."""
     pin: Annotated[float, Field(ge=0.0)] = 1e-4
     """Weight of the squared sum of both segments' rewards, which pins the constant that comparisons leave open."""
     held_out_share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
@@ -105,7 +105,7 @@ class JudgesConfig(Config):
     """Who says which of two segments is better."""
 
     sources: Annotated[tuple[Literal["tree", "labeller", "human"], ...], Field(min_length=1)] = ("tree",)
-    """tree: the ranking. labeller: the annotator of labels.client, told of each segment in words; after the tree it is
+    """tree: the ranking. labeller: the annotator of labels.client, given each segment in words; after the tree it is
     asked about the pairs that the tree does not decide, without it about any. human: the pairs in the file below."""
     pairs_per_update: PositiveInt = 8
     """Pairs that the labeller is asked about in one PPO update, at most."""

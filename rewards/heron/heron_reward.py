@@ -22,11 +22,11 @@ _CHUNK = 4096
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scorer:
-    """One version of the reward: weights and scales, frozen when it was published to those who score.
+    """One version of the reward: weights and scales, frozen when it was published to the scorers.
 
     Members' outputs have a zero and a unit of their own; each is standardised by its mean and spread over recent
     steps, as they came out of the network, before they become one. All is computed in float64, so that a step is
-    worth the same to the last digit that is kept whoever is scored beside it.
+    worth the same, to the last digit of a float32, whatever is scored beside it.
     """
 
     weights: tuple[np.ndarray, ...]

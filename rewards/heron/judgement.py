@@ -35,7 +35,7 @@ class Judgement:
         return self.pairs - np.cumsum(self.decided) + self.decided
 
     def figures(self, names: Sequence[str]) -> dict[str, float]:
-        """Shares by name, those that can be told: ``tie_share``, ``accuracy``, and both of each level.
+        """Shares by name, those that are known: ``tie_share``, ``accuracy``, and both of each level.
 
         Args:
             names: of the F levels.

@@ -28,9 +28,8 @@ SOURCE = "labeller"
 _MAX_PENDING_UPDATES = 16
 """While so many updates' pairs wait for their answer, no others are asked about: they would be old when it comes."""
 
-
 _MAX_MESSAGES = 32
-"""Different messages that are told; of more, the first and the last half of as many."""
+"""Different messages in a description; of more, the first and the last half of as many."""
 _NO_TEXT = "(a message that was not kept)"
 
 
@@ -64,7 +63,7 @@ class PairLabelling:
 
     Args:
         trainer: says which pairs, and learns from the answers.
-        table: the ranked factors, which are told of every segment.
+        table: the ranked factors; their values stand in every description.
         inquiry: the annotator.
         pairs_per_update: asked about in one update, at most.
         seed: of the order in which two segments are shown.
@@ -113,19 +112,19 @@ class PairLabelling:
             return [], []
         both = Segments.joined([first, second])
         shown = self._rng.permuted(np.arange(len(both)).reshape(2, -1), axis=0)
-        told = describe(both, self._table, texts)
+        described = describe(both, self._table, texts)
         new, ties = [], []
         for one, other in shown.T.tolist():
-            ids = caption_id(told[one]), caption_id(told[other])
+            ids = caption_id(described[one]), caption_id(described[other])
             known = (min(ids), max(ids))
             if known in self._met:
                 continue
             self._met.add(known)
             segments = both.take(np.array([one])), both.take(np.array([other]))
-            if told[one] == told[other]:
+            if described[one] == described[other]:
                 ties.append(segments)
             else:
-                new.append(Question.pair(told[one], told[other]))
+                new.append(Question.pair(described[one], described[other]))
                 self._pending[ids] = _Pair(new[-1], *segments)
         self._asked += len(new)
         return new, ties
@@ -196,7 +195,7 @@ class PairLabelling:
 def describe(segments: Segments, table: FactorTable, texts: Mapping[int, str]) -> list[str]:
     """One text a segment, the same for the same play: its length, its end, its factors, its messages.
 
-    How an episode ended is told by what the factors count, such as ``success``, and by its last messages.
+    How an episode ended shows in what the factors count, such as ``success``, and in its last messages.
 
     Args:
         segments: N of them.

@@ -353,7 +353,7 @@ class PreferenceTrainer:
         return {"judged_accuracy": float(((first > second) == (target[rows] > 0.5)).mean())}
 
     def metrics(self) -> dict[str, float]:
-        """Figures by name; those that cannot be told yet are left out.
+        """Figures by name; those not known yet are left out.
 
         ``accuracy`` and ``accuracy/<level>``, ``decided/<level>`` and ``tie_share`` are of held-out segments, some
         updates old at most; ``pairs`` and ``judged_pairs`` count what was learned from.

@@ -63,7 +63,7 @@ class Usage:
     """Requests answered with generated text."""
     prompt_tokens: int = 0
     cached_tokens: int = 0
-    """Those of the prompt tokens that the server did not compute again. Of a list, vLLM (0.32) tells them for its last
+    """Those of the prompt tokens that the server did not compute again. Of a list, vLLM (0.32) gives them for its last
     prompt alone: its ``/metrics`` has the hit rate."""
     completion_tokens: int = 0
 

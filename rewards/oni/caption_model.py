@@ -1,10 +1,10 @@
 """What ONI's three rewards have in common: a model of captions that learns from an annotator's answers.
 
 A caption model lives in one place, where captions and answers come together (the driver of a run). Learners
-hold a :class:`~rewards.oni.values.CaptionValues` of what it says, since there are few captions and many steps:
-a caption is judged once for each version of the model, however often it is read.
+hold a :class:`~rewards.oni.caption_reward.CaptionValues` of what it says, since there are few captions and many
+steps: a caption is judged once for each version of the model, however often it is read.
 
-    captions met -> model.questions() -> annotator -> answers -> model.learn() -> model.take_values() -> learners
+    observed captions -> model.questions() -> annotator -> answers -> model.learn() -> model.take_values() -> learners
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class CaptionModel(Protocol):
     """
 
     def meet(self, captions: Mapping[int, str]) -> None:
-        """Take in captions ``{caption_id: canonical text}`` that were met in play; known ones change nothing."""
+        """Take in captions ``{caption_id: canonical text}`` observed in play; known ones change nothing."""
         ...
 
     def count(self, counts: Mapping[int, int]) -> None:
@@ -46,12 +46,12 @@ class CaptionModel(Protocol):
     def learn(self, answers: Iterable[Answer]) -> None:
         """Take in answers, and train for a bounded number of steps; called once an update.
 
-        Answers about captions that were not met here (a store that other runs filled) count too.
+        Answers about captions that were not observed here (a store that other runs filled) count too.
         """
         ...
 
     def take_values(self) -> Values:
-        """Values that are new or have changed since the last call, of captions that were met."""
+        """Values that are new or have changed since the last call, of observed captions."""
         ...
 
     def value(self, caption_id: int) -> float | None:
@@ -59,7 +59,7 @@ class CaptionModel(Protocol):
         ...
 
     def metrics(self) -> Mapping[str, float]:
-        """How good the model is now, by the names of the README's glossary without ``reward_model/``."""
+        """How good the model is now, by the names of the glossary (``oni_kind``) without ``reward_model/``."""
         ...
 
     def state_dict(self) -> State:

@@ -1,4 +1,4 @@
-"""ONI on the driver's side: captions to the annotator, its answers to the caption model, values to those who score.
+"""ONI on the driver's side: captions to the annotator, its answers to the caption model, values to the scorers.
 
 new captions -> model.meet -> questions -> labeller
 values for scorers <- model.take_values <- model.learn <- answers

@@ -52,7 +52,7 @@ class ClassificationModel(LearnedModel):
         super().__init__(config, seed)
         self._classification = config
         self._num_asked = 0
-        """Captions met that ``questions`` has seen."""
+        """Observed captions that ``questions`` has seen."""
         self._asked: set[int] = set()
         self._answered: set[int] = set()
         self._rows: list[int] = []
@@ -71,7 +71,7 @@ class ClassificationModel(LearnedModel):
         """Nothing: how helpful a caption is does not depend on how often it comes."""
 
     def questions(self) -> list[Question]:
-        """Every caption that was met, once."""
+        """Every observed caption, once."""
         new = [row for row in self._met[self._num_asked :] if self._corpus.ids[row] not in self._answered]
         self._num_asked = len(self._met)
         self._asked.update(self._corpus.ids[row] for row in new)

@@ -120,8 +120,8 @@ class RankingConfig(LearnedConfig):
 
     kind: Literal["ranking"] = "ranking"
     quantile: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
-    """Captions whose score exceeds this quantile of what is heard, and its mean, pay their normalised score; others
-    0."""
+    """Captions whose score exceeds this quantile of the observed captions, and their mean, pay their normalised score;
+    others 0."""
     pairs_per_update: PositiveInt = 8
     """Most pairs that are asked in one PPO update."""
     max_comparisons: PositiveInt = 16

@@ -253,7 +253,7 @@ class LearnedModel(ABC):
         self._rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, 12))))
         self._corpus = Corpus(network.encode, lambda text: fold_of(text, config.held_out_share, config.members))
         self._met: list[int] = []
-        """Rows of captions that were met in play, in the order in which they were."""
+        """Rows of captions observed in play, in the order in which they were."""
         self._met_ids: set[int] = set()
         self._num_valued = 0
         """How many of them have a value."""
@@ -292,7 +292,7 @@ class LearnedModel(ABC):
 
     @abstractmethod
     def _held_out_rows(self) -> Iterable[int]:
-        """Rows that ``_fit`` needs scores of, beside those that were met."""
+        """Rows that ``_fit`` needs scores of, beside those of observed captions."""
 
     @abstractmethod
     def _fit(self) -> dict[str, float]:
@@ -378,7 +378,7 @@ class LearnedModel(ABC):
         return None if row is None else self._values.get(row)
 
     def opinion(self, texts: Sequence[str]) -> np.ndarray:
-        """float64 [N]: what the model thinks of canonical captions, met or not, before any threshold.
+        """float64 [N]: what the model thinks of canonical captions, observed or not, before any threshold.
 
         Of a classifier p(helpful), of a ranking the normalised score; nothing is remembered of them.
         """

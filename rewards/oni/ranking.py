@@ -191,7 +191,7 @@ class RankingModel(LearnedModel):
     """Bradley-Terry scores of captions, normalised over the observed captions.
 
     Members' scores, which have a zero and a unit of their own, are standardised before they become one. Then
-    ``z = (score - mean) / std``, with moments over the captions met, weighted by how often they came; a caption is
+    ``z = (score - mean) / std``, with moments over them, weighted by how often they came; a caption is
     worth z where z exceeds the weighted quantile and 0, else 0.
 
     Args:
@@ -357,7 +357,7 @@ class RankingModel(LearnedModel):
         """float64 [N]: p(the first caption is better than the second) by Bradley and Terry, the mean of the members.
 
         Args:
-            first: canonical captions, met or not.
+            first: canonical captions, observed or not.
             second: as many.
         """
         return sigmoid(self._predict(first) - self._predict(second)).mean(0)

@@ -15,7 +15,7 @@ class RetrievalModel:
 
     def __init__(self) -> None:
         self._texts: dict[int, str] = {}
-        """Captions that were met."""
+        """Observed captions."""
         self._asked: set[int] = set()
         self._labels: dict[int, float | None] = {}
         self._news: list[int] = []

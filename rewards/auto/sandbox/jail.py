@@ -60,7 +60,7 @@ class IsolationError(ValueError):
 
 
 def level_of(layers: Mapping[str, str]) -> IsolationLevel:
-    """The level that these layers of a process come to; what is not named is off."""
+    """The level that these layers of a process reach; what is not named is off."""
     if any(layers.get(name, OFF) == OFF for name in KERNEL_LAYERS):
         return "process"
     return "full" if any(layers.get(name, OFF) != OFF for name in OUTER_LAYERS) else "kernel"

@@ -1,7 +1,7 @@
 """Walks that lead nowhere: two recorded steps back and forth, as often as an agent that farms would take them.
 
 Auto MC-Reward (Li et al. 2023, arXiv 2312.09238) saw agents move back and forth to collect reward. A program is run on
-such walks and what it says is composed as in training: it may not come to more than dense components are allowed in
+such walks and what it says is composed as in training: it may not exceed what dense components are allowed in
 an episode. Unless dense="potential" only sparse components can break that, such as one that pays for each descent.
 """
 

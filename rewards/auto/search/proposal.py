@@ -30,7 +30,7 @@ class Finding:
     line: int | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """For files; ``finding_of`` reads it back."""
+        """For files; these are the fields again."""
         return {
             "test": self.test,
             "outcome": self.outcome,

@@ -51,7 +51,7 @@ _CALLS_REWARD = re.compile(r"(?<!def )\breward[ \t]*\(")
 _NEEDLESS = re.compile(
     r"^(?:import[ \t]+math|from[ \t]+__future__[ \t]+import[ \t]+annotations)[ \t]*(?:#.*)?\n", re.MULTILINE
 )
-"""Models write these whatever they are told; programs have ``math`` without an import, and need no ``__future__``."""
+"""Models write these whatever the prompt says; programs have ``math`` without an import, and need no ``__future__``."""
 _CODE_LINE = re.compile(
     r"""[ \t]            # within a block
     | $                  # empty
