@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self, SupportsIndex
 
 from pydantic import ModelWrapValidatorHandler, create_model, field_validator, model_validator
 
@@ -56,6 +56,12 @@ class RewardConfig(Config):
             return handler(data)
         # Pydantic takes an instance of a subclass for what it is.
         return _extended(sources).model_validate(data)  # pyright: ignore[reportReturnType]
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        """By values: a class that has custom kinds' fields, and their files, are found by validation only."""
+        if not self._sources:
+            return super().__reduce_ex__(protocol)
+        return RewardConfig.model_validate, (self.model_dump(),)
 
     @property
     def kinds(self) -> Mapping[str, RewardKind[Any]]:

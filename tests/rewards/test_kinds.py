@@ -1,5 +1,9 @@
 """Kinds of reward from outside: what is found, and what is refused in a sentence."""
 
+import pickle
+import subprocess
+import sys
+
 import pytest
 from pydantic import ValidationError
 
@@ -42,6 +46,15 @@ def test_a_kind_from_a_file_has_a_field_of_its_own(written):
     assert config.mine.size == 5 and list(config.paid) == ["env", "mine"]
     assert RewardConfig.model_validate_json(config.model_dump_json()) == config
     assert config.replace(mine={"weight": 0.0}).paying(["mine"]).mine.weight == custom_kind(source).usual_weight
+
+
+def test_a_configuration_crosses_processes_that_have_not_imported_the_file(written):
+    config = RewardConfig.model_validate({"custom": [written(WHOLE)], "mine": {"size": 5}})
+    program = "import pickle, sys; print(pickle.load(sys.stdin.buffer).mine.size)"
+    sent = pickle.dumps(config)
+    assert subprocess.run([sys.executable, "-c", program], input=sent, capture_output=True, check=True).stdout == b"5\n"
+    assert pickle.loads(sent) == config
+    assert pickle.loads(pickle.dumps(RewardConfig())) == RewardConfig()
 
 
 @pytest.mark.parametrize(
