@@ -137,7 +137,7 @@ def _page(run_dir: Path) -> dict[str, Any]:
 
 def _reward_sections(run: Path, reward: RewardConfig, events: Rows) -> list[Section]:
     """What each reward that has something to show brings."""
-    found = [kind.report(run, getattr(reward, name), events) for name, kind in reward.kinds.items()]
+    found = [kind.report(run, part, events) for kind, part in reward.paid.values()]
     return [section for section in found if section is not None]
 
 
