@@ -111,7 +111,7 @@ class RewardKind(Generic[C]):
         return {}
 
     def check(self, config: C) -> None:
-        """Refuse what only the rooms that a configuration names can tell: unknown factors, columns, files.
+        """Refuse what the configuration's class cannot check by itself: unknown factors, columns, files.
 
         Raises:
             ValueError: one sentence.
@@ -220,18 +220,16 @@ def custom_kind(source: str) -> RewardKind[Any]:
     """A kind from outside: ``PATH.py:NAME``, ``module:NAME``, or the name of an entry point of ``yendor.rewards``.
 
     Raises:
-        ValueError: there is no such file, module, entry point or name, or it is no kind of reward; one sentence.
+        ValueError: there is no such file, module, entry point or name, it cannot be imported, or it is no kind of
+            reward; one sentence.
     """
     place, colon, name = source.rpartition(":")
-    if not colon:
-        return _from_entry_point(source)
-    if place.endswith(".py"):
-        return _instance(source, _import_file(Path(place)), name)
     try:
-        importlib.import_module(place)
-    except ImportError as error:
+        if not colon:
+            return _from_entry_point(source)
+        return _instance(source, _import_file(Path(place)) if place.endswith(".py") else place, name)
+    except (ImportError, SyntaxError) as error:
         raise ValueError(f"custom: '{source}' cannot be imported: {error}") from None
-    return _instance(source, place, name)
 
 
 def _from_entry_point(name: str) -> RewardKind[Any]:

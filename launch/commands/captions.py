@@ -49,12 +49,12 @@ Metrics = Mapping[str, float]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GatheredCaption:
-    """A caption that came up in play."""
+    """A caption that was observed in play."""
 
     text: str
     """Canonical."""
     count: int
-    """How often it came."""
+    """How often it was observed."""
     tasks: tuple[str, ...]
     """Where, sorted."""
     example: str
@@ -171,7 +171,7 @@ class Gathered:
         return len(self._counts)
 
     def observe(self, messages: Sequence[bytes], task: str) -> None:
-        """Count the captions of raw messages that came in a task; empty messages are none."""
+        """Count the captions of raw messages of a task; empty messages are none."""
         for message in messages:
             text = canonical_of_raw(message) if message else ""
             if not text:
@@ -184,7 +184,7 @@ class Gathered:
             self._tasks[text].add(task)
 
     def captions(self) -> list[GatheredCaption]:
-        """Every caption, in the order in which they came."""
+        """Every caption, in the order in which they were first observed."""
         return [
             GatheredCaption(
                 text=text, count=count, tasks=tuple(sorted(self._tasks[text])), example=self._examples[text]
@@ -333,7 +333,7 @@ def random_pairs(texts: Sequence[str], num_pairs: int, seed: int) -> list[Questi
 
 
 def _spec(flags: LabelFlags) -> PromptSpec:
-    """The question; what is wrong with it, or with the annotator, is said before a server is started."""
+    """The question; errors in it, or of the annotator, are raised before a server is started."""
     from rewards.labels.annotators import check_client
 
     try:
@@ -440,7 +440,7 @@ def _progress(console: Console, total: int) -> Iterator[Callable[[Metrics, str |
 
 
 def answered(metrics: Metrics) -> float:
-    """Questions that have been dealt with, one way or another."""
+    """Questions that are done with: answered, failed, or never to be asked."""
     return sum(metrics[name] for name in ("labelled", "failed", "refused", "uncovered", "from_store", "over_budget"))
 
 

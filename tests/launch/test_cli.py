@@ -161,8 +161,8 @@ def test_evaluation_is_written_resumed_and_compared(run, tmp_path, capsys):
     assert answer["summary"]["episodes"] == 3
     (episode,) = run.glob("eval/MiniHack-KeyRoom-S5-v0/*/4-5-6.json")
     # An episode that is there is not played again: what is written in it is taken.
-    told = json.loads(episode.read_text()) | {"env_return": 123.0}
-    episode.write_text(json.dumps(told))
+    edited = json.loads(episode.read_text()) | {"env_return": 123.0}
+    episode.write_text(json.dumps(edited))
     assert main(command) == 0
     (again,) = json.loads(out.read_text())["evaluations"]
     assert again["episodes"][1]["env_return"] == 123.0
