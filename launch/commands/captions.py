@@ -22,7 +22,7 @@ from pydantic_settings import CliPositionalArg
 
 from envs.captions import canonical, canonical_of_raw
 from envs.data import Config
-from envs.files import read_lines, write_atomic
+from envs.files import read_lines, unreadable, write_atomic
 from launch.errors import RunError, UserError
 from launch.llm.config import ServerConfig
 from launch.show import PAGE_BREAK
@@ -121,8 +121,10 @@ def _jsonl_texts(path: Path) -> list[str]:
 def _txt_texts(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read captions from {path}: {error}") from None
+    except OSError as error:
+        raise UserError(f"captions: {unreadable(path, error)}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"captions: {path} cannot be read: {error}") from None
     return [line.replace(PAGE_BREAK, "\n") for line in lines]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic_settings import CliPositionalArg
@@ -64,6 +65,7 @@ def run(flags: TrainFlags, config: TrainConfig) -> int:
     """Train, or go on; see ``launch.cli.main`` for the exit code."""
     if flags.resume is not None:
         return _show(config) if flags.dry_run else _resume(flags.resume, config)
+    _check_paid(flags.rewards or (), config)
     resolved = resolve(config, use_servers=not flags.dry_run)
     config = resolved.config
     if flags.dry_run:
@@ -72,6 +74,17 @@ def run(flags: TrainFlags, config: TrainConfig) -> int:
     for keep in resolved.keeps:
         keep(folder.path)
     return _train(config, folder, resume=False)
+
+
+def _check_paid(names: Sequence[str], config: TrainConfig) -> None:
+    """Refuse a reward that was asked for by name and would pay nothing, as one without its program does.
+
+    Raises:
+        UserError: there is one.
+    """
+    for name in names:
+        if name not in config.reward.paid:
+            raise UserError(f"--rewards {name}: this reward pays nothing as configured; look at --reward.{name}.*")
 
 
 def _resume(path: Path, config: TrainConfig) -> int:
