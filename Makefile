@@ -29,7 +29,7 @@ setup: .venv/ready
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	@touch $@
 
-# A demo that was cut goes on where it stopped; one that ended is made anew.
+# A demo that was interrupted goes on where it stopped; one that finished starts again.
 demo: setup
 	@if [ -f $(DEMO)/report.html ] || [ ! -e $(DEMO)/latest ]; then \
 	  rm -rf $(DEMO); $(BIN)/yendor train keyroom_oni --name demo; \

@@ -52,7 +52,7 @@ class CompiledLevel:
 
 
 class MinigridLevel:
-    """A level drawn from minigrid and compiled anew for each episode; a function of ``lgen``.
+    """A level drawn from minigrid and compiled again for each episode; a function of ``lgen``.
 
     Args:
         env: a ``MiniGridHack`` without a game of its own.

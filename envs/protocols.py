@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -44,7 +44,6 @@ class GamesSpec:
         return len(self.action_names)
 
 
-@runtime_checkable
 class SeedSource(Protocol):
     """Says which episode a game plays next."""
 

@@ -61,7 +61,7 @@ class TaskSpec:
     des: str | None
     """Source of the level (a MiniHack des-file); None = the dungeon, or a level drawn at each episode."""
     level_drawn_each_episode: bool
-    """The level comes from minigrid and is compiled anew for every episode."""
+    """The level comes from minigrid and is compiled again for every episode."""
     reward_win: float = 1.0
     reward_lose: float = 0.0
     controls: Callable[..., Any]

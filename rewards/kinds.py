@@ -115,7 +115,7 @@ class RewardKind(Generic[C]):
         return {}
 
     def check(self, config: C) -> None:
-        """Refuse what only the rooms that a configuration names can tell: unknown factors, columns, files.
+        """Refuse what the configuration's class cannot check by itself: unknown factors, columns, files.
 
         Raises:
             ValueError: one sentence.
@@ -224,6 +224,10 @@ class Kind:
         return _instance(self.path, importlib.import_module(module), name)
 
 
+_IMPORT_ERRORS = (ImportError, SyntaxError, NameError, AttributeError, TypeError, ValueError, LookupError, OSError)
+"""Mistakes in somebody's module that show when it is imported."""
+
+
 def custom_kind(source: str) -> RewardKind[Any]:
     """A kind from outside: ``PATH.py:NAME``, ``module:NAME``, or the name of an entry point of ``yendor.rewards``.
 
@@ -238,7 +242,7 @@ def custom_kind(source: str) -> RewardKind[Any]:
         module = _import_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
     except _NoFileError as error:
         raise ValueError(f"custom: {error}") from None
-    except Exception as error:  # whatever somebody else's module does when it is imported
+    except _IMPORT_ERRORS as error:
         at = "" if isinstance(error, SyntaxError) else f" (line {traceback.extract_tb(error.__traceback__)[-1].lineno})"
         raise ValueError(f"custom: '{source}' cannot be imported: {type(error).__name__}: {error}{at}") from error
     kind = _instance(source, module, name)

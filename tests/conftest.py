@@ -27,7 +27,7 @@ def pytest_sessionfinish(session, exitstatus):
     names = set(allowed.split(","))
     refused = [r.nodeid for r in reporter.stats.get("skipped", []) if not names & set(r.keywords)]
     if refused:
-        reporter.write_line(f"skipped without leave (--allow-skip {allowed}): {', '.join(refused)}", red=True)
+        reporter.write_line(f"skipped though not allowed (--allow-skip {allowed}): {', '.join(refused)}", red=True)
         session.exitstatus = 1
 
 
@@ -50,7 +50,7 @@ class ServedStandin:
     def kill(self):
         """SIGKILL to all of its processes, the guard's too."""
         os.killpg(self.server.group, signal.SIGKILL)
-        self.server.stop()  # nothing is left to be told: frees what they could not
+        self.server.stop()  # no process is left to clean up after itself: frees what they could not
 
     def restart(self):
         """End it where it lives, start it, and wait until it answers."""

@@ -1,7 +1,7 @@
 """How one game of NetHack is run in this process: natively, or through NLE's own module.
 
 NLE gives each game a copy of its library of its own, because NetHack keeps its state in global variables, and
-loads that copy anew for every episode. Played side by side, such games push each other's code out of the
+loads that copy again for every episode. Played side by side, such games push each other's code out of the
 caches, and short episodes are mostly loading. The native engine (C++ in ``cpp/``) does otherwise:
 
 * **One copy of the code.** It loads NLE's installed ``libnethack.so`` itself: code and constants once for each
@@ -13,7 +13,7 @@ caches, and short episodes are mostly loading. The native engine (C++ in ``cpp/`
 * **A snapshot.** The first start runs to the point at which NetHack is about to use its seeds, or what was made
   from them, for the first time. Variables, heap and stack are copied there, in the middle of NetHack's start. A
   reset puts these bytes back at the same addresses, sets the seeds as NLE does, and goes on. An episode
-  begins from the same bytes each time, whatever was played before. A level that was compiled anew (another
+  begins from the same bytes each time, whatever was played before. A level that was compiled again (another
   ``nhdat``) is a start from the file, with a new snapshot.
 
 The games are NLE's, to the bit (``tests/envs/test_engine.py``): it is the same machine code on the same data.

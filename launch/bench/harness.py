@@ -1,4 +1,4 @@
-"""Measures systems in alternation (A B A B ...), so that other load on the machine meets all of them alike.
+"""Measures systems in alternation (A B A B ...), so that other load on the machine affects all of them alike.
 
 Each system lives in a process of its own, which sleeps while the others are measured. Speeds are summarised as median
 and range over rounds, ratios round by round. ``in_turn`` does the same for functions of one process.
@@ -287,7 +287,7 @@ def in_turn(
         cases: measures by name; called with the number of the round, from 0.
         rounds: how often each counts.
         warm_up: rounds before those, which do not count.
-        order: draws the order of each round anew; None = that of ``cases``.
+        order: draws a new order for each round; None = that of ``cases``.
         report: called with number, name and measurement of each that counts.
     """
     found: dict[str, list[T]] = {name: [] for name in cases}

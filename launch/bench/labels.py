@@ -4,7 +4,7 @@ The server is the one that ``yendor serve-llm`` starts. Each round asks about pa
 asked about: only the instructions can come from the prefix cache. Answers are bound to the choices, with their log
 probabilities.
 
-How many answers agree with the lexicon is said too. It depends on the model, not on its speed: a stand-in that
+How many answers agree with the lexicon is reported too. It depends on the model, not on its speed: a stand-in that
 memorised the lexicon (``tests/standin``) agrees on all of the captions that it was trained on.
 """
 

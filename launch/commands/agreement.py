@@ -92,7 +92,7 @@ def compare(a: Iterable[Label], b: Iterable[Label], counts: Mapping[str, int]) -
     Args:
         a: labels of the one, all about single captions or all about pairs.
         b: labels of the other, of the same kind.
-        counts: ``{caption: how often it came}``, where known.
+        counts: ``{caption: how often it was observed}``, where known.
     """
     of_a, of_b = _by_key(a), _by_key(b)
     both = [Compared(label, _turned_to(label, of_b[key])) for key, label in of_a.items() if key in of_b]

@@ -22,7 +22,7 @@ from pydantic_settings import CliPositionalArg
 
 from envs.captions import canonical, canonical_of_raw
 from envs.data import Config
-from envs.files import read_lines, write_atomic
+from envs.files import read_lines, unreadable, write_atomic
 from launch.errors import RunError, UserError
 from launch.llm.config import ServerConfig
 from launch.show import PAGE_BREAK
@@ -49,12 +49,12 @@ Metrics = Mapping[str, float]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GatheredCaption:
-    """A caption that came up in play."""
+    """A caption that was observed in play."""
 
     text: str
     """Canonical."""
     count: int
-    """How often it came."""
+    """How often it was observed."""
     tasks: tuple[str, ...]
     """Where, sorted."""
     example: str
@@ -121,8 +121,10 @@ def _jsonl_texts(path: Path) -> list[str]:
 def _txt_texts(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read captions from {path}: {error}") from None
+    except OSError as error:
+        raise UserError(f"captions: {unreadable(path, error)}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"captions: {path} cannot be read: {error}") from None
     return [line.replace(PAGE_BREAK, "\n") for line in lines]
 
 
@@ -171,7 +173,7 @@ class Gathered:
         return len(self._counts)
 
     def observe(self, messages: Sequence[bytes], task: str) -> None:
-        """Count the captions of raw messages that came in a task; empty messages are none."""
+        """Count the captions of raw messages of a task; empty messages are none."""
         for message in messages:
             text = canonical_of_raw(message) if message else ""
             if not text:
@@ -184,7 +186,7 @@ class Gathered:
             self._tasks[text].add(task)
 
     def captions(self) -> list[GatheredCaption]:
-        """Every caption, in the order in which they came."""
+        """Every caption, in the order in which they were first observed."""
         return [
             GatheredCaption(
                 text=text, count=count, tasks=tuple(sorted(self._tasks[text])), example=self._examples[text]
@@ -333,7 +335,7 @@ def random_pairs(texts: Sequence[str], num_pairs: int, seed: int) -> list[Questi
 
 
 def _spec(flags: LabelFlags) -> PromptSpec:
-    """The question; what is wrong with it, or with the annotator, is said before a server is started."""
+    """The question; errors in it, or of the annotator, are raised before a server is started."""
     from rewards.labels.annotators import check_client
 
     try:
@@ -440,7 +442,7 @@ def _progress(console: Console, total: int) -> Iterator[Callable[[Metrics, str |
 
 
 def answered(metrics: Metrics) -> float:
-    """Questions that have been dealt with, one way or another."""
+    """Questions that are done with: answered, failed, or never to be asked."""
     return sum(metrics[name] for name in ("labelled", "failed", "refused", "uncovered", "from_store", "over_budget"))
 
 

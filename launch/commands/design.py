@@ -48,7 +48,7 @@ class DesignFlags(Selection):
     grammar composes them. Flags after -- change what each run trains, as those of 'yendor train PRESET'; with another
     --env.task, --goal says in words what it asks for. A search that was stopped goes on with --resume.
 
-    The chosen program can be used in any run: yendor train PRESET --reward.program SHA
+    The chosen program can be used in any run: yendor train PRESET --reward.program.code SHA
     """
 
     start: CliPositionalArg[str] = ""

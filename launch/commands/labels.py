@@ -89,7 +89,7 @@ def read_labels(path: Path) -> list[Label]:
 
 
 def caption_counts(path: Path) -> Counter[str]:
-    """How often each caption came in a run, as its last checkpoint tells; of a store alone, nothing is known."""
+    """How often each caption was observed in a run, by its last checkpoint; of a store alone, nothing is known."""
     captions = path / "captions.json"
     if captions.is_file():
         return Counter({row["text"]: row["count"] for row in json.loads(captions.read_text())})

@@ -1,4 +1,4 @@
-"""``yendor serve-llm MODEL``: a vLLM server with settings that suit labelling, until it is told to stop."""
+"""``yendor serve-llm MODEL``: a vLLM server with settings that suit labelling, until it is stopped by a signal."""
 
 from __future__ import annotations
 

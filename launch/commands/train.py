@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic_settings import CliPositionalArg
@@ -29,7 +30,8 @@ class TrainFlags(Selection):
     resume: Path | None = None
     """The run folder to go on with."""
     rewards: tuple[str, ...] | None = None
-    """Rewards that are paid beside the environment's own, each with its usual weight where it has none: oni, heron."""
+    """Rewards that are paid beside the environment's own (oni, heron, program), and no others; each has its usual
+    weight where the preset gives it none."""
     dry_run: bool = False
     """Print the configuration and the processes that would start."""
 
@@ -63,6 +65,7 @@ def run(flags: TrainFlags, config: TrainConfig) -> int:
     """Train, or go on; see ``launch.cli.main`` for the exit code."""
     if flags.resume is not None:
         return _show(config) if flags.dry_run else _resume(flags.resume, config)
+    _check_paid(flags.rewards or (), config)
     resolved = resolve(config, use_servers=not flags.dry_run)
     config = resolved.config
     if flags.dry_run:
@@ -71,6 +74,17 @@ def run(flags: TrainFlags, config: TrainConfig) -> int:
     for keep in resolved.keeps:
         keep(folder.path)
     return _train(config, folder, resume=False)
+
+
+def _check_paid(names: Sequence[str], config: TrainConfig) -> None:
+    """Refuse a reward that was asked for by name and would pay nothing, as one without its program does.
+
+    Raises:
+        UserError: there is one.
+    """
+    for name in names:
+        if name not in config.reward.paid:
+            raise UserError(f"--rewards {name}: this reward pays nothing as configured; look at --reward.{name}.*")
 
 
 def _resume(path: Path, config: TrainConfig) -> int:

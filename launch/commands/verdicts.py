@@ -57,7 +57,7 @@ class CheckFlags(ArchiveFlags, ContainmentConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """What came of one file."""
+    """The result of checking one file."""
 
     name: str
     rejection: Rejection | None = None
@@ -72,7 +72,7 @@ class Checked:
         return self.verdict is not None and self.verdict.accepted
 
     def as_json(self) -> dict[str, Any]:
-        """For programs; the same keys whatever came of it."""
+        """For programs; the same keys whatever the result."""
         if self.rejection is not None:
             return {**rejection_json(self.name, self.rejection), "sha": None, "findings": []}
         assert self.program is not None and self.verdict is not None
@@ -117,7 +117,7 @@ def _check_readable(names: Sequence[str], folder: Path) -> None:
 
 
 def _checked(played: Sequence[EpisodeRecord], flags: CheckFlags, containment: Containment) -> Iterator[Checked]:
-    """Each file in turn; what one is found to be is said before the next is looked at."""
+    """Each file in turn; its result is printed before the next is read."""
     from rewards.auto.search.critic import Critic
 
     with WarmWorkers(containment) as workers, ThreadPoolExecutor(_AHEAD) as ahead:

@@ -1,1 +1,1 @@
-"""Configuration of a run: what each room defines, composed; presets; and what resolves and checks it."""
+"""Configuration of a run: what each package defines, composed; presets; and what resolves and checks it."""

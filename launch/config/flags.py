@@ -2,7 +2,7 @@
 
 ``launch.config.parser`` reads what was typed, and pydantic judges the values. What is wrong is said in one sentence.
 
-A field that may hold one of several configuration classes (told apart by a ``kind`` field) is switched by
+A field that may hold one of several configuration classes (distinguished by a ``kind`` field) is switched by
 ``--field.kind name``; it keeps what both classes inherit from a common one, and starts from the defaults of the
 new class for the rest. Sequences take several values (``--env.tasks A B``), switches are ``--x`` and ``--no-x`` or
 ``--x true`` and ``--x false``, and ``None`` empties a field that may be empty. ``-`` and ``_`` in names are the same.
@@ -237,6 +237,7 @@ def _walk(value: Any, path: Sequence[str]) -> Any:
 
 
 def _with(model: ConfigT, path: Sequence[str], value: Any) -> ConfigT:
+    """With another value at a path; not validated, since a flag that is yet to be applied may make it fit."""
     inner = value if len(path) == 1 else _with(getattr(model, path[0]), path[1:], value)
     return model.model_copy(update={path[0]: inner})
 

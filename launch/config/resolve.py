@@ -1,4 +1,4 @@
-"""The one door from what was typed to what runs: what only machine, games and servers can tell, settled for good.
+"""From the configuration that was typed to the one that runs: decides, once, what machine, games and servers tell.
 
 ``resolve`` is for a new run, ``resolve_resumed`` for one that goes on; ``for_machine`` decides, at every start, what
 depends on where the run goes on. All of them validate what they change.
@@ -141,7 +141,7 @@ def _check_rewards(config: TrainConfig) -> None:
 
 
 def prepared(config: TrainConfig) -> tuple[TrainConfig, list[Callable[[Path], None]]]:
-    """The configuration with what its rewards settle for good when a run begins.
+    """The configuration with what its rewards decide once, when a run begins.
 
     Returns:
         It, and what puts into the run's folder what the rewards will need there.
@@ -161,7 +161,7 @@ def prepared(config: TrainConfig) -> tuple[TrainConfig, list[Callable[[Path], No
 
 
 def _with_placement(config: TrainConfig) -> TrainConfig:
-    """``placement=auto`` decided for good: a resumed run keeps it, whatever machine it goes on with."""
+    """``placement=auto`` decided once: a resumed run keeps it, on any machine."""
     if config.placement != "auto":
         return config
     return config.replace(placement="symmetric" if _fits_peers(config) else "split")

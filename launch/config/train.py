@@ -1,4 +1,4 @@
-"""The whole configuration of a run: composes what each room defines, and checks what spans rooms."""
+"""The whole configuration of a run: composes what each package defines, and checks what spans packages."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ class TrainConfig(Config):
         return self.uses_labels and self.labels.client.asks_language_model(self.llm)
 
     @model_validator(mode="after")
-    def _across_rooms(self) -> Self:
+    def _across_packages(self) -> Self:
         unread = [key for key in self.env.obs_keys if key not in ENCODED_KEYS]
         if unread:
             raise ValueError(f"env.obs_keys: the network cannot read '{unread[0]}'; it reads {', '.join(ENCODED_KEYS)}")

@@ -262,7 +262,7 @@ _BY_XP_LEVEL = (
 
 
 def progression(max_depth: int, max_xp_level: int) -> float:
-    """How far a NetHack game came, in [0, 1], as BALROG measures it (Paglieri et al. 2024, section 3).
+    """How far a NetHack game got, in [0, 1], as BALROG measures it (Paglieri et al. 2024, section 3).
 
     The share of human games which, having reached the same dungeon or experience level, went on to ascend: the
     better of the two; 0 before the first level is entered.

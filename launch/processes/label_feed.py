@@ -100,8 +100,8 @@ class ThreadFeed:
 
 
 @dataclass(frozen=True)
-class News:
-    """What a labeller in another process has to tell."""
+class LabellerReport:
+    """What a labeller in another process reports."""
 
     answers: Sequence[Answer] = ()
     cursor: int = 0
@@ -127,10 +127,10 @@ class LabellerActor:
         """Ask."""
         self._labeller.submit(questions)
 
-    async def since(self, cursor: int) -> News:
-        """Answers after ``cursor``, and how the labeller fares."""
+    async def since(self, cursor: int) -> LabellerReport:
+        """Answers after ``cursor``, with the labeller's counters and its problem."""
         answers, cursor = self._labeller.labels_since(cursor)
-        return News(answers, cursor, self._labeller.metrics(), self._labeller.problem)
+        return LabellerReport(answers, cursor, self._labeller.metrics(), self._labeller.problem)
 
     async def drain(self, questions: Sequence[Question]) -> Sequence[Answer]:
         """Wait for the answers to these questions."""
@@ -153,7 +153,7 @@ class LabellerActor:
 
 
 class RayFeed:
-    """A labeller in a Ray actor; one question for news is always under way and never waited for.
+    """A labeller in a Ray actor; one request for its report is always outstanding and never waited for.
 
     The actor lives on the driver's node: the label store's file is there, and a server at a loopback address.
 
@@ -171,7 +171,7 @@ class RayFeed:
         )
         self._is_closed = False
         ray.get(self._actor.start.remote())
-        self._last = News()
+        self._last = LabellerReport()
         self._submitted: list[Any] = []
         self._next = self._actor.since.remote(0)
 
@@ -185,18 +185,18 @@ class RayFeed:
         taken, self._submitted = ray.wait(self._submitted, num_returns=len(self._submitted), timeout=0)
         ray.get(taken)
         ready, _ = ray.wait([self._next], timeout=0)
-        return self._take_news() if ready else []
+        return self._take_report() if ready else []
 
-    def _take_news(self) -> Sequence[Answer]:
-        news: Any = ray.get(self._next)
-        self._last = news
+    def _take_report(self) -> Sequence[Answer]:
+        report: Any = ray.get(self._next)
+        self._last = report
         self._next = self._actor.since.remote(self._last.cursor)
         return self._last.answers
 
     def flush(self) -> Sequence[Answer]:
-        """As ``poll``, but waits for the labeller's word (not for the annotator's)."""
+        """As ``poll``, but waits for the labeller to report (not for the annotator to answer)."""
         # The first answer may have been given before the last questions were submitted; the second was not.
-        return [*self._take_news(), *self._take_news()]
+        return [*self._take_report(), *self._take_report()]
 
     def drain(self, questions: Iterable[Question]) -> Sequence[Answer]:
         """Wait until each of these questions has its answer."""
@@ -204,11 +204,11 @@ class RayFeed:
         return _sorted(answers)
 
     def problem(self) -> str | None:
-        """Why no labels came, as of the last news."""
+        """Why no labels came, as of the last report."""
         return self._last.problem
 
     def metrics(self) -> Mapping[str, float]:
-        """The counters as of the last news."""
+        """The counters as of the last report."""
         return self._last.metrics
 
     def state_dict(self) -> State:

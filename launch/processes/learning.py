@@ -19,7 +19,7 @@ from rewards.mix import RewardMix
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class UpdateReport:
-    """What one learner's update came to: all that the driver must know of it."""
+    """One learner's update: all that the driver needs of it."""
 
     steps: int
     """Environment steps that were learned from."""

@@ -1,4 +1,4 @@
-"""What was said and paid in a run: captions with their counts, reward parts with their episode sums."""
+"""What was observed and paid in a run: captions with their counts, reward parts with their episode sums."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from envs.protocols import State
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CaptionTally:
-    """The captions of one rollout: how often each came, and what it was paid."""
+    """The captions of one rollout: how often each was observed, and what it was paid."""
 
     ids: np.ndarray
     """int64 [N], distinct."""
@@ -29,7 +29,7 @@ class CaptionTally:
         """The tally of a scored rollout, None if it has no captions.
 
         Args:
-            rollout: what was said.
+            rollout: what was played.
             output: what it was worth.
             parts: names of the rewards that pay captions.
         """
@@ -43,11 +43,11 @@ class CaptionTally:
 
 
 class CaptionLedger:
-    """Every caption of a run: its text, how often it came, what it was paid."""
+    """Every caption of a run: its text, how often it was observed, what it was paid."""
 
     def __init__(self) -> None:
         self.texts: dict[int, str] = {}
-        """``{caption_id: text}``, the same object for good."""
+        """``{caption_id: text}``; teachers hold this very object, so it is never replaced."""
         self._counts: dict[int, int] = {}
         self._paid: dict[int, float] = {}
 
@@ -62,7 +62,7 @@ class CaptionLedger:
         """Rows ``{text, count, label, paid}``: the most frequent captions and the most paid ones.
 
         Args:
-            value: what a caption is worth (its label, or what a model made of labels), None where nobody knows.
+            value: what a caption is worth (its label, or what a model made of labels), None where no reward can say.
             num: how many of each.
         """
         counts = {caption: count for caption, count in self._counts.items() if caption in self.texts}
@@ -85,7 +85,7 @@ class CaptionLedger:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from ``state_dict``."""
-        self.texts.clear()  # others hold this very mapping
+        self.texts.clear()  # in place: see ``texts``
         self.texts.update({int(caption): text for caption, text in state["texts"].items()})
         ids = state["ids"].tolist()
         self._counts = dict(zip(ids, state["counts"].tolist(), strict=True))

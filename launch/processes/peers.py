@@ -36,7 +36,8 @@ class PeerActor:
         torch.set_num_threads(config.threads)
         self._worker, self._learning = build_peer(config, stream, given)
         self._group: Group = Alone()
-        self._held: WorkerRollout | None = None
+        self._rollout: WorkerRollout | None = None
+        """Collected and not scored yet: what ``learn`` takes; None = there is none."""
         self._growth = MemoryGrowth()
 
     def node(self) -> tuple[str, str, int]:
@@ -55,25 +56,25 @@ class PeerActor:
 
     def collect(self) -> Mapping[int, str]:
         """Play a rollout, unless one is waiting to be learned from; returns its new captions."""
-        if self._held is None:
+        if self._rollout is None:
             self._worker.policy.version = self._learning.learner.version
-            self._held = self._worker.collect()
-        return self._held.rollout.new_captions
+            self._rollout = self._worker.collect()
+        return self._rollout.rollout.new_captions
 
     def learn(self, news: News, share: float) -> UpdateReport:
         """Score the rollout and learn from it, together with the others."""
-        assert self._held is not None, "learn comes after collect"
+        assert self._rollout is not None, "every learn follows a collect"
         self._learning.take(news)
-        held = [self._held]
-        outputs = self._learning.score(held)
+        batch = [self._rollout]
+        outputs = self._learning.score(batch)
         # From here on memories are past this rollout: it cannot be scored a second time.
-        self._held = None
-        report = self._learning.learn(held, outputs, share)
+        self._rollout = None
+        report = self._learning.learn(batch, outputs, share)
         self._growth.settle()
         return report
 
     def grown_mb(self) -> float:
-        """Memory that came since the first update."""
+        """Growth of the process's memory since the first update, in MB."""
         return self._growth.mb
 
     def weights(self) -> Weights:
@@ -91,7 +92,7 @@ class PeerActor:
 
     def own_state(self) -> State:
         """Games and what follows them. A rollout that a broken update left behind is dropped."""
-        self._held = None
+        self._rollout = None
         return {"worker": self._worker.state_dict(), "learning": self._learning.own_state()}
 
     def load_own_state(self, state: State) -> None:
@@ -131,7 +132,7 @@ class SymmetricPlacement:
 
     Args:
         config: the run's; each peer builds itself from it.
-        on_death: told which peer died of what.
+        on_death: called with a peer's stream and what it died of.
         given: what the rewards found in the run's folder; None = nothing.
 
     Raises:
@@ -161,7 +162,7 @@ class SymmetricPlacement:
         seat.actor = PeerActor.remote(self._config_json, seat.stream, self._given)
 
     def _meet(self) -> None:
-        """Form the group anew."""
+        """Form the group, again where members were replaced."""
         nodes = self._ask(lambda rank, actor: actor.node.remote())
         here = ray.get_runtime_context().get_node_id()
         together = all(node == here for node, _, _ in nodes)
@@ -296,7 +297,7 @@ class SymmetricPlacement:
         self._ask(lambda rank, actor: actor.load_own_state.remote(state["peers"][rank]["state"]))
 
     def recycle(self, state: Mapping[str, Any]) -> list[int]:
-        """The group is formed anew with the fresh ones."""
+        """Replace the processes of peers that grew too much; the group is formed again with the new ones."""
         grown = self._until_all_live(lambda: self._ask(lambda rank, actor: actor.grown_mb.remote()))
         chosen = [rank for rank, mb in enumerate(grown) if mb > self._recycle_mb]
         if not chosen:

@@ -23,7 +23,12 @@ News = Mapping[str, Any]
 
 
 class Placement(Protocol):
-    """Collects a batch, then learns from it."""
+    """Collects a batch, then learns from it.
+
+    ``collect`` and ``learn`` take turns. In between the placement keeps the rollouts, which are large, where they will
+    be learned from (those of a peer never leave its process): only their new captions are returned, and ``learn``
+    takes the batch that was collected last.
+    """
 
     @property
     def deaths(self) -> int:
@@ -36,7 +41,7 @@ class Placement(Protocol):
         ...
 
     def collect(self) -> Mapping[int, str]:
-        """Have a batch collected; returns the captions ``{id: text}`` that its workers had not met before."""
+        """Have a batch collected; returns the captions ``{id: text}`` that its workers had not observed before."""
         ...
 
     def learn(self, news: News, share: float) -> list[UpdateReport]:
@@ -90,7 +95,8 @@ class SplitPlacement:
 
     def __init__(self, pool: WorkerPool, learning: Learning) -> None:
         self._pool, self._learning = pool, learning
-        self._held: list[WorkerRollout] = []
+        self._batch: list[WorkerRollout] = []
+        """Collected last; what ``learn`` takes."""
         self._publish()
 
     @property
@@ -109,21 +115,21 @@ class SplitPlacement:
 
     def collect(self) -> Mapping[int, str]:
         """Wait for a rollout from every worker."""
-        self._held = self._pool.batch()
-        return _new_captions(self._held)
+        self._batch = self._pool.batch()
+        return _new_captions(self._batch)
 
     def learn(self, news: News, share: float) -> list[UpdateReport]:
         """Score, learn, publish."""
         self._learning.take(news)
-        outputs = self._learning.score(self._held)
-        report = self._learning.learn(self._held, outputs, share)
+        outputs = self._learning.score(self._batch)
+        report = self._learning.learn(self._batch, outputs, share)
         self._publish()
         return [report]
 
     def drain(self) -> Iterator[Mapping[int, str]]:
-        """The rollouts on order, a batch at a time."""
+        """The outstanding rollouts, a batch at a time."""
         for batch in self._pool.drain():
-            self._held = batch
+            self._batch = batch
             yield _new_captions(batch)
 
     def weights(self) -> Weights:

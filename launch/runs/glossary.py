@@ -51,7 +51,7 @@ _EVERY_RUN: Mapping[str, str] = MappingProxyType(
         "time/learn_s": "Seconds that a learner spent on advantages and gradient steps, per update.",
         "time/exchange_s": "Seconds that a peer spent averaging gradients with the others, waiting included, per "
         "update.",
-        "time/evidence_s": "Seconds that a learner spent gathering what the rewards' teachers are told, per update.",
+        "time/evidence_s": "Seconds that a learner spent gathering evidence for the rewards' teachers, per update.",
         "time/account_s": "Seconds that a learner spent summing up captions and rewards, per update.",
         "time/collect_s": "Seconds spent collecting rollouts, per update (in runs of the reference learner).",
         "time/elapsed_s": "Seconds since the run began, without the pauses between resumes.",

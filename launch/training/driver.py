@@ -20,7 +20,7 @@ Symmetric: every worker is a peer that does all of it; only captions, news and r
         collect()  -- new captions -->  driver  -- news -->  learn() -- UpdateReport --> driver
 
 What waits for what: a learner waits for rollouts (never longer than the slowest worker), peers for each other's
-gradients, split workers for nobody up to ``rollout.max_policy_lag`` updates ahead, and nobody for labels, unless
+gradients, split workers only to stay within ``rollout.max_policy_lag`` updates, and nothing waits for labels, unless
 ``labels.mode=barrier`` asks for a run that can be repeated bit for bit.
 """
 
@@ -73,15 +73,15 @@ def train(
     Args:
         config: the resolved configuration.
         folder: the run's folder, locked by this process.
-        progress: told of metrics and events.
+        progress: shows metrics and events.
         stop: checked between updates.
         resume: go on from the newest valid checkpoint.
 
     Raises:
         CheckpointError: ``resume`` was asked for and no checkpoint is valid.
-        RunError: rollout workers keep dying, labelling stopped, a factor cannot be computed, or a gradient is not
+        RunError: rollout workers keep dying, labelling stopped, a reward cannot be computed, or a gradient is not
             finite; the newest checkpoint is the one before.
-        UserError: the Ray cluster cannot be joined.
+        UserError: the Ray cluster cannot be joined, or a reward's files in the run's folder are gone or were edited.
     """
     sweep(Path(tempfile.gettempdir()))  # what runs that were killed outright could not remove
     torch.set_num_threads(config.threads)
@@ -166,7 +166,7 @@ def _teachers(
     """Of the rewards that have one, by kind.
 
     Raises:
-        UserError: less stands between what a reward runs and the machine than was asked for.
+        UserError: a reward cannot run here as configured, such as a program that cannot be isolated as asked.
     """
 
     def open_feed(about: str, spec: PromptSpec) -> LabelFeed:
@@ -215,7 +215,7 @@ def build_placement(config: TrainConfig, on_death: Callable[[int, str], None], g
 
     Args:
         config: the run's.
-        on_death: told of workers that died.
+        on_death: called with a worker's stream and what it died of.
         given: what the rewards found in the run's folder; None = nothing.
 
     Raises:
@@ -237,7 +237,8 @@ def build_placement(config: TrainConfig, on_death: Callable[[int, str], None], g
 def games_spec(config: TrainConfig) -> GamesSpec:
     """Observations and actions of the run's games, from one game for each task, closed again.
 
-    What rewards read is left out: it changes neither, and whoever evaluates a policy may lack its factors' modules.
+    The columns that rewards read are left out: they change neither, and a machine that only evaluates a policy may lack
+    the modules of its rewards.
     """
     num_games = len(config.env.task_ids)
     games = make(config.env, num_games, TrainingSeeds(0, 0, num_games))

@@ -1,4 +1,4 @@
-"""One run's moving parts, update after update: what ``launch.training.driver`` sets up and lets go.
+"""The loop of one run, update after update, over the parts that ``launch.training.driver`` builds and closes.
 
 A checkpoint stands between rollouts: everything that was collected has been learned from, so that games,
 rewards' memories of them and sums over them agree.
@@ -49,7 +49,7 @@ class TrainSummary:
 
 
 class TrainingRun:
-    """One run's moving parts, update after update.
+    """The loop of one run: collects, teaches, learns, reports and saves.
 
     Args:
         config: the run's.
@@ -57,7 +57,7 @@ class TrainingRun:
         placement: plays, scores and learns.
         teachers: of the rewards that have one, by kind; built with this run's ``ledger`` and ``phases``.
         writer: takes metrics.
-        progress: told of metrics and events.
+        progress: shows metrics and events.
         ledger: of the captions; None = a new one.
         phases: where the driver's time is counted; None = by itself.
     """
@@ -89,7 +89,7 @@ class TrainingRun:
         self._last: dict[str, float] = {}
 
     def until(self, stop: StopRequest) -> TrainSummary:
-        """Update after update, until the steps are done or a signal came."""
+        """Update after update, until the steps are done or a signal arrives."""
         if self.steps == 0:
             for teacher in self.teachers.values():
                 teacher.begin()

@@ -432,7 +432,7 @@ async def resolve(config: LLMConfig) -> LLMConfig:
         return config
     server = LLMServer(config)
     try:
-        return config.model_copy(update={"model": (await server.find_model()).id})
+        return config.replace(model=(await server.find_model()).id)
     finally:
         await server.close()
 

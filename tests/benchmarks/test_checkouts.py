@@ -1,4 +1,4 @@
-"""Two checkouts compared: ratios by hand, and a checkout that answers what it is told to."""
+"""Two checkouts compared: ratios by hand, and a checkout with scripted answers."""
 
 import json
 

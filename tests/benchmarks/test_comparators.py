@@ -139,7 +139,7 @@ def test_the_reference_shows_crop_and_statistics_and_nothing_else(task):
 @pytest.mark.parametrize("name", ["sb3-dummy", "sb3-games"])
 @pytest.mark.parametrize("task", ["MiniHack-Room-5x5-v0", "NetHackScore-v0"])
 def test_training_is_measured_in_whole_updates(name, task):
-    (spec,) = TINY.model_copy(update={"systems": name, "task": task}).specs()
+    (spec,) = TINY.replace(systems=name, task=task).specs()
     system = spec.build()
     try:
         system.warm_up()
@@ -154,14 +154,14 @@ def test_training_is_measured_in_whole_updates(name, task):
 
 @pytest.mark.slow
 def test_subprocesses_of_sb3_are_measured_in_turn_with_ours():
-    specs = TINY.model_copy(update={"systems": "yendor-split,sb3-subproc"}).specs()
+    specs = TINY.replace(systems="yendor-split,sb3-subproc").specs()
     found = alternate(specs, 2, 0.5, report=lambda text: None)
     assert [len(own) for own in found.values()] == [2, 2]
     assert all(r.steps % 32 == 0 and r.steps > 0 and r.memory_mb > 100 for own in found.values() for r in own)
 
 
 def test_all_have_the_same_network_batch_and_games():
-    flags = TINY.model_copy(update={"systems": "yendor,yendor-split,yendor-symmetric,sb3-dummy"})
+    flags = TINY.replace(systems="yendor,yendor-split,yendor-symmetric,sb3-dummy")
     *ours, theirs = flags.specs()
     for spec in ours:
         assert spec.config.batch_steps == theirs.config.batch_steps == 32
@@ -187,7 +187,7 @@ def test_the_references_have_our_network(stride):
 
 
 def test_each_number_of_threads_of_the_reference_is_a_system():
-    specs = TINY.model_copy(update={"systems": "sb3-subproc", "sb3_threads": (1, 2)}).specs()
+    specs = TINY.replace(systems="sb3-subproc", sb3_threads=(1, 2)).specs()
     assert [(spec.name, spec.config.threads) for spec in specs] == [("sb3-subproc-1", 1), ("sb3-subproc-2", 2)]
 
 
@@ -212,7 +212,7 @@ def test_a_timed_function_adds_up_its_calls():
 )
 def test_what_cannot_be_measured_is_refused(changes, said):
     with pytest.raises(UserError, match=said):
-        TINY.model_copy(update=changes).specs()
+        TINY.replace(**changes).specs()
 
 
 # ---- sample-factory, which the tests do not have
@@ -221,14 +221,14 @@ def test_what_cannot_be_measured_is_refused(changes, said):
 def test_sample_factory_is_measured_only_where_it_is_installed():
     names = [spec.name for spec in TINY.specs()]
     assert ("sample-factory" in names) == (installed() is not None)
-    elsewhere = TINY.model_copy(update={"sample_factory_python": "/a/python"})
+    elsewhere = TINY.replace(sample_factory_python="/a/python")
     assert elsewhere.specs()[-1].python == "/a/python"
 
 
 @pytest.mark.skipif(installed() is not None, reason="sample-factory is installed")
 def test_sample_factory_is_refused_where_it_is_not_installed():
     with pytest.raises(UserError, match="sample-factory is not installed here"):
-        TINY.model_copy(update={"systems": "sample-factory"}).specs()
+        TINY.replace(systems="sample-factory").specs()
 
 
 def test_sample_factory_gets_the_same_batch():
@@ -239,7 +239,7 @@ def test_sample_factory_gets_the_same_batch():
 
 
 def fake_python(path, script):
-    """An interpreter that runs this instead of what it is told to; ``fd`` is where reports go."""
+    """An interpreter that runs this instead of its arguments; ``fd`` is where reports go."""
     path.write_text(f"#!{sys.executable}\nimport os, sys, time\nfd = int(sys.argv[3])\n{script}\n")
     path.chmod(0o700)
     return str(path)

@@ -48,7 +48,7 @@ class Hero:
             self.arrays["inv_glyphs"][0, place] = int(glyph.split("_")[0][1:])
             self.arrays["inv_strs"][0, place, : len(name)] = np.frombuffer(name.encode("latin-1"), np.uint8)
 
-    def told(self, playing=YES, over=NO):
+    def changes(self, playing=YES, over=NO):
         if playing[0]:  # idle games are not played
             self.over = bool(over[0])
             assert self.play(0) is self.over
@@ -81,18 +81,18 @@ class Hero:
 def test_each_change_has_its_words(before, after, says):
     hero = Hero(**before)
     hero.now(**after)
-    assert hero.told() == says
-    assert hero.told() == [""]  # said once
+    assert hero.changes() == says
+    assert hero.changes() == [""]  # said once
 
 
 def test_the_pack_is_told_by_kind_and_quantity():
     hero = Hero()
     hero.carries(g10="a +1 long sword (weapon in hand)")
-    assert hero.told() == ["(gained: the +N long sword)"]
+    assert hero.changes() == ["(gained: the +N long sword)"]
     hero.carries(g10="a +1 long sword (weapon in hand)", g20="3 uncursed arrows (in quiver)", g30="a key named Bob")
-    assert hero.told() == ["(gained: N uncursed arrow)", "(gained: the key named _)"]
+    assert hero.changes() == ["(gained: N uncursed arrow)", "(gained: the key named _)"]
     hero.carries(g10="a +1 long sword", g20="2 uncursed arrows (in quiver)", g30="a key named Bob")
-    assert hero.told() == ["(gone: N uncursed arrow)"]
+    assert hero.changes() == ["(gone: N uncursed arrow)"]
 
 
 @pytest.mark.parametrize(
@@ -101,44 +101,44 @@ def test_the_pack_is_told_by_kind_and_quantity():
         {"g30": "a potion of water", "g20": "4 arrows"},  # learnt what it is, and letters moved
         {"g20_a": "3 arrows", "g20_b": "an arrow (in quiver)", "g30": "a clear potion"},  # a stack was split
         {"g20": "4 arrows (in quiver)", "g30": "an uncursed clear potion"},
-        {"g1": "125 gold pieces", "g20": "4 arrows", "g30": "a clear potion"},  # gold is told as gold
+        {"g1": "125 gold pieces", "g20": "4 arrows", "g30": "a clear potion"},  # gold is counted as gold
     ],
 )
 def test_letters_splits_knowledge_and_coins_change_nothing_in_the_pack(items):
     hero = Hero()
     hero.carries(g20="4 arrows", g30="a clear potion")
-    hero.told()
+    hero.changes()
     hero.carries(**items)
-    assert hero.told() == [""]
+    assert hero.changes() == [""]
 
 
 def test_a_game_that_ended_leaves_out_what_nethack_has_cleared():
     hero = Hero(hp=9)
     hero.carries(g20="4 arrows")
-    hero.told()
+    hero.changes()
     hero.carries()
     hero.now(hp=3, gold=5)
-    assert hero.told(over=YES) == ["(gold rose)"]
+    assert hero.changes(over=YES) == ["(gold rose)"]
 
 
 def test_idle_games_and_new_episodes_tell_nothing():
     hero = Hero()
     hero.now(hp=1)
-    assert hero.told(playing=NO) == [""]
+    assert hero.changes(playing=NO) == [""]
     hero.carries(g20="4 arrows")
     hero.now(depth=7, gold=99)
     hero.teller.begin(0)
-    assert hero.told() == [""]
+    assert hero.changes() == [""]
 
 
 @given(st.text(st.characters(codec="latin-1", exclude_characters="\0\n"), min_size=1, max_size=NAME - 1))
 def test_what_is_told_of_any_name_is_canonical_and_known_as_a_change(name):
     hero = Hero()
     hero.carries(g20=name)
-    for line in hero.told():
+    for line in hero.changes():
         assert canonical(canonical(line)) == canonical(line)
     hero.now(hp=1, depth=2, gold=5, xp_level=2)
-    for line in hero.told():
+    for line in hero.changes():
         assert canonical(line) == line and is_change(line)
 
 
@@ -183,7 +183,7 @@ def _games(task, num_games, captions, seeds=None, obs_keys=KEYS):
 def test_the_games_stay_the_same_and_messages_only_get_lines(task):
     plain, rich = (_games(task, 4, captions) for captions in ("message", "changes"))
     plain.reset(), rich.reset()
-    rng, told = np.random.default_rng(0), set()
+    rng, lines_seen = np.random.default_rng(0), set()
     for _ in range(400):
         actions = rng.integers(0, plain.spec.num_actions, 4)
         a, b = plain.step(actions), rich.step(actions)
@@ -193,8 +193,8 @@ def test_the_games_stay_the_same_and_messages_only_get_lines(task):
             assert long.startswith(short)
             added = [line for line in lines if is_change(line)]
             assert short.decode("latin-1") == "\n".join(line for line in lines if not is_change(line))
-            told.update(added)
-    assert "(HP fell slightly)" in told
+            lines_seen.update(added)
+    assert "(HP fell slightly)" in lines_seen
     plain.close(), rich.close()
 
 
@@ -218,24 +218,24 @@ def test_changes_alone_make_a_message_and_the_key_is_told():
     seeds = [EpisodeSeeds(seed, 2, 3) for seed in range(40)]
     games = _games("MiniHack-KeyRoom-S5-v0", 8, "changes", ListedSeeds(seeds))
     games.reset()
-    rng, told = np.random.default_rng(0), set()
-    while games.active.any() and not told:
+    rng, lines_seen = np.random.default_rng(0), set()
+    while games.active.any() and not lines_seen:
         step = games.step(rng.integers(0, games.spec.num_actions, 8))
-        told |= {line for m in step.messages for line in m.split(b"\n") if line.startswith(b"(gained")}
-    assert told == {b"(gained: the key named The Master Key of Thievery)"}
+        lines_seen |= {line for m in step.messages for line in m.split(b"\n") if line.startswith(b"(gained")}
+    assert lines_seen == {b"(gained: the key named The Master Key of Thievery)"}
     games.close()
 
 
 def test_a_policy_that_sees_the_names_of_items_changes_nothing():
     shared, seen = (_games("NetHackScore-v0", 3, "changes", obs_keys=keys) for keys in (KEYS, (*KEYS, "inv_strs")))
     shared.reset(), seen.reset()
-    rng, told = np.random.default_rng(1), 0
+    rng, lines_seen = np.random.default_rng(1), 0
     for _ in range(300):
         actions = rng.integers(0, shared.spec.num_actions, 3)
         a, b = shared.step(actions), seen.step(actions)
         assert a.messages == b.messages
-        told += sum(b"\n(gained" in message or b"\n(gone" in message for message in a.messages)
-    assert told > 0 and b.obs["inv_strs"].any(axis=(1, 2)).all()
+        lines_seen += sum(b"\n(gained" in message or b"\n(gone" in message for message in a.messages)
+    assert lines_seen > 0 and b.obs["inv_strs"].any(axis=(1, 2)).all()
     shared.close(), seen.close()
 
 

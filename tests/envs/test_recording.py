@@ -1,4 +1,4 @@
-"""Recorded episodes: nothing is lost, nothing of the game changes, and damaged files are told from whole ones."""
+"""Recorded episodes: nothing is lost, nothing of the game changes, and damaged files are recognised."""
 
 import io
 import tracemalloc

@@ -95,7 +95,9 @@ def test_parsing_a_training_run_imports_neither_torch_nor_ray():
         ("labels lst x", "unknown labels action 'lst'; did you mean list"),
         ("labels list nowhere", "neither a run folder nor a label store"),
         ("train MiniHack-Rom-5x5-v0", "MiniHack-Room-5x5-v0"),
-        ("train keyroom --rewards honi", "there is no reward 'honi', allowed are oni, heron"),
+        ("train keyroom --rewards honi", "unknown reward 'honi'; did you mean oni or heron?"),
+        ("train keyroom --rewards program", "--rewards program: this reward pays nothing as configured"),
+        ("train keyroom --rewards oni --reward.oni.weight 0", "--rewards oni: this reward pays nothing"),
         ("train keyroom --preset room", "unknown flag --preset"),
         ("bench trian", "unknown benchmark 'trian'; did you mean train?"),
         ("eval --episodes 3", "eval needs a run folder, random, or a Stable-Baselines3 model"),
@@ -161,8 +163,8 @@ def test_evaluation_is_written_resumed_and_compared(run, tmp_path, capsys):
     assert answer["summary"]["episodes"] == 3
     (episode,) = run.glob("eval/MiniHack-KeyRoom-S5-v0/*/4-5-6.json")
     # An episode that is there is not played again: what is written in it is taken.
-    told = json.loads(episode.read_text()) | {"env_return": 123.0}
-    episode.write_text(json.dumps(told))
+    edited = json.loads(episode.read_text()) | {"env_return": 123.0}
+    episode.write_text(json.dumps(edited))
     assert main(command) == 0
     (again,) = json.loads(out.read_text())["evaluations"]
     assert again["episodes"][1]["env_return"] == 123.0

@@ -66,7 +66,7 @@ class TrainComparison(TrainBench):
     def _sb3(self, kind: str) -> list[SystemSpec]:
         config = self.train_config(self.sb3_games)
         return [
-            Sb3Spec(f"sb3-{kind}-{n}", config.model_copy(update={"threads": n}), kind, is_reference=kind != "games")
+            Sb3Spec(f"sb3-{kind}-{n}", config.replace(threads=n), kind, is_reference=kind != "games")
             for n in self.sb3_threads
         ]
 

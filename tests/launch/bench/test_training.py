@@ -17,7 +17,7 @@ TINY = TrainBench(
 
 @pytest.mark.parametrize("task", ["MiniHack-Room-5x5-v0", "NetHackScore-v0"])
 def test_training_is_measured_in_whole_updates(task):
-    system = TINY.model_copy(update={"task": task}).placement_spec("yendor").build()
+    system = TINY.replace(task=task).placement_spec("yendor").build()
     try:
         system.warm_up()
         measured = system.run_round(0.2)
@@ -69,4 +69,4 @@ def test_the_default_is_the_reference_network():
 )
 def test_what_cannot_be_measured_is_refused(changes, said):
     with pytest.raises(UserError, match=said):
-        measure(TINY.model_copy(update=changes))
+        measure(TINY.replace(**changes))

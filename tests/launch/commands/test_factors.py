@@ -67,7 +67,7 @@ def run_folder(folder, heron=None, report=REPORT):
     folder.mkdir()
     config = TrainConfig(preset="keyroom_heron")
     heron = TreeConfig(weight=1.0, ranking=RANKING) if heron is None else heron
-    config = config.model_copy(update={"reward": config.reward.model_copy(update={"heron": heron})})
+    config = config.replace(reward=config.reward.replace(heron=heron))
     write_config(folder, config.model_dump(mode="json"))
     if report is not None:
         (folder / "heron.json").write_text(json.dumps(report.as_json()))

@@ -31,7 +31,7 @@ class Designer:
 
 
 class Critic:
-    """Accepts all but what it was told to refuse."""
+    """Accepts all but what the script refuses."""
 
     def __init__(self, *refused):
         self.refused = refused
@@ -56,7 +56,7 @@ def outcome(trial, success=0.5, *, env_return=0.0, records=(), quarantined=()):
 
 
 class Runs:
-    """Ends runs as it was told to: by their names, one end after the other; otherwise well."""
+    """Ends runs as scripted: by their names, one end after the other; otherwise well."""
 
     def __init__(self, **ends):
         self.ends, self.asked = {name: list(some) for name, some in ends.items()}, []

@@ -11,8 +11,8 @@ from rewards.auto.search.proposal import Proposal
 from tests.launch.design.scripted import figures
 
 
-def test_what_a_round_is_told_does_not_depend_on_which_trial_ended_first(tmp_path):
-    def told(order):
+def test_what_a_round_reads_does_not_depend_on_which_trial_ended_first(tmp_path):
+    def replayed(order):
         folder = tmp_path / "".join(order)
         folder.mkdir()
         journal = Journal(folder)
@@ -30,8 +30,8 @@ def test_what_a_round_is_told_does_not_depend_on_which_trial_ended_first(tmp_pat
         journal.close()
         return [path.name for path in briefed_recordings(journal, folder, 4)]
 
-    found = told("abcd")
-    assert found == told("dcab") == told("bdac")
+    found = replayed("abcd")
+    assert found == replayed("dcab") == replayed("bdac")
     assert found == [f"{name}{i}" for name in "abcd" for i in range(15)], "15 of each trial, and no random play"
 
 

@@ -32,8 +32,8 @@ def test_a_program_without_an_answer_on_the_recordings_ends_no_search(parts):
     runs = Runs(**{f"p{sha_of(ONCE)}": [lambda trial: outcome(trial, records=[folder_of(trial) / "0.npz"])]})
     made = parts(designer, runs, reward={"containment": ContainmentConfig(batch_s=1e-6)})
     found = run(made)
-    (told,) = designer.briefs[1].tried
-    assert told.analysis.startswith("no answer on the recordings: ") and told.fitness == 0.5
+    (seen,) = designer.briefs[1].tried
+    assert seen.analysis.startswith("no answer on the recordings: ") and seen.fitness == 0.5
     assert found["chosen"] == sha_of(ONCE)
 
 
@@ -43,9 +43,9 @@ def test_what_a_quarantined_program_came_to_is_not_kept_as_its_own(parts):
     designer = Designer([ONCE, LOOKS], [TWICE])
     made = parts(designer, Runs(**{f"p{sha_of(ONCE)}": end}), reward={"containment": ContainmentConfig(batch_s=1e-6)})
     found = run(made)
-    told = designer.briefs[1].tried[0]
-    assert told.analysis.startswith(f"quarantined in its trial: {why}; it pays nothing to keep that")
-    assert told.fitness is None and told.figures == {} and "no answer on" not in told.analysis
+    seen = designer.briefs[1].tried[0]
+    assert seen.analysis.startswith(f"quarantined in its trial: {why}; it pays nothing to keep that")
+    assert seen.fitness is None and seen.figures == {} and "no answer on" not in seen.analysis
     assert Archive(made.config.reward.archive).get(sha_of(ONCE)).fitness == {"quarantined": why}
     assert found["programs"][0]["quarantined"] == [why] and found["chosen"] == sha_of(LOOKS)
 

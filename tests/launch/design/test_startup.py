@@ -204,9 +204,9 @@ def test_a_language_model_writes_the_programs_and_a_recording_repeats_the_search
 def test_a_server_that_does_not_answer_ends_the_search_in_one_sentence(tmp_path, capsys):
     flags = _flags(tmp_path, "--llm.base-url", "http://127.0.0.1:9/v1", "--llm.model", "tiny", "--rounds", "1")
     assert main(["design", "room", *flags]) == 1
-    told = capsys.readouterr()
-    assert "no reward programs for round 1" in told.err and "Traceback" not in told.err
-    assert f"go on with: yendor design --resume {tmp_path / 'search'}" in told.out
+    shown = capsys.readouterr()
+    assert "no reward programs for round 1" in shown.err and "Traceback" not in shown.err
+    assert f"go on with: yendor design --resume {tmp_path / 'search'}" in shown.out
     assert read_events(tmp_path / "search")[-1]["kind"] == "failed"
 
 
@@ -246,14 +246,14 @@ def test_bad_input_is_refused_in_one_sentence_before_anything_is_written(tmp_pat
     place = [] if "--resume" in here else ["--runs", str(runs)]
     at = here.index("--") if "--" in here else len(here)
     assert main(["design", *here[:at], *place, *here[at:]]) == 2
-    told = capsys.readouterr().err
-    assert sentence in told and "Traceback" not in told and not runs.exists()
+    error = capsys.readouterr().err
+    assert sentence in error and "Traceback" not in error and not runs.exists()
 
 
 def test_the_critic_discounts_as_the_stream_does(tmp_path):
     train = preset("room")
-    stream = train.reward.intrinsic.model_copy(update={"gamma": 0.7})
-    train = train.model_copy(update={"reward": train.reward.model_copy(update={"intrinsic": stream})})
+    stream = train.reward.intrinsic.replace(gamma=0.7)
+    train = train.replace(reward=train.reward.replace(intrinsic=stream))
     made = build_parts(DesignConfig(preset="room"), train, (), tmp_path, print)
     made.journal.close()
     assert made.critic._gamma == 0.7

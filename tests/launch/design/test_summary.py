@@ -25,9 +25,7 @@ def test_the_whole_command_that_repeats_a_reward(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     reward = ProgramConfig(archive=tmp_path / "runs" / "programs")
     assert command_of("room", "a" * 64, reward, ()) == f"yendor train room --reward.program.code {'a' * 12}"
-    changed = reward.model_copy(
-        update={"archive": Path("/my archive"), "composition": CompositionConfig(dense="budget"), "weight": 0.5}
-    )
+    changed = reward.replace(archive=Path("/my archive"), composition=CompositionConfig(dense="budget"), weight=0.5)
     assert command_of("room", "a" * 64, changed, ("--ppo.epochs", "2")) == (
         f"yendor train room --reward.program.code {'a' * 12} --reward.program.weight 0.5 "
         "--reward.program.composition.dense budget --reward.program.archive '/my archive' --ppo.epochs 2"

@@ -43,7 +43,7 @@ STEPS = 2 * 8 * 64
 
 
 def trial(folder, steps=STEPS):
-    config = preset("debug").model_copy(update={"runs": folder, "name": "run", "total_steps": steps})
+    config = preset("debug").replace(runs=folder, name="run", total_steps=steps)
     checked = TrainConfig.model_validate(config.model_dump())
     return Trial(
         key="run", role="sparse", seed=1, config_json=checked.model_dump_json(),
@@ -91,7 +91,7 @@ class _RaisedInWorkerError(Exception):
 
 
 @pytest.mark.parametrize(
-    ("error", "told", "interrupted"),
+    ("error", "cause", "interrupted"),
     [
         (_RaisedInWorkerError(ValueError("")), "ValueError:", False),
         (_RaisedInWorkerError(OSError("no room\nat all")), "OSError: no room", False),
@@ -99,9 +99,9 @@ class _RaisedInWorkerError(Exception):
         (RuntimeError(), "RuntimeError:", False),
     ],
 )
-def test_why_a_run_broke_is_one_line(tmp_path, error, told, interrupted):
+def test_why_a_run_broke_is_one_line(tmp_path, error, cause, interrupted):
     broken = broken_by(trial(tmp_path), error)
-    assert (broken.cause, broken.interrupted) == (told, interrupted)
+    assert (broken.cause, broken.interrupted) == (cause, interrupted)
 
 
 def test_what_a_worker_raises_can_travel():

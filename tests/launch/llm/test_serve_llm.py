@@ -20,7 +20,7 @@ def test_flags_on_the_command_line():
         parse(ServeFlags, ["m", "--", "--trust-remote-code"], "x")
 
 
-def test_the_command_serves_until_it_is_told_to_stop(vllm, model, tmp_path):
+def test_the_command_serves_until_a_signal(vllm, model, tmp_path):
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     process = subprocess.Popen(
         [sys.executable, "-m", "launch.cli", "serve-llm", model, "--vllm", str(vllm)],

@@ -93,8 +93,8 @@ def test_members_that_wait_for_a_dead_one_are_told():
         member.start()
     assert answers.get(timeout=60) == (1, "left")
     meeting.abort()
-    rank, told = answers.get(timeout=60)
-    assert rank == 0 and "a member of the group is gone" in told
+    rank, error = answers.get(timeout=60)
+    assert rank == 0 and "a member of the group is gone" in error
     for member in members:
         member.join()
     meeting.close()

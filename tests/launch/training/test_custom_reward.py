@@ -113,11 +113,16 @@ def test_flags_of_a_kind_of_ones_own(tmp_path, capsys):
         (f"{FILE}:Nothing", "names no kind of reward"),
         (f"{FILE}:RNDTeacher", "names no kind of reward"),
         ("no_such_module:Kind", "cannot be imported"),
+        ("{here}/broken.py:Kind", "cannot be imported: '(' was never closed"),
+        ("{here}/lacking.py:Kind", "cannot be imported: No module named 'no_such_module'"),
         ("rnd", "neither PATH.py:KIND nor module:KIND nor an entry point"),
     ],
 )
 def test_what_is_no_kind_is_refused_in_a_sentence(tmp_path, capsys, custom, sentence):
+    (tmp_path / "broken.py").write_text("Kind = (\n")
+    (tmp_path / "lacking.py").write_text("import no_such_module\n")
+    custom = custom.format(here=tmp_path)
     assert main(["train", "debug", "--reward.custom", custom, "--runs", str(tmp_path / "runs")]) == 2
-    told = capsys.readouterr().err
-    assert sentence in told and told.count("\n") == 1
+    error = capsys.readouterr().err
+    assert sentence in error and error.count("\n") == 1
     assert not (tmp_path / "runs").exists()

@@ -120,7 +120,7 @@ def _ray_worker_pids():
 
 
 class _Killer:
-    """A progress display that kills rollout workers when told of an update."""
+    """A progress display that kills rollout workers when it is shown an update."""
 
     def __init__(self, times):
         self.times, self.killed, self.notes = times, [], []
@@ -166,7 +166,7 @@ def test_a_dead_worker_is_replaced_and_one_that_keeps_dying_ends_the_run(tmp_pat
 
 
 class _KillsAll(_Killer):
-    """Kills every peer at once, when told of the first update."""
+    """Kills every peer at once, when it is shown the first update."""
 
     def update(self, step, metrics):
         for pid in _ray_worker_pids() if not self.killed else ():

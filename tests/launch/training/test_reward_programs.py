@@ -146,7 +146,7 @@ def test_a_resumed_run_repeats_the_quarantines_of_the_log(tmp_path):
             file.write_bytes(b"damaged")
     again = _trained(tmp_path / "a", program, steps=6 * UPDATE, resume=True, **saves)
     assert again.weights_sha256 == whole.weights_sha256
-    assert _quarantines(tmp_path / "a") == [event], "nothing is decided, or told, anew"
+    assert _quarantines(tmp_path / "a") == [event], "nothing is decided, or reported, a second time"
 
 
 def test_all_peers_stop_using_a_program_that_one_has_quarantined(tmp_path):
@@ -182,8 +182,8 @@ def test_bad_programs_are_refused_before_anything_is_written(tmp_path, capsys, f
     flags = [flag.format(**files) for flag in flags]
     runs = ["--runs", str(tmp_path / "runs"), "--reward.program.archive", str(tmp_path / "archive")]
     assert main(["train", "room", *flags, *runs]) == 2
-    told = capsys.readouterr().err
-    assert sentence in told and "Traceback" not in told
+    error = capsys.readouterr().err
+    assert sentence in error and "Traceback" not in error
     assert not (tmp_path / "runs").exists() and not (tmp_path / "archive").exists()
 
 

@@ -167,7 +167,7 @@ def test_conformance():
 )
 def test_what_only_a_run_has_is_refused(changes, sentence):
     with pytest.raises(ValueError, match=sentence):
-        OnlineHeron(CONFIG.model_copy(update=changes), GAMES, update_steps=40, seed=1)
+        OnlineHeron(CONFIG.replace(**changes), GAMES, update_steps=40, seed=1)
 
 
 def test_updates_that_never_come_are_refused():

@@ -285,8 +285,8 @@ def test_a_run_with_an_annotator_resumes_bit_for_bit_in_barrier_mode(tmp_path, s
 
 def test_captions_and_play_are_labelled_in_one_run_and_one_store(tmp_path):
     config = _config(tmp_path, judges={"sources": ["labeller"], "pairs_per_update": 16})
-    oni = config.reward.oni.model_copy(update={"weight": 0.1})
-    both = config.model_copy(update={"reward": config.reward.model_copy(update={"oni": oni})})
+    oni = config.reward.oni.replace(weight=0.1)
+    both = config.replace(reward=config.reward.replace(oni=oni))
     summary = trained(both)
     assert summary.metrics["heron/judged_pairs"] > 0 and summary.metrics["labels/known"] > 0
     with LabelStore(tmp_path / "run" / "labels.sqlite") as store:
@@ -299,8 +299,8 @@ def test_an_annotator_on_ray_judges_as_one_on_a_thread(tmp_path):
     judges = {"sources": ["tree", "labeller"], "pairs_per_update": 16}
     here = trained(_config(tmp_path / "here", judges=judges))
     config = _config(tmp_path / "ray", judges=judges)
-    rollout = config.rollout.model_copy(update={"num_workers": 1})
-    on_ray = trained(config.model_copy(update={"rollout": rollout}))
+    rollout = config.rollout.replace(num_workers=1)
+    on_ray = trained(config.replace(rollout=rollout))
     assert here.weights_sha256 == on_ray.weights_sha256
     assert here.metrics["heron/judged_pairs"] == on_ray.metrics["heron/judged_pairs"] > 0
 
@@ -360,7 +360,7 @@ def test_a_run_learns_from_people(recorded, tmp_path, sources):
     assert [e["pairs"] for e in read_events(tmp_path / "run") if e["kind"] == "human_preferences"] == [37]
     assert not (tmp_path / "run" / "labels.sqlite").exists()
     path.unlink()
-    longer = config.model_copy(update={"total_steps": 5 * UPDATE})
+    longer = config.replace(total_steps=5 * UPDATE)
     assert trained(longer, resume=True).steps == 5 * UPDATE
     assert _report(config)["sources"]["human"] == 37
 

@@ -73,7 +73,7 @@ def same(one, other):
 
 @pytest.mark.parametrize("mode", ["bins", "margin"])
 def test_it_learns_a_lexicographic_order(mode):
-    model = SMALL.model_copy(update={"learning_rate": 3e-3, "first_steps": 200})
+    model = SMALL.replace(learning_rate=3e-3, first_steps=200)
     trainer = trainer_of(model, comparison=ComparisonConfig(mode=mode))
     trainer.add(segments_of(512))
     for _ in range(11):
@@ -100,7 +100,7 @@ def test_rewards_are_standard_over_recent_steps():
 
 
 def test_rewards_are_standard_over_the_newest_half_of_a_full_buffer():
-    model = SMALL.model_copy(update={"capacity_segments": 128})
+    model = SMALL.replace(capacity_segments=128)
     trainer = trainer_of(model)
     old, new = segments_of(128, seed=1), segments_of(64, seed=2, first_episode=500)
     old.inputs[:] += 3
@@ -131,7 +131,7 @@ def test_nothing_is_learned_from_ties_alone():
 
 
 def test_versions_come_as_often_as_asked_for():
-    trainer = trainer_of(SMALL.model_copy(update={"publish_updates": 3}))
+    trainer = trainer_of(SMALL.replace(publish_updates=3))
     trainer.add(segments_of(64))
     versions = [trainer.update() for _ in range(7)]
     assert [scorer and scorer.version for scorer in versions] == [None, None, 1, None, None, 2, None]
@@ -158,7 +158,7 @@ def test_a_resumed_trainer_goes_on_bit_for_bit(sources):
     assert one.metrics() == other.metrics() and one.report() == other.report()
     assert same(go_on(one, 12), go_on(other, 12))
     with pytest.raises(ValueError, match="other networks"):
-        trainer_of(SMALL.model_copy(update={"hidden": 8}), sources=sources).load_state_dict(one.state_dict())
+        trainer_of(SMALL.replace(hidden=8), sources=sources).load_state_dict(one.state_dict())
     with pytest.raises(ValueError, match="ranks 2 factors, not 1"):
         trainer_of(table=table_of(("goal",), (1,), (None,))).load_state_dict(one.state_dict())
 
@@ -313,7 +313,7 @@ def judged_pairs(number, seed, by, source="llm"):
 
 
 def test_judged_pairs_alone_train():
-    model = SMALL.model_copy(update={"learning_rate": 3e-3, "first_steps": 200})
+    model = SMALL.replace(learning_rate=3e-3, first_steps=200)
     trainer = trainer_of(model, sources=("human",))
     trainer.add(segments_of(64))
     assert trainer.update() is None
@@ -334,7 +334,7 @@ def test_judged_pairs_alone_train():
 
 
 def test_judged_pairs_take_their_share_of_a_batch():
-    trainer = trainer_of(SMALL.model_copy(update={"judged_share": 0.25}))
+    trainer = trainer_of(SMALL.replace(judged_share=0.25))
     trainer.add(segments_of(256))
     trainer.take(judged_pairs(100, 1, by=2))
     trainer.update()
@@ -476,7 +476,7 @@ def test_judgement_by_hand():
 
 
 def test_without_held_out_segments_there_is_no_accuracy():
-    trainer, segments = trainer_of(SMALL.model_copy(update={"held_out_share": 1e-9})), segments_of(64)
+    trainer, segments = trainer_of(SMALL.replace(held_out_share=1e-9)), segments_of(64)
     trainer.add(segments)
     assert trainer.update().version == 1
     assert "accuracy" not in trainer.metrics() and trainer.report().levels[0].accuracy is None
@@ -509,7 +509,7 @@ def ending_early(number, rng, shares, first_episode):
 def test_segments_of_many_lengths_do_not_chase_the_constant_that_is_taken_off_again():
     """A solved task leaves short successes and a few of the rest: longer is not to be worth ever more."""
     table = table_of(("success", "alive"), (1, 1), (0.0, 0.0))
-    model = SMALL.model_copy(update={"learning_rate": 1e-2, "publish_updates": 4})
+    model = SMALL.replace(learning_rate=1e-2, publish_updates=4)
     trainer, rng = trainer_of(model, table), np.random.default_rng(0)
     for update in range(60):
         shares = [0.3, 0.2, 0.5] if update < 10 else [0.96, 0.02, 0.02]

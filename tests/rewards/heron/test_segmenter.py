@@ -177,7 +177,7 @@ def test_text_is_no_input():
 def test_what_factors_read_is_no_input_unless_asked_for():
     config = ModelConfig(inputs=("obs.hp", "obs.x"))
     assert read_columns(config, {"obs.x"}) == ("obs.hp",)
-    sees = config.model_copy(update={"see_factors": True})
+    sees = config.replace(see_factors=True)
     # What factors read is added, unless it is text.
     assert read_columns(sees, ("obs.x", "info.died", "obs.message")) == ("obs.hp", "obs.x", "info.died")
 

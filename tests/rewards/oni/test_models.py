@@ -119,7 +119,7 @@ def test_soft_targets_teach_probabilities():
     model = taught(config, answers, [*sure, *unsure], updates=50)
     assert [value(model, text) for text in sure] == pytest.approx([0.95] * 4, abs=0.05)
     assert [value(model, text) for text in unsure] == pytest.approx([0.3] * 4, abs=0.08)
-    strict = taught(config.model_copy(update={"output": "binary", "threshold": 0.97}), answers, sure, updates=50)
+    strict = taught(config.replace(output="binary", threshold=0.97), answers, sure, updates=50)
     assert [value(strict, text) for text in sure] == [0.0] * 4
 
 

@@ -1,4 +1,4 @@
-"""Learners of a group: one network, one gradient, each minibatch dealt over them."""
+"""Learners of a group: one network, one gradient, each minibatch split over them."""
 
 import threading
 
