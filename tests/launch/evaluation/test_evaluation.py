@@ -7,7 +7,7 @@ import torch
 from envs.data import EndStatus, EpisodeResult, EpisodeSeeds
 from envs.recording import EpisodeRecord
 from envs.seeding import evaluation_seeds
-from launch.evaluation.evaluate import Evaluation, progression, run_evaluation, summarise
+from launch.evaluation.evaluation import Evaluation, progression, run_evaluation, summarise
 from launch.evaluation.policies import RandomSource
 
 
@@ -116,14 +116,6 @@ def test_records_are_kept_beside_the_results_and_an_episode_without_its_record_i
     assert played == [] and not lost.exists()
     run_evaluation(recorded, lambda done, total: played.append(done))
     assert played == [4] and lost.exists() and kept.stat().st_mtime_ns == before
-
-
-def test_progression_is_the_better_of_depth_and_level():
-    assert progression(1, 1) == 0.0126
-    assert progression(10, 1) == 0.1256
-    assert progression(1, 14) == 0.4940
-    assert progression(99, 1) == 0.8068  # deeper than the table goes
-    assert progression(0, 0) == 0.0
 
 
 def test_progression_is_the_better_of_depth_and_level():
