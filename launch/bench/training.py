@@ -28,7 +28,7 @@ from envs.data import Config
 from envs.tasks import specs_of
 from launch.bench.harness import Round, System, SystemSpec, compare
 from launch.config.flags import validate
-from launch.config.train import TrainConfig
+from launch.config.train_config import TrainConfig
 from launch.errors import UserError, unknown_name
 from launch.runs.progress import Silent
 

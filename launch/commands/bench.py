@@ -21,7 +21,7 @@ class and answers with a table and with all measurements."""
 BENCHES: Benches = {
     "env": ("launch.bench.games", "EnvBench", "the games alone: on our engine and on NLE's"),
     "train": ("launch.bench.training", "TrainBench", "training: in one process, with workers, with peers"),
-    "label": ("launch.bench.labels", "LabelBench", "labels: through a vLLM server"),
+    "label": ("launch.bench.labelling", "LabelBench", "labels: through a vLLM server"),
 }
 
 

@@ -14,7 +14,7 @@ from envs.data import Config
 from launch.config.flags import AFTER, JsonOut, Selection, parse, result_path
 from launch.config.presets import PRESETS, preset
 from launch.config.resolve import check_startable
-from launch.config.train import TrainConfig
+from launch.config.train_config import TrainConfig
 from launch.design.config import DesignConfig
 from launch.errors import UserError
 

@@ -110,7 +110,7 @@ def _evaluate(source: PolicySource, task: str, seeds: Sequence[EpisodeSeeds], fl
     from rich.console import Console
     from rich.progress import Progress
 
-    from launch.evaluation.evaluate import Evaluation, description, run_evaluation
+    from launch.evaluation.evaluation import Evaluation, description, run_evaluation
 
     evaluation = Evaluation(
         source=source,

@@ -108,7 +108,7 @@ def rewards_of(run: Path) -> RewardConfig:
     Raises:
         UserError: there is no run, or its configuration is not one of this version.
     """
-    from launch.config.train import TrainConfig
+    from launch.config.train_config import TrainConfig
 
     return validate(TrainConfig, read_config(run)).reward
 

@@ -7,7 +7,7 @@ from pydantic_settings import CliPositionalArg
 from launch.config.flags import Selection
 from launch.config.presets import starting_from
 from launch.config.resolve import check_startable
-from launch.config.train import TrainConfig
+from launch.config.train_config import TrainConfig
 from launch.runs.folder import RunFolder
 
 
@@ -38,7 +38,7 @@ def run(_: ReferenceFlags, config: TrainConfig) -> int:
 
 
 def _check(config: TrainConfig) -> None:
-    from launch.evaluation.reference import check_reference
+    from launch.evaluation.sb3_reference import check_reference
 
     check_reference(config)
     check_startable(config)
@@ -47,7 +47,7 @@ def _check(config: TrainConfig) -> None:
 def _train(config: TrainConfig, folder: RunFolder) -> int:
     from rich.console import Console
 
-    from launch.evaluation.reference import train_reference
+    from launch.evaluation.sb3_reference import train_reference
     from launch.processes.lifecycle import StopRequest
     from launch.runs.progress import progress
 

@@ -13,7 +13,7 @@ from pydantic_settings import CliPositionalArg
 from launch.config.flags import Selection, validate
 from launch.config.presets import PRESETS, paying, starting_from
 from launch.config.resolve import resolve, resolve_resumed
-from launch.config.train import TrainConfig
+from launch.config.train_config import TrainConfig
 from launch.errors import UserError
 from launch.runs.folder import RunFolder, installed_versions, read_config
 

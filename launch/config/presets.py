@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from agents.config import PPOConfig
 from envs.spec import GamesConfig
-from launch.config.train import RolloutConfig, TrainConfig
+from launch.config.train_config import RolloutConfig, TrainConfig
 from launch.errors import UserError, nearest, unknown_name
 from rewards.config import RewardConfig
 from rewards.heron.config import ModelConfig, TreeConfig

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from envs.tasks import specs_of
-from launch.config.train import TrainConfig, may_change_on_resume
+from launch.config.train_config import TrainConfig, may_change_on_resume
 from launch.errors import UserError
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.recording import EpisodeRecord
-from launch.config.train import TrainConfig
+from launch.config.train_config import TrainConfig
 from launch.design.config import DesignConfig
 from launch.design.journal import (
     Journal,

@@ -17,7 +17,7 @@ from rich.console import Console
 from envs.files import write_atomic
 from launch.config.flags import validate
 from launch.config.presets import PRESETS
-from launch.config.train import TrainConfig
+from launch.config.train_config import TrainConfig
 from launch.design.config import DesignConfig
 from launch.design.journal import Journal
 from launch.design.search import Say, SearchParts, run

@@ -19,10 +19,10 @@ from envs.recording import EpisodeRecord
 from envs.seeding import evaluation_seeds
 from launch.config.flags import validate
 from launch.config.resolve import prepared
-from launch.config.train import TrainConfig
+from launch.config.train_config import TrainConfig
 from launch.design.config import DesignConfig
 from launch.errors import RunError, UserError
-from launch.evaluation.evaluate import Evaluation, run_evaluation
+from launch.evaluation.evaluation import Evaluation, run_evaluation
 from launch.evaluation.policies import RandomSource, RunSource
 from launch.processes.lifecycle import StopRequest
 from launch.runs.checkpoint import steps_of
@@ -77,7 +77,7 @@ class Outcome:
     role: Role
     seed: int
     figures: Mapping[str, Any]
-    """As ``launch.evaluation.evaluate.summarise``."""
+    """As ``launch.evaluation.evaluation.summarise``."""
     steps: int
     """Environment steps of training."""
     evaluation_steps: int

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from envs.protocols import GamesSpec, Policy
 from envs.spec import GamesConfig
 from launch.config.flags import validate
-from launch.config.train import TrainConfig
+from launch.config.train_config import TrainConfig
 from launch.errors import UserError
 from launch.runs import checkpoint as checkpoints
 from launch.runs.folder import read_config

@@ -17,7 +17,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from envs.protocols import State
-from launch.config.train import TrainConfig
+from launch.config.train_config import TrainConfig
 from rewards.labels.labeller import Labeller
 from rewards.labels.questions import Answer, PromptSpec, Question
 from rewards.labels.store import LabelStore

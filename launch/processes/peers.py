@@ -13,7 +13,7 @@ from ray.exceptions import RayError, RayTaskError
 from agents.policy import weights_of
 from agents.rollout import WorkerRollout
 from envs.protocols import Alone, Group, State
-from launch.config.train import TrainConfig
+from launch.config.train_config import TrainConfig
 from launch.errors import RunError
 from launch.processes.groups import GlooMeeting, GroupBrokenError, Invitation, Meeting, shared_memory_meeting
 from launch.processes.learning import UpdateReport

@@ -16,7 +16,7 @@ from agents.rollout import RolloutWorker
 from envs.protocols import Games, GamesSpec, SeedSource
 from envs.seeding import TrainingSeeds
 from envs.tasks import make
-from launch.config.train import TrainConfig
+from launch.config.train_config import TrainConfig
 from launch.errors import UserError
 from launch.processes.learning import Learning
 from launch.runs.folder import read_events

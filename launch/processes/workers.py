@@ -23,7 +23,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from agents.rollout import RolloutWorker, WorkerRollout
 from envs.protocols import State
-from launch.config.train import TrainConfig
+from launch.config.train_config import TrainConfig
 from launch.errors import RunError
 from launch.processes.lifecycle import DeathWatch, MemoryGrowth
 

@@ -6,7 +6,7 @@ What is read, all of it optional but ``config.json``:
 * ``events.jsonl``: resumes, worker deaths, errors; ``command`` and ``versions`` of a ``started`` event.
 * ``captions.json``: a list of ``{"text", "count", "label", "paid"}``.
 * what each reward keeps there for its own section.
-* ``eval/*.json``: the summaries that ``launch.evaluation.evaluate`` writes; other files there are passed over.
+* ``eval/*.json``: the summaries that ``launch.evaluation.evaluation`` writes; other files there are passed over.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ from envs.seeding import TrainingSeeds
 from envs.tasks import make
 from envs.timing import PhaseTimer
 from launch.config.resolve import for_machine
-from launch.config.train import TrainConfig
+from launch.config.train_config import TrainConfig
 from launch.errors import RunError, UserError
 from launch.llm.supervisor import serving
 from launch.llm.vllm import answering_model

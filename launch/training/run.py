@@ -17,7 +17,7 @@ import numpy as np
 from envs.files import write_atomic
 from envs.statistics import spearman
 from envs.timing import PhaseTimer
-from launch.config.train import TrainConfig
+from launch.config.train_config import TrainConfig
 from launch.processes.learning import UpdateReport
 from launch.processes.ledger import CaptionLedger, RecentSums
 from launch.processes.lifecycle import StopRequest

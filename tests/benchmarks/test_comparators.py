@@ -19,7 +19,7 @@ from envs.seeding import TrainingSeeds
 from envs.spec import GamesConfig
 from envs.tasks import make
 from launch.bench.harness import alternate
-from launch.bench.labels import LabelRound
+from launch.bench.labelling import LabelRound
 from launch.errors import RunError, UserError
 from tests.benchmarks.__main__ import run
 from tests.benchmarks.comparators import labels

@@ -1,6 +1,6 @@
 """Labels a second of our client through a server, beside ``LLM.generate`` in one process: the same model and prompts.
 
-    server    the labelling client and ``yendor serve-llm``'s server: see ``launch.bench.labels``
+    server    the labelling client and ``yendor serve-llm``'s server: see ``launch.bench.labelling``
     offline   vLLM within one process, given all prompts at once: no HTTP, no waiting
 
 Both are loaded all the time and take turns. Efficiency is the server's labels/s divided by those offline, round by
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from launch.bench.harness import in_turn, ratios, spread
-from launch.bench.labels import LabelBench, LabelRound, Served, Workload, group_cpu_s, print_round, raw
-from launch.bench.labels import summarise as summarise_labels
-from launch.bench.labels import table as labels_table
+from launch.bench.labelling import LabelBench, LabelRound, Served, Workload, group_cpu_s, print_round, raw
+from launch.bench.labelling import summarise as summarise_labels
+from launch.bench.labelling import table as labels_table
 from launch.llm.server import VLLMServer
 from launch.llm.vllm import find_model, find_vllm
 from tests.benchmarks.comparators.offline_vllm import OfflineAnnotator
@@ -63,7 +63,7 @@ def run_offline(offline: OfflineAnnotator, workload: Workload, number: int) -> L
 
 
 def summarise(found: Mapping[str, Sequence[LabelRound]], prompts: int) -> dict[str, Any]:
-    """See ``launch.bench.labels.summarise``; with the efficiency."""
+    """See ``launch.bench.labelling.summarise``; with the efficiency."""
     speeds = {name: [r.labels_per_s for r in own] for name, own in found.items()}
     return summarise_labels(found, prompts) | {"efficiency": spread(ratios(speeds["server"], speeds["offline"]))}
 

@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 
 from launch.bench.harness import Round, System
-from launch.config.train import TrainConfig
+from launch.config.train_config import TrainConfig
 from launch.errors import RunError
 
 _SCRIPT = "tests.benchmarks.comparators.sample_factory_script"

@@ -18,8 +18,8 @@ from torch import Tensor
 from agents.config import EncoderConfig
 from agents.sb3.vec_env import obs_specs
 from launch.bench.harness import Round, System
-from launch.config.train import TrainConfig
-from launch.evaluation.reference import reference_env, reference_ppo
+from launch.config.train_config import TrainConfig
+from launch.evaluation.sb3_reference import reference_env, reference_ppo
 from tests.benchmarks.comparators.gym_environments import training_env
 from tests.benchmarks.comparators.network import ReferenceEncoder
 

@@ -28,7 +28,7 @@ from envs.timing import PhaseTimer
 from launch.bench.harness import in_turn
 from launch.bench.training import REFERENCE_NETWORK, TrainBench
 from launch.config.resolve import for_machine
-from launch.config.train import TrainConfig
+from launch.config.train_config import TrainConfig
 from launch.errors import UserError
 from launch.processes.label_feed import ThreadFeed
 from launch.processes.learning import Learning

@@ -12,7 +12,7 @@ from launch import show
 from launch.cli import main
 from launch.commands import factors as factors_command
 from launch.commands.factors import read_report
-from launch.config.train import TrainConfig
+from launch.config.train_config import TrainConfig
 from launch.errors import UserError
 from launch.runs.folder import write_config
 from rewards.heron.config import PowersOfTenConfig, TreeConfig, WeightedSumConfig

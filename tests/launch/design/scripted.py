@@ -1,6 +1,6 @@
 """A search whose designer, critic and runs follow a script: for tests only."""
 
-from launch.config.train import TrainConfig
+from launch.config.train_config import TrainConfig
 from launch.design.trials import Broken, Outcome
 from rewards.auto.search.proposal import Costs, Finding, Proposal, Verdict
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from launch.config.presets import preset
-from launch.config.train import TrainConfig
+from launch.config.train_config import TrainConfig
 from launch.design.config import DesignConfig, ReportConfig
 from launch.design.trials import (
     Broken,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.config.train import TrainConfig
+from launch.config.train_config import TrainConfig
 from launch.processes.label_feed import RayFeed, ThreadFeed
 from launch.processes.session import ray_session
 from rewards.labels.annotators import LabelClientError, ScriptedClient

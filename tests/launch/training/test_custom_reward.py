@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from launch.cli import main
-from launch.config.train import TrainConfig
+from launch.config.train_config import TrainConfig
 from launch.report.build import build_report
 from launch.runs.glossary import glossary
 from launch.runs.metrics import read_metrics

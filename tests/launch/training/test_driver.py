@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from launch.config.presets import preset
-from launch.config.train import TrainConfig
+from launch.config.train_config import TrainConfig
 from launch.errors import RunError, UserError
 from launch.processes.lifecycle import StopRequest
 from launch.runs.folder import RunFolder, read_events

@@ -15,7 +15,7 @@ from envs.seeding import ListedSeeds, evaluation_seeds
 from envs.spec import GamesConfig
 from envs.tasks import make
 from launch.cli import main
-from launch.config.train import TrainConfig
+from launch.config.train_config import TrainConfig
 from launch.runs.checkpoint import decode_state, encode_state
 from launch.runs.folder import read_events
 from rewards.heron.factors import FactorTable, parse_ranking

@@ -7,7 +7,7 @@ import torch
 from envs.data import EndStatus, EpisodeResult, EpisodeSeeds
 from envs.recording import EpisodeRecord
 from envs.seeding import evaluation_seeds
-from launch.evaluation.evaluate import Evaluation, progression, run_evaluation, summarise
+from launch.evaluation.evaluation import Evaluation, progression, run_evaluation, summarise
 from launch.evaluation.policies import RandomSource
 
 

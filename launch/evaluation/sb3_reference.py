@@ -31,7 +31,7 @@ from envs.data import EpisodeSeeds
 from envs.files import write_atomic
 from envs.protocols import State
 from envs.seeding import TrainingSeeds
-from launch.config.train import TrainConfig
+from launch.config.train_config import TrainConfig
 from launch.errors import UserError
 from launch.processes.lifecycle import StopRequest
 from launch.processes.wiring import build_games, build_rewards

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.bench import labels
-from launch.bench.labels import LabelBench, LabelRound
+from launch.bench import labelling as labels
+from launch.bench.labelling import LabelBench, LabelRound
 from launch.errors import UserError
 from rewards.labels.questions import PromptSpec
 

@@ -16,7 +16,7 @@ from launch.config.flags import parse
 from launch.config.presets import preset
 from launch.errors import UserError
 from launch.evaluation.policies import RunSource, Sb3Source
-from launch.evaluation.reference import WorkerSeeds, reference_env, reference_ppo
+from launch.evaluation.sb3_reference import WorkerSeeds, reference_env, reference_ppo
 from launch.runs.metrics import read_metrics
 from launch.training.driver import games_spec
 from rewards.config import PartConfig, RewardConfig
