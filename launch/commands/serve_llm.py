@@ -63,7 +63,7 @@ def _serve(server: VLLMServer, config: ServerConfig, should_stop: Callable[[], b
         return
     key = f" (the API key is that in {config.api_key_env})" if read_key(config.api_key_env) else ""
     print(f"serving {server.model} at {server.base_url}{key}; Ctrl-C ends it")
-    print(f"  yendor train keyroom_oni --llm.base-url {server.base_url} --llm.model {server.model}", flush=True)
+    print(f"  yendor train PRESET --llm.base-url {server.base_url} --llm.model {server.model}", flush=True)
     while not should_stop():
         if not server.is_alive:
             raise RunError(f"the language model server ended: {server.log_tail()}")

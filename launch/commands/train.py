@@ -21,7 +21,7 @@ from launch.runs.folder import RunFolder, installed_versions, read_config
 class TrainFlags(Selection):
     """Train an agent; 'yendor train PRESET --help' lists every flag with the preset's values.
 
-    yendor train PRESET|TASK [--rewards oni heron] [--flag value ...] [--dry-run]
+    yendor train PRESET|TASK [--rewards NAME ...] [--flag value ...] [--dry-run]
     yendor train --resume RUN [--flag value ...]
     """
 
