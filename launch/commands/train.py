@@ -30,8 +30,8 @@ class TrainFlags(Selection):
     resume: Path | None = None
     """The run folder to go on with."""
     rewards: tuple[str, ...] | None = None
-    """Rewards that are paid beside the environment's own (oni, heron, program), and no others; each has its usual
-    weight where the preset gives it none."""
+    """Rewards that are paid beside the environment's own, and no others; each has its usual weight where the
+    preset gives it none."""
     dry_run: bool = False
     """Print the configuration and the processes that would start."""
 

@@ -171,6 +171,7 @@ class _Author:
         return (_PROSE, _USES_OS, _FARMS)[(len(self.asked) - 1) % 3]
 
 
+@pytest.mark.slow
 def test_a_language_model_writes_the_programs_and_a_recording_repeats_the_search(tmp_path, capsys):
     author = _Author()
     size = ["--rounds", "2", "--candidates", "3", "--opinion", "--designing.max-in-flight", "1", "--report.no-sparse"]

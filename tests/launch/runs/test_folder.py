@@ -18,7 +18,7 @@ def test_create_makes_the_whole_layout(tmp_path):
         assert run.path == tmp_path / "runs" / "r1"
         assert run.config == json.loads(CONFIG)
         assert {p.name for p in run.path.iterdir() if p.is_dir()} == {
-            "checkpoints", "programs", "episodes", "eval", "logs",
+            "checkpoints", "episodes", "eval", "logs",
         }  # fmt: skip
     assert [p.name for p in (tmp_path / "runs").iterdir()] == ["r1"]
 

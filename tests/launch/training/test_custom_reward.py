@@ -113,8 +113,8 @@ def test_flags_of_a_kind_of_ones_own(tmp_path, capsys):
         (f"{FILE}:Nothing", "names no kind of reward"),
         (f"{FILE}:RNDTeacher", "names no kind of reward"),
         ("no_such_module:Kind", "cannot be imported"),
-        ("{here}/broken.py:Kind", "cannot be imported: '(' was never closed"),
-        ("{here}/lacking.py:Kind", "cannot be imported: No module named 'no_such_module'"),
+        ("{here}/broken.py:Kind", "cannot be imported: SyntaxError: '(' was never closed"),
+        ("{here}/lacking.py:Kind", "cannot be imported: ModuleNotFoundError: No module named 'no_such_module'"),
         ("rnd", "neither PATH.py:KIND nor module:KIND nor an entry point"),
     ],
 )
