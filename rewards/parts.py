@@ -41,8 +41,3 @@ class PartConfig(Config):
     def pays(self) -> bool:
         """The part is learned from."""
         return self.weight > 0
-
-    @property
-    def lacks(self) -> str | None:
-        """The field without which the part pays nothing, whatever it weighs; None = none is missing."""
-        return None

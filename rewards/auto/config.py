@@ -87,8 +87,3 @@ class ProgramConfig(PartConfig):
     def pays(self) -> bool:
         """A program is chosen, and weighs something."""
         return self.code is not None and self.weight > 0
-
-    @property
-    def lacks(self) -> str | None:
-        """The program."""
-        return "code" if self.code is None else None
