@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from agents.config import CategoricalConfig
+from agents.config import CategoricalConfig, MaskedConfig
 from agents.heads.actor_head import ActorHead
 from agents.heads.categorical import CategoricalHead
+from agents.heads.masked import MaskedHead
+from agents.heads.plan_head import PlanHead
 from envs.data import Config
 from envs.protocols import GamesSpec
 
 HEADS: dict[type[Config], Callable[[Any, int, GamesSpec], ActorHead]] = {CategoricalConfig: CategoricalHead}
 """Which head a configuration builds, from itself, the number of features F and the games' specification.
+Heads are ``nn.Module``s."""
+
+PLAN_HEADS: dict[type[Config], Callable[[Any, int, int], PlanHead]] = {MaskedConfig: MaskedHead}
+"""Which plan head a configuration builds, from itself, the number of features F and the number of actions A.
 Heads are ``nn.Module``s."""
