@@ -14,7 +14,7 @@ L layers, C condition tokens, P places in a plan.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -61,7 +61,7 @@ class Context:
     """Keys and values of N conditions."""
 
     keys: Tensor
-    """[L, N, 2, heads, C, width / heads]: keys, then values, in each layer."""
+    """[L, 2, N, heads, C, width / heads]: keys, then values, in each layer."""
     null: Tensor | None
     """The same without goal and return, where guidance needs both."""
     guidance: float
@@ -188,68 +188,76 @@ def _null_last(number: Tensor, count: int) -> Tensor:
     return torch.where(number < 0, count, number)
 
 
-class _Layer(nn.Module):
-    """Attention and perceptron, each normalised before and added after."""
+class Layer(nn.Module):
+    """Attention and perceptron, each normalised before and added after.
+
+    Keys and values are one tensor [2, M, heads, T, d], d = width / heads: no sequence needs a copy to be multiplied.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.attention_norm = nn.LayerNorm(width)
         self.query_key_value = nn.Linear(width, 3 * width)
-        self.projection = nn.Linear(width, width)
+        self.projection = nn.Linear(width, width, bias=False)
         self.perceptron_norm = nn.LayerNorm(width)
         self.up = nn.Linear(width, _EXPANSION * width)
-        self.down = nn.Linear(_EXPANSION * width, width)
+        self.down = nn.Linear(_EXPANSION * width, width, bias=False)
 
-    def forward(
-        self, x: Tensor, context: Tensor | None, places: Tensor | None = None, mask: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """One layer of M sequences.
+    def forward(self, x: Tensor, context: Tensor, places: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """One layer of M sequences of T tokens, which see C others before them.
 
         Args:
             x: [M, T, width].
-            context: [M, 2, heads, C, width / heads], attended to before the T; None = nothing.
+            context: [2, M, heads, C, d].
             places: int64 [M, P], where the result is wanted; None = everywhere.
             mask: bool [T, C + T], True where attention is allowed; None = everywhere.
 
         Returns:
-            [M, P, width], and keys and values of the T tokens, [M, 2, heads, T, width / heads].
+            [M, P, width].
         """
-        M, _, width = x.shape
-        query, own = self._queries(self.attention_norm(x), places)
-        keys = own if context is None else torch.cat([context, own], -2)
-        if places is not None:
-            x = _at(x, places)
-        x = x + self.projection(attention(query, keys, mask).transpose(1, 2).reshape(M, -1, width))
-        return x + self.down(functional.gelu(self.up(self.perceptron_norm(x)))), own
+        query, own = self.projected(x, places)
+        x = x if places is None else at_places(x, places)
+        return self.finished(x, attention(query, torch.cat([context, own], -2), mask))
 
-    def _queries(self, x: Tensor, places: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Queries [M, heads, P, d], and keys and values [M, 2, heads, T, d], of normalised [M, T, width]."""
-        M, T, width = x.shape
-        weight, bias = self.query_key_value.weight, self.query_key_value.bias
+    def projected(self, x: Tensor, places: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Queries [M, heads, P, d], and keys and values [2, M, heads, T, d], of [M, T, width]."""
+        normal = self.attention_norm(x)
         if places is None:
-            both = functional.linear(x, weight, bias).view(M, T, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-            return both[0], both[1:].transpose(0, 1)
-        query = functional.linear(_at(x, places), weight[:width], bias[:width])
-        own = functional.linear(x, weight[width:], bias[width:])
-        return (
-            query.view(M, -1, self.heads, width // self.heads).transpose(1, 2),
-            own.view(M, T, 2, self.heads, -1).permute(0, 2, 3, 1, 4),
-        )
+            both = _by_head(self.query_key_value(normal), 3, self.heads)
+            return both[0], both[1:]
+        width = x.shape[-1]
+        weight, bias = self.query_key_value.weight, self.query_key_value.bias
+        query = functional.linear(at_places(normal, places), weight[:width], bias[:width])
+        own = functional.linear(normal, weight[width:], bias[width:])
+        return _by_head(query, 1, self.heads)[0], _by_head(own, 2, self.heads)
+
+    def finished(self, x: Tensor, attended: Tensor) -> Tensor:
+        """[M, P, width] after attention's result [M, heads, P, d] and the perceptron."""
+        flat = x.flatten(0, 1)
+        # Sums and products in one: they take a fifth of the time of the products off.
+        flat = torch.addmm(flat, attended.transpose(1, 2).reshape(flat.shape), self.projection.weight.t())
+        hidden = functional.gelu(self.up(self.perceptron_norm(flat)))
+        return torch.addmm(flat, hidden, self.down.weight.t()).view_as(x)
+
+
+def _by_head(x: Tensor, parts: int, heads: int) -> Tensor:
+    """[parts, M, heads, T, d] of [M, T, parts * heads * d]."""
+    return x.view(*x.shape[:2], parts, heads, -1).permute(2, 0, 3, 1, 4)
 
 
 def attention(query: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Softmax attention [M, heads, P, d] of ``query`` [M, heads, P, d] over ``keys`` [M, 2, heads, T, d].
+    """Softmax attention [M, heads, P, d] of ``query`` [M, heads, P, d] over keys and values [2, M, heads, T, d].
 
     Written out: for sequences this short, it takes half of the time of ``scaled_dot_product_attention`` on a CPU.
     """
-    scores = (query * query.shape[-1] ** -0.5) @ keys[:, 0].transpose(-1, -2)
+    scores = (query * query.shape[-1] ** -0.5) @ keys[0].transpose(-1, -2)
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
-    return scores.softmax(-1) @ keys[:, 1]
+    return scores.softmax(-1) @ keys[1]
 
 
-def _at(x: Tensor, places: Tensor) -> Tensor:
+def at_places(x: Tensor, places: Tensor) -> Tensor:
     """[M, P, ...] at places int64 [M, P] of [M, T, ...]."""
     return x.gather(1, places[..., None].expand(-1, -1, x.shape[-1]))
 
@@ -275,7 +283,7 @@ class PlanTransformer(nn.Module):
         self.return_bin = nn.Embedding(NUM_RETURN_BINS + 1, width)
         self.token = nn.Embedding(num_actions + 2, width)
         self.place = nn.Parameter(torch.zeros(config.horizon, width))
-        self.layers = nn.ModuleList(_Layer(width, config.heads) for _ in range(config.layers))
+        self.stack = nn.ModuleList(Layer(width, config.heads) for _ in range(config.layers))
         self.norm = nn.LayerNorm(width)
         self.logits = nn.Linear(width, num_actions + 1)
         never = torch.zeros(config.horizon, num_actions + 1)
@@ -289,10 +297,16 @@ class PlanTransformer(nn.Module):
                 nn.init.normal_(module.weight, std=0.5)
             elif isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
         nn.init.normal_(self.place, std=0.5)
         # Nearly uniform at first, as every actor head.
         nn.init.normal_(self.logits.weight, std=0.01)
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The L layers, in order."""
+        return cast("list[Layer]", list(self.stack))
 
     def embed(self, condition: PlanCondition, guidance: float = 1.0) -> Context:
         """Keys and values of the condition tokens; of both conditions where guidance needs both."""
@@ -317,28 +331,37 @@ class PlanTransformer(nn.Module):
         ]
         x = torch.cat([features, torch.stack(single, 1)], 1)
         found = []
-        for layer in self.layers:
-            x, keys = layer(x, None)
+        for number, layer in enumerate(self.layers):
+            query, keys = layer.projected(x)
             found.append(keys)
+            if number + 1 < len(self.layers):
+                x = layer.finished(x, attention(query, keys))
         return torch.stack(found)
 
-    def forward(self, tokens: Tensor, keys: Tensor, places: Tensor | None = None) -> Tensor:
-        """Logits [M, P, A + 1] of tokens int64 [M, H] at ``places`` int64 [M, P], or at all of them.
+    def forward(self, tokens: Tensor, keys: Tensor, places: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Logits of M plans.
 
-        ``keys`` [L, M, 2, heads, C, d] are those of each plan's condition.
+        Args:
+            tokens: int64 [M, H].
+            keys: [L, 2, M, heads, C, d] of each plan's condition.
+            places: int64 [M, P], the places wanted; None = all.
+            mask: bool [H, C + H], True where attention is allowed; None = everywhere.
+
+        Returns:
+            [M, P, A + 1].
         """
         x = self.token(tokens) + self.place
-        last = len(self.layers) - 1
-        for number, layer in enumerate(self.layers):
-            x, _ = layer(x, keys[number], places if number == last else None)
-        return self.logits(self.norm(x))
+        *inner, last = self.layers
+        for layer, context in zip(inner, keys, strict=False):
+            x = layer(x, context, mask=mask)
+        return self.logits(self.norm(last(x, keys[-1], places, mask)))
 
     def guided(self, tokens: Tensor, context: Context, rows: Tensor, places: Tensor | None = None) -> Tensor:
         """Logits as ``forward``, led away from those without goal and return."""
-        conditional = self(tokens, context.keys.index_select(1, rows), places).float()
+        conditional = self(tokens, context.keys.index_select(2, rows), places).float()
         if context.null is None:
             return conditional
-        null = self(tokens, context.null.index_select(1, rows), places).float()
+        null = self(tokens, context.null.index_select(2, rows), places).float()
         return null + context.guidance * (conditional - null)
 
     def normalised(
