@@ -16,6 +16,7 @@ from nle.env import tasks as nle_tasks
 
 from envs import controls, logic
 from envs.gameless import minihack_base, without_game
+from envs.own_levels import own_levels
 from envs.spec import TaskSpec
 
 with warnings.catch_warnings():
@@ -110,5 +111,15 @@ def _score_extended() -> TaskSpec:
     )
 
 
-OWN_TASKS: dict[str, Callable[[], TaskSpec]] = {EXTENDED_ID: _score_extended}
+def _own_level(task_id: str) -> TaskSpec:
+    """A navigation task like MiniHack's, on a level of ours."""
+    level = own_levels()[task_id]
+    like = read_spec("MiniHack-MazeWalk-Mapped-9x9-v0")
+    return replace(like, id=task_id, des=level.des, max_episode_steps=level.max_episode_steps)
+
+
+OWN_TASKS: dict[str, Callable[[], TaskSpec]] = {
+    EXTENDED_ID: _score_extended,
+    **{task_id: functools.partial(_own_level, task_id) for task_id in own_levels()},
+}
 """Tasks of ours that are not in gymnasium's registry."""

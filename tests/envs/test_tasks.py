@@ -11,7 +11,7 @@ from envs.tasks import make, specs_of, task, task_ids
 
 def test_ids_are_nle_minihack_and_ours():
     ids = task_ids()
-    assert len(ids) == 156 and list(ids) == sorted(set(ids))
+    assert len(ids) == 160 and list(ids) == sorted(set(ids))
     assert {"NetHackScore-v0", "MiniHack-KeyRoom-S5-v0", "NetHackScoreExtended-v0"} <= set(ids)
 
 
