@@ -26,9 +26,12 @@ class EpisodeNoise:
         """Restart this game's generator for the episode of these seeds."""
         self._generators[game] = np.random.default_rng((self._seed, *seeds))
 
-    def uniform(self, num: int) -> np.ndarray:
-        """float32 [B, num] in [0, 1)."""
-        return np.stack([generator.random(num, dtype=np.float32) for generator in self._generators])
+    def uniform(self, num: int, games: np.ndarray | None = None) -> np.ndarray:
+        """float32 [B, num] in [0, 1), or [N, num] for N games; the generators of others stay where they are."""
+        asked = self._generators if games is None else [self._generators[game] for game in games]
+        if not asked:
+            return np.empty((0, num), np.float32)
+        return np.stack([generator.random(num, dtype=np.float32) for generator in asked])
 
 
 class _SeedsWithNoise:

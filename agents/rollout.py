@@ -36,9 +36,10 @@ class GeneratorNoise:
         self._num_games = num_games
         self._generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
 
-    def uniform(self, num: int) -> np.ndarray:
-        """float32 [B, num] in [0, 1)."""
-        return self._generator.random((self._num_games, num), dtype=np.float32)
+    def uniform(self, num: int, games: np.ndarray | None = None) -> np.ndarray:
+        """float32 [B, num] in [0, 1), or [N, num] for N games."""
+        size = self._num_games if games is None else len(games)
+        return self._generator.random((size, num), dtype=np.float32)
 
     def state_dict(self) -> dict[str, Any]:
         """State of the generator (large integers, JSON-safe)."""

@@ -94,8 +94,14 @@ class Games(Protocol):
 class Noise(Protocol):
     """Where a policy's randomness comes from: one generator, or one for each episode."""
 
-    def uniform(self, num: int) -> np.ndarray:
-        """float32 [B, num] in [0, 1), fresh at each call."""
+    def uniform(self, num: int, games: np.ndarray | None = None) -> np.ndarray:
+        """float32 [B, num] in [0, 1), fresh at each call.
+
+        Args:
+            num: how many for each game.
+            games: int64 [N], draw for these games alone: [N, num]; None = for all. Where each episode has noise of its
+                own, that of other games stays as it is.
+        """
         ...
 
 

@@ -8,6 +8,7 @@ from agents.config import EncoderConfig, ModelConfig
 from agents.evaluate import EpisodeNoise, evaluate
 from agents.model import ActorCritic
 from agents.policy import TorchPolicy
+from agents.rollout import GeneratorNoise
 from envs.seeding import TrainingSeeds, evaluation_seeds
 from envs.toy import CorridorGames, MemoryGames
 
@@ -56,3 +57,18 @@ def test_episode_noise_is_the_episode_s_own():
     second.uniform(4)
     second.begin(2, seeds)
     np.testing.assert_array_equal(first.uniform(3)[0], second.uniform(3)[2])
+
+
+def test_noise_for_some_games_leaves_that_of_others():
+    drawn, undisturbed = EpisodeNoise(3), EpisodeNoise(3)
+    some = drawn.uniform(4, np.array([2, 0]))
+    whole = undisturbed.uniform(4)
+    np.testing.assert_array_equal(some, whole[[2, 0]])
+    np.testing.assert_array_equal(drawn.uniform(4)[1], whole[1])
+    assert drawn.uniform(4, np.array([], np.int64)).shape == (0, 4)
+
+
+def test_one_generator_draws_as_many_numbers_as_games_ask_for():
+    noise, same = GeneratorNoise(5, 7), GeneratorNoise(5, 7)
+    np.testing.assert_array_equal(noise.uniform(3, np.arange(5)), same.uniform(3))
+    assert noise.uniform(3, np.array([4, 1])).shape == (2, 3)

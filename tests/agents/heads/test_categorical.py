@@ -13,8 +13,8 @@ class Constant:
     def __init__(self, num_games, value):
         self._row = np.full((num_games, 1), value, np.float32)
 
-    def uniform(self, num):
-        return self._row
+    def uniform(self, num, games=None):
+        return self._row if games is None else self._row[games]
 
 
 def _head(logits):
