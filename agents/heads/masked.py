@@ -10,7 +10,6 @@ from torch.nn import functional
 from agents.config import Decoding, MaskedConfig
 from agents.heads.decoding import decode
 from agents.heads.plan_head import (
-    Context,
     Denoiser,
     NetworkDenoiser,
     PlanCondition,
@@ -39,19 +38,15 @@ class MaskedHead(nn.Module):
         self.horizon, self.num_actions = config.horizon, num_actions
         self.network = PlanTransformer(config, num_features, num_actions)
 
-    def embed(self, condition: PlanCondition, guidance: float = 1.0) -> Context:
-        """Keys and values of the condition tokens."""
-        return self.network.embed(condition, guidance)
-
     def loss(self, condition: PlanCondition, plans: Tensor, generator: np.random.Generator) -> Tensor:
         """Cross-entropy [N], the mean over masked places, in nats a token."""
         maskings = self.config.maskings
         condition = drop_some(condition, self.config.condition_dropout, generator)
         masked = torch.from_numpy(draw_maskings(len(plans) * maskings, self.horizon, generator)).to(plans.device)
         plans = plans.repeat(maskings, 1)
-        context = self.network.embed(condition)
         rows = torch.arange(len(condition.hero), device=plans.device).repeat(maskings)
-        log_probs = NetworkDenoiser(self.network, context)(plans.masked_fill(masked, self.network.mask), rows)
+        partial = plans.masked_fill(masked, self.network.mask)
+        log_probs = self.network.log_probs(partial, self.network.embed(condition), rows)
         loss = functional.nll_loss(log_probs.transpose(1, 2), plans, reduction="none")
         loss = loss.masked_fill(~masked, 0.0).sum(-1) / masked.sum(-1)
         return loss.unflatten(0, (maskings, -1)).mean(0)
@@ -84,7 +79,7 @@ class MaskedHead(nn.Module):
 
     def denoiser(self, condition: PlanCondition, decoding: Decoding) -> Denoiser:
         """Asks the network about partly filled plans."""
-        return NetworkDenoiser(self.network, self.network.embed(condition, decoding.guidance), decoding.temperature)
+        return NetworkDenoiser(self.network, self.network.embed(condition, decoding))
 
 
 def draw_maskings(num: int, horizon: int, generator: np.random.Generator) -> np.ndarray:

@@ -58,16 +58,31 @@ class PlanCondition:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Context:
-    """Keys and values of N conditions."""
+    """N conditions as plans see them. With guidance they are there twice: as asked, then without goal and return."""
 
     keys: Tensor
-    """[L, 2, N, heads, C, width / heads]: keys, then values, in each layer."""
-    null: Tensor | None
-    """The same without goal and return, where guidance needs both."""
-    guidance: float
-    """w in ``null + w (condition - null)``; 1 where ``null`` is None."""
+    """[L, 2, N or 2 N, heads, C, width / heads]: keys, then values, in each layer."""
+    guidance: float | None
+    """w in ``null + w (condition - null)``; None = each condition is there once."""
+    temperature: float
+    """Divides the logits."""
     legal: Tensor | None
     """bool [N, A]."""
+
+    def places_of(self, rows: Tensor) -> Tensor:
+        """Where the conditions ``rows`` [M] are in ``keys``: [M], or [2 M] with guidance."""
+        return rows if self.guidance is None else torch.cat([rows, rows + self.keys.shape[2] // 2])
+
+    def doubled(self, x: Tensor) -> Tensor:
+        """What goes in for M plans, [M, ...], or [2 M, ...] with guidance."""
+        return x if self.guidance is None else torch.cat([x, x])
+
+    def led(self, logits: Tensor) -> Tensor:
+        """Logits [M, ...] of [M, ...], or of [2 M, ...] with guidance; fp32."""
+        if self.guidance is None:
+            return logits.float()
+        conditional, null = logits.float().chunk(2)
+        return null + self.guidance * (conditional - null)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,10 +126,6 @@ class PlanHead(Protocol):
 
     horizon: int
     num_actions: int
-
-    def embed(self, condition: PlanCondition, guidance: float = 1.0) -> Context:
-        """Keys and values of the condition tokens in each layer."""
-        ...
 
     def loss(self, condition: PlanCondition, plans: Tensor, generator: np.random.Generator) -> Tensor:
         """What to minimise for each plan, in nats a token, which a learner weighs and averages.
@@ -272,6 +283,7 @@ class PlanTransformer(nn.Module):
     """
 
     never: Tensor
+    """[H, A + 1], -inf where a token never stands, 0 elsewhere."""
 
     def __init__(self, config: PlanTransformerConfig, num_features: int, num_actions: int) -> None:
         super().__init__()
@@ -286,9 +298,8 @@ class PlanTransformer(nn.Module):
         self.stack = nn.ModuleList(Layer(width, config.heads) for _ in range(config.layers))
         self.norm = nn.LayerNorm(width)
         self.logits = nn.Linear(width, num_actions + 1)
-        never = torch.zeros(config.horizon, num_actions + 1)
-        never[0, self.pad] = -torch.inf
-        self.register_buffer("never", never, persistent=False)
+        self.register_buffer("never", torch.zeros(config.horizon, num_actions + 1), persistent=False)
+        self.never[0, self.pad] = -torch.inf
         self._initialise()
 
     def _initialise(self) -> None:
@@ -308,19 +319,15 @@ class PlanTransformer(nn.Module):
         """The L layers, in order."""
         return cast("list[Layer]", list(self.stack))
 
-    def embed(self, condition: PlanCondition, guidance: float = 1.0) -> Context:
-        """Keys and values of the condition tokens; of both conditions where guidance needs both."""
-        keys = null = None
-        if guidance != 0:
-            keys = self._condition_keys(condition)
-        if guidance != 1:
-            everywhere = torch.ones_like(condition.return_bin, dtype=torch.bool)
-            null = self._condition_keys(condition.dropped(everywhere))
-        if keys is None or null is None:
-            guidance = 1.0
-        found = null if keys is None else keys
-        assert found is not None
-        return Context(keys=found, null=None if keys is None else null, guidance=guidance, legal=condition.legal)
+    def embed(self, condition: PlanCondition, decoding: Decoding | None = None) -> Context:
+        """The conditions' keys and values, for a decoding's guidance and temperature (None: 1, and 1)."""
+        guidance, temperature = (1.0, 1.0) if decoding is None else (decoding.guidance, decoding.temperature)
+        null = condition.dropped(torch.ones_like(condition.return_bin, dtype=torch.bool))
+        if guidance in (0.0, 1.0):
+            keys = self._condition_keys(condition if guidance else null)
+            return Context(keys=keys, guidance=None, temperature=temperature, legal=condition.legal)
+        keys = torch.cat([self._condition_keys(condition), self._condition_keys(null)], 2)
+        return Context(keys=keys, guidance=guidance, temperature=temperature, legal=condition.legal)
 
     def _condition_keys(self, condition: PlanCondition) -> Tensor:
         features = self.features(condition.features).unflatten(-1, (_FEATURE_TOKENS, -1))
@@ -356,20 +363,25 @@ class PlanTransformer(nn.Module):
             x = layer(x, context, mask=mask)
         return self.logits(self.norm(last(x, keys[-1], places, mask)))
 
-    def guided(self, tokens: Tensor, context: Context, rows: Tensor, places: Tensor | None = None) -> Tensor:
-        """Logits as ``forward``, led away from those without goal and return."""
-        conditional = self(tokens, context.keys.index_select(2, rows), places).float()
-        if context.null is None:
-            return conditional
-        null = self(tokens, context.null.index_select(2, rows), places).float()
-        return null + context.guidance * (conditional - null)
-
-    def normalised(
-        self, logits: Tensor, context: Context, rows: Tensor, places: Tensor | None, temperature: float = 1.0
+    def log_probs(
+        self,
+        tokens: Tensor,
+        context: Context,
+        rows: Tensor,
+        places: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
-        """Log-probabilities of logits [M, P, A + 1]; illegal actions, and PAD in the first place, get -inf."""
-        logits = logits if temperature == 1.0 else logits / temperature
-        logits = logits + (self.never if places is None else self.never[places])
+        """[M, P, A + 1] of plans int64 [M, H] under the conditions ``rows`` [M]; the others as in ``forward``."""
+        keys = context.keys.index_select(2, context.places_of(rows))
+        twice = None if places is None else context.doubled(places)
+        logits = context.led(self(context.doubled(tokens), keys, twice, mask))
+        return self.normalised(logits, context, rows, self.never if places is None else self.never[places])
+
+    def normalised(self, logits: Tensor, context: Context, rows: Tensor, never: Tensor) -> Tensor:
+        """Log-probabilities of logits [M, P, A + 1]; illegal actions get -inf, and tokens where ``never`` has it."""
+        if context.temperature != 1.0:
+            logits = logits / context.temperature
+        logits = logits + never
         if context.legal is not None:
             illegal = functional.pad(~context.legal, (0, 1)).index_select(0, rows)
             logits = logits.masked_fill(illegal[:, None], -torch.inf)
@@ -382,7 +394,6 @@ class NetworkDenoiser:
 
     network: PlanTransformer
     context: Context
-    temperature: float = 1.0
 
     @property
     def mask(self) -> int:
@@ -391,8 +402,7 @@ class NetworkDenoiser:
 
     def __call__(self, tokens: Tensor, rows: Tensor, places: Tensor | None = None) -> Tensor:
         """Log-probabilities [M, P, A + 1] of tokens [M, H] under the conditions ``rows`` [M]."""
-        logits = self.network.guided(tokens, self.context, rows, places)
-        return self.network.normalised(logits, self.context, rows, places, self.temperature)
+        return self.network.log_probs(tokens, self.context, rows, places)
 
 
 def drop_some(condition: PlanCondition, probability: float, generator: np.random.Generator) -> PlanCondition:
