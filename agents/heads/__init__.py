@@ -22,6 +22,8 @@ Heads are ``nn.Module``s."""
 PLAN_HEADS: dict[type[Config], Callable[[Any, int, int], PlanHead]] = {
     MaskedConfig: MaskedHead,
     AutoregressiveConfig: AutoregressiveHead,
+    FactorisedConfig: FactorisedHead,
+    OneStepConfig: FactorisedHead,
 }
 """Which plan head a configuration builds, from itself, the number of features F and the number of actions A.
 Heads are ``nn.Module``s."""
