@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
+import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from envs.datasets.manifest import FieldType, FileRecord
-from envs.files import unreadable
+from envs.files import replacing, unreadable
 
 BLOCK_STEPS = 64
 """Steps in a record batch; the last of a shard may have fewer."""
@@ -25,7 +27,12 @@ Fields = Mapping[str, FieldType]
 Arrays = dict[str, np.ndarray]
 """``{field: [n, ...]}``."""
 
-_OPTIONS = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", 1), use_threads=False)
+_MOST_ROWS, _PADDING = 1 << 12, 64
+"""No batch of ours has more rows, or as many bytes too many: what seems to is damaged."""
+_END = b"\xff\xff\xff\xff\0\0\0\0"
+"""What every stream of Arrow ends with."""
+_CODEC = pa.Codec("zstd", 1)
+_OPTIONS = pa.ipc.IpcWriteOptions(compression=_CODEC, use_threads=False)
 
 
 def _schema(fields: Fields) -> pa.Schema:
@@ -37,17 +44,58 @@ def _arrow_type(kind: FieldType) -> pa.DataType:
     return pa.fixed_shape_tensor(scalar, kind.shape) if kind.shape else scalar
 
 
-def _arrow_array(values: np.ndarray, kind: FieldType) -> pa.Array:
-    flat = pa.array(np.ascontiguousarray(values).reshape(-1))
-    if not kind.shape:
-        return flat
-    rows = pa.FixedSizeListArray.from_arrays(flat, int(np.prod(kind.shape)))
-    return pa.ExtensionArray.from_storage(_arrow_type(kind), rows)
+def _arrow_array(values: np.ndarray, type_: pa.DataType) -> pa.Array:
+    """Without a copy, but for truth values, of which Arrow keeps eight in a byte."""
+    if isinstance(type_, pa.BaseExtensionType):
+        storage = type_.storage_type
+        flat = _arrow_array(values.reshape(-1), storage.value_type)
+        rows = pa.Array.from_buffers(storage, len(values), [None], children=[flat])
+        return pa.ExtensionArray.from_storage(type_, rows)
+    packed = np.packbits(values, bitorder="little") if values.dtype == np.bool_ else np.ascontiguousarray(values)
+    return pa.Array.from_buffers(type_, len(values), [None, pa.py_buffer(packed)])
 
 
-def _numpy_array(column: pa.Array, kind: FieldType) -> np.ndarray:
-    flat = column.storage.flatten() if isinstance(column, pa.ExtensionArray) else column
-    return flat.to_numpy(zero_copy_only=False).reshape(-1, *kind.shape)
+# Arrow's own reader of record batches hands each buffer to a pool of threads and builds arrays that are not needed:
+# for one column of 64 rows that takes several times as long as what follows.
+
+
+def _layout(metadata: bytes) -> tuple[int, tuple[int, ...]]:
+    """Rows of a record batch, and offset and length of each of its buffers (Arrow's ``Message.fbs``)."""
+    batch = _follow(metadata, _slot(metadata, _follow(metadata, 0), 2))
+    length = _slot(metadata, batch, 0)
+    rows = 0 if length == batch else struct.unpack_from("<q", metadata, length)[0]  # 0 is not written
+    vector = _follow(metadata, _slot(metadata, batch, 2))
+    (number,) = struct.unpack_from("<I", metadata, vector)
+    return rows, struct.unpack_from(f"<{2 * number}q", metadata, vector + 4)
+
+
+def _follow(metadata: bytes, at: int) -> int:
+    return at + struct.unpack_from("<I", metadata, at)[0]
+
+
+def _slot(metadata: bytes, table: int, number: int) -> int:
+    """Where a field of a flatbuffer's table lies; at its beginning: nowhere, it has its default."""
+    vtable = table - struct.unpack_from("<i", metadata, table)[0]
+    return table + struct.unpack_from("<H", metadata, vtable + 4 + 2 * number)[0]
+
+
+def _decoded(buffer: pa.Buffer, rows: int, kind: FieldType) -> np.ndarray:
+    """[rows, ...] of a buffer: its length before compression, or -1 if it was not compressed, and its content."""
+    numbers = rows * math.prod(kind.shape)
+    dtype = np.dtype(kind.dtype)
+    needed = -(-numbers // 8) if dtype == np.bool_ else numbers * dtype.itemsize
+    if needed == 0:
+        return np.zeros((rows, *kind.shape), dtype)
+    (size,) = struct.unpack_from("<q", buffer)
+    content = buffer.slice(8)
+    if not needed <= (content.size if size == -1 else size) < needed + _PADDING:
+        raise ValueError(f"{rows} rows do not fit its size")
+    if size != -1:
+        content = _CODEC.decompress(content, size)
+    if dtype == np.bool_:
+        bits = np.unpackbits(np.frombuffer(content, np.uint8, needed), count=numbers, bitorder="little")
+        return bits.view(np.bool_).reshape(rows, *kind.shape)
+    return np.frombuffer(content, dtype, numbers).reshape(rows, *kind.shape)
 
 
 class _Unwritten(io.RawIOBase):
@@ -82,8 +130,7 @@ class ColumnStream:
     """
 
     def __init__(self, path: Path, fields: Fields) -> None:
-        self._path, self._fields = path, fields
-        self._schema = _schema(fields)
+        self._path, self._schema = path, _schema(fields)
         self._unwritten = _Unwritten()
         self._arrow = pa.ipc.new_stream(self._unwritten, self._schema, options=_OPTIONS)
         self._hash, self._size = hashlib.sha256(), 0
@@ -95,8 +142,8 @@ class ColumnStream:
         Args:
             arrays: ``{field: [n, ...]}``, of the fields' dtypes and shapes.
         """
-        columns = [_arrow_array(arrays[name], kind) for name, kind in self._fields.items()]
-        self._arrow.write_batch(pa.record_batch(columns, schema=self._schema))
+        columns = [_arrow_array(arrays[field.name], field.type) for field in self._schema]
+        self._arrow.write_batch(pa.RecordBatch.from_arrays(columns, schema=self._schema))
         self._write()
 
     def _write(self) -> None:
@@ -143,7 +190,7 @@ class ColumnFile:
         while most is None or len(ends) <= most:
             try:
                 message = pa.ipc.read_message(source)
-            except (EOFError, OSError, pa.ArrowInvalid):  # the stream's end, or where it was cut
+            except (EOFError, OSError, pa.ArrowException):  # the stream's end, or where it was cut
                 break
             if not ends:
                 self._check(message)
@@ -153,10 +200,11 @@ class ColumnFile:
     def _check(self, message: pa.Message) -> None:
         try:
             found = pa.ipc.read_schema(message)
-        except (OSError, pa.ArrowInvalid) as error:
+        except (OSError, pa.ArrowException) as error:
             raise ValueError(f"{self.path} is damaged: {error}") from None
         if not found.equals(self._schema):
-            raise ValueError(f"{self.path} holds {_spelled(found)}, but the manifest says {_spelled(self._schema)}")
+            expected = ", ".join(f"{name} {kind}" for name, kind in self._fields.items())
+            raise ValueError(f"{self.path} does not hold what the manifest says: {expected}")
 
     @property
     def num_batches(self) -> int:
@@ -175,28 +223,32 @@ class ColumnFile:
         """
         start, end = self._ends[number : number + 2]
         try:
-            batch = pa.ipc.read_record_batch(self._bytes.slice(start, end - start), self._schema)
-        except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
+            message = pa.ipc.read_message(self._bytes.slice(start, end - start))
+            rows, buffers = _layout(message.metadata.to_pybytes())
+            if not 0 <= rows <= _MOST_ROWS or rows != (rows if num_rows is None else num_rows):
+                raise ValueError(f"it has {rows} rows")
+            return self._decode(message.body, rows, buffers)
+        except (OSError, pa.ArrowException, struct.error, IndexError, ValueError) as error:
             raise ValueError(f"{self.path} is damaged in block {number}: {error}") from None
-        if num_rows is not None and batch.num_rows != num_rows:
-            raise ValueError(f"{self.path} is damaged: block {number} has {batch.num_rows} rows, not {num_rows}")
-        return {name: _numpy_array(batch.column(i), kind) for i, (name, kind) in enumerate(self._fields.items())}
 
-    def all_batches(self, number: int) -> Arrays:
-        """The rows of the first so many batches, one after the other."""
-        batches = [self.batch(k) for k in range(number)]
-        empty = {name: np.empty((0, *kind.shape), kind.dtype) for name, kind in self._fields.items()}
-        return {name: np.concatenate([none, *(b[name] for b in batches)]) for name, none in empty.items()}
+    def _decode(self, body: pa.Buffer, rows: int, buffers: Sequence[int]) -> Arrays:
+        arrays, place = {}, 0
+        for name, kind in self._fields.items():
+            place += 2 if kind.shape else 1  # bitmaps of what is null, which are empty: nothing is
+            offset, length = buffers[2 * place : 2 * place + 2]
+            arrays[name] = _decoded(body.slice(offset, length), rows, kind)
+            place += 1
+        return arrays
 
-
-def _spelled(schema: pa.Schema) -> str:
-    return ", ".join(f"{field.name} {field.type}" for field in schema)
-
-
-def cut(arrays: Mapping[str, np.ndarray], sizes: Sequence[int]) -> list[Arrays]:
-    """``{field: [sum(sizes), ...]}`` as one mapping for each size."""
-    ends = np.cumsum(sizes)
-    return [
-        {name: array[end - size : end] for name, array in arrays.items()}
-        for size, end in zip(sizes, ends.tolist(), strict=True)
-    ]
+    def cut(self, num_batches: int) -> FileRecord:
+        """Replace the file by one of its first so many batches, properly ended; nothing can be read after that."""
+        with io.BytesIO() as whole:
+            if self._ends:
+                whole.write(self._bytes.slice(0, self._ends[num_batches]))
+                whole.write(_END)
+            else:
+                pa.ipc.new_stream(whole, self._schema, options=_OPTIONS).close()
+            content = whole.getvalue()
+        with replacing(self.path) as temporary:
+            temporary.write_bytes(content)
+        return FileRecord(sha256=hashlib.sha256(content).hexdigest(), size=len(content))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from envs.data import EpisodeSeeds
-from envs.datasets.columns import BLOCK_STEPS, Arrays, ColumnFile
+from envs.datasets.columns import Arrays, ColumnFile
 from envs.datasets.manifest import (
     ENV_REWARD,
     EPISODE_FIELDS,
@@ -34,6 +34,7 @@ from envs.datasets.manifest import (
     load_manifest,
     shards_in,
 )
+from envs.datasets.shards import Shard, read_shard
 from envs.files import unreadable
 
 _CACHE_BYTES = 32 << 20
@@ -124,35 +125,6 @@ def _pieces(grid: _Grid, index: np.ndarray) -> Iterator[_Piece]:
         yield _Piece(k, index[at] - grid.first[k], at)
 
 
-@dataclass(frozen=True, eq=False)
-class Shard:
-    """What one game played."""
-
-    name: str
-    closed: bool
-    """Else its writer still runs, or was killed."""
-    num_steps: int
-    episodes: Mapping[str, np.ndarray]
-    """Fields of ``EPISODE_FIELDS``, one row an episode; ``first`` counts from the shard's first step."""
-    has_last: np.ndarray
-    """bool [episodes]."""
-    last_sizes: np.ndarray
-    """Rows in each batch of ``last.<key>``."""
-
-    @property
-    def step_sizes(self) -> np.ndarray:
-        """Rows in each batch of a column of steps."""
-        return sizes_of_steps(self.num_steps)
-
-
-def sizes_of_steps(num_steps: int) -> np.ndarray:
-    """int64 [blocks]: steps in each block."""
-    sizes = np.full(-(-num_steps // BLOCK_STEPS), BLOCK_STEPS)
-    if num_steps % BLOCK_STEPS:
-        sizes[-1] = num_steps % BLOCK_STEPS
-    return sizes
-
-
 class Dataset:
     """A data set, as it was when it was opened; ``open`` makes one. Steps are numbered over all shards.
 
@@ -190,7 +162,7 @@ class Dataset:
         manifest = load_manifest(path)
         for name, record in manifest.shards.items():
             _check_sizes(path, name, record)
-        shards = [_read_shard(path, manifest, name) for name in sorted({*shards_in(path), *manifest.shards})]
+        shards = [read_shard(path, manifest, name) for name in sorted({*shards_in(path), *manifest.shards})]
         data = cls(path, manifest, [shard for shard in shards if shard.num_steps], cache_bytes=cache_bytes)
         if verify:
             data.verify()
@@ -370,6 +342,8 @@ class Dataset:
         if (number, column) not in self._files:
             shard = self.shards[number]
             path = column_path(self.path, shard.name, column)
+            if not path.exists():
+                raise ValueError(f"shard '{shard.name}' of {self.path} has no column '{column}': it was recorded later")
             sizes = shard.last_sizes if column.startswith(LAST) else shard.step_sizes
             self._files[number, column] = ColumnFile(path, self.manifest.columns[column], len(sizes))
         return self._files[number, column]
@@ -392,9 +366,6 @@ def _checked(index: np.ndarray, size: int, what: str) -> np.ndarray:
     return index
 
 
-# ---- opening
-
-
 def _check_sizes(data: Path, shard: str, record: ShardRecord) -> None:
     for column, file in record.files.items():
         path = column_path(data, shard, column)
@@ -414,44 +385,3 @@ def _check_hash(path: Path, record: FileRecord) -> None:
         raise ValueError(unreadable(path, error)) from None
     if found != record.sha256:
         raise ValueError(f"{path} is damaged: its SHA-256 is {found}, not {record.sha256}")
-
-
-def _read_shard(data: Path, manifest: Manifest, name: str) -> Shard:
-    """A shard that was closed, or as much of another as is whole in all of its files."""
-    record = manifest.shards.get(name)
-    events = ColumnFile(column_path(data, name, EPISODES), EPISODE_FIELDS)
-    blocks = [events.batch(k) for k in range(events.num_batches)]
-    if record is not None:
-        return _shard_of(name, blocks, record.num_steps, closed=True)
-    return _read_open_shard(data, manifest, name, blocks)
-
-
-def _read_open_shard(data: Path, manifest: Manifest, name: str, blocks: list[Arrays]) -> Shard:
-    whole, last_batches = len(blocks), []
-    for column, kinds in manifest.columns.items():
-        path = column_path(data, name, column)
-        if column == EPISODES or not path.exists():
-            continue
-        batches = ColumnFile(path, kinds).num_batches
-        if column.startswith(LAST):
-            last_batches.append(batches)
-        else:
-            whole = min(whole, batches)
-    ends = np.cumsum([(block["length"] >= 0).any() for block in blocks[:whole]])
-    for batches in last_batches:  # one batch for each block in which an episode ended
-        whole = min(whole, int(np.searchsorted(ends, batches, "right")))
-    rows = len(ColumnFile(column_path(data, name, "action"), manifest.columns["action"]).all_batches(whole)["value"])
-    return _shard_of(name, blocks[:whole], rows, closed=False)
-
-
-def _shard_of(name: str, blocks: Sequence[Arrays], num_steps: int, *, closed: bool) -> Shard:
-    """Of the rows of its ``episodes``, block by block."""
-    none = {name: np.zeros((0, *kind.shape), kind.dtype) for name, kind in EPISODE_FIELDS.items()}
-    rows = {name: np.concatenate([empty, *(block[name] for block in blocks)]) for name, empty in none.items()}
-    # The later of two rows about an episode counts: np.unique finds the first of the reversed.
-    first, place = np.unique(rows["first"][::-1], return_index=True)
-    rows = {name: values[::-1][place] for name, values in rows.items()}
-    has_last = rows["length"] >= 0
-    rows["length"] = np.where(has_last, rows["length"], num_steps - first)
-    sizes = np.array([int((block["length"] >= 0).sum()) for block in blocks], np.int64)
-    return Shard(name, closed, num_steps, rows, has_last, sizes[sizes > 0])

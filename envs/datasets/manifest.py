@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 from urllib.parse import quote, unquote
 
 import numpy as np
@@ -31,6 +31,9 @@ from envs.data import Config
 from envs.files import file_lock, unreadable, write_atomic
 from envs.protocols import ObsSpec
 from envs.spec import GamesConfig, TaskSpec, union_of_names
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 FORMAT = 1
 """Rises whenever a data set of before can no longer be read."""
@@ -62,6 +65,9 @@ class FieldType(Config):
         if kind not in "biuf" or np.dtype(self.dtype).itemsize > 8 or np.dtype(self.dtype).name != self.dtype:
             raise ValueError(f"columns hold truth values, integers and floats of up to 64 bits, not '{self.dtype}'")
         return self
+
+    def __str__(self) -> str:
+        return f"{self.dtype} {list(self.shape)}" if self.shape else self.dtype
 
     @classmethod
     def of(cls, spec: ObsSpec | np.ndarray) -> FieldType:
@@ -277,6 +283,11 @@ def shard_folder(data: Path, shard: str) -> Path:
 def column_path(data: Path, shard: str, column: str) -> Path:
     """The file of a column; names may hold anything that can be printed."""
     return shard_folder(data, shard) / f"{_escaped(column)}.arrow"
+
+
+def shard_lock(data: Path, shard: str) -> BaseFileLock:
+    """Held by who writes a shard (``envs.files.file_lock``)."""
+    return file_lock(shard_folder(data, shard) / ".writer.lock")
 
 
 def shards_in(data: Path) -> list[str]:
