@@ -23,6 +23,8 @@ from envs.protocols import ObsSpec
 
 NUM_GLYPHS = 5977
 """``nle.nethack.MAX_GLYPH`` + 1 (NLE 1.3)."""
+_COLUMNS, _ROWS = 79, 21
+"""Of NetHack's map."""
 
 
 class KeyEncoder(Protocol):
@@ -196,6 +198,22 @@ class Encoder(nn.Module):
         features = [part(distinct.rows) for (_, part), distinct in zip(self._parts(), rows, strict=True)]
         shares = joint_shares(weight, features)
         return [distinct.spread(share) for distinct, share in zip(rows, shares, strict=True)]
+
+
+class CoordinateEmbedding(nn.Module):
+    """A square of the map as the sum of its column's and its row's embedding: int64 [N, 2] to [N, width].
+
+    The bottom line's logarithm blurs coordinates, and a plan turns on single squares. -1 = no square, which has an
+    embedding of its own.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.columns, self.rows = nn.Embedding(_COLUMNS + 1, width), nn.Embedding(_ROWS + 1, width)
+
+    def forward(self, square: Tensor) -> Tensor:
+        """(column, row) int64 [N, 2] to [N, width]."""
+        return self.columns(square[:, 0] + 1) + self.rows(square[:, 1] + 1)
 
 
 def _share(part: KeyEncoder, weight: Tensor, x: Tensor) -> Tensor:
