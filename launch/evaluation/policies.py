@@ -76,6 +76,54 @@ class RandomSource:
 
 
 @dataclass(frozen=True)
+class WalkerSource:
+    """The walker (``agents.walker.Walker``): logs of play that no reward has shaped."""
+
+    runs: Path = Path("runs")
+    games: GamesConfig = field(default_factory=lambda: GamesConfig(obs_keys=("glyphs", "blstats")))
+    epsilon: float = 0.2
+    """Share of its actions that are drawn among all."""
+    trip_steps: int | None = None
+    """Most steps of a trip; None = any number."""
+    to_stairs: bool = False
+    """Go to the stairs down, which it else keeps off."""
+    step: int | None = None
+
+    @property
+    def name(self) -> str:
+        """With its options."""
+        trips = "" if self.trip_steps is None else f"-trips{self.trip_steps}"
+        return f"walker{trips}-epsilon{self.epsilon:g}" + ("-stairs" if self.to_stairs else "")
+
+    @property
+    def folder(self) -> Path:
+        """``runs/walker/eval``."""
+        return self.runs / "walker" / "eval"
+
+    def build(self, games_spec: GamesSpec) -> Policy:
+        """The walker.
+
+        Raises:
+            UserError: it cannot walk in these games, or an option is out of range.
+        """
+        from agents.walker import Walker
+
+        try:
+            return Walker(games_spec, epsilon=self.epsilon, trip_steps=self.trip_steps, to_stairs=self.to_stairs)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+
+    def provenance(self) -> dict[str, Any]:
+        """Its options."""
+        return {
+            "policy": "walker",
+            "epsilon": self.epsilon,
+            "trip_steps": self.trip_steps,
+            "to_stairs": self.to_stairs,
+        }
+
+
+@dataclass(frozen=True)
 class RunSource:
     """A checkpoint of a training run.
 
