@@ -23,12 +23,15 @@ from envs.files import replacing, unreadable
 BLOCK_STEPS = 64
 """Steps in a record batch; the last of a shard may have fewer."""
 
+MOST_ROWS = 1 << 12
+"""No batch has more; what seems to is damaged."""
+
 Fields = Mapping[str, FieldType]
 Arrays = dict[str, np.ndarray]
 """``{field: [n, ...]}``."""
 
-_MOST_ROWS, _PADDING = 1 << 12, 64
-"""No batch of ours has more rows, or as many bytes too many: what seems to is damaged."""
+_PADDING = 64
+"""Bytes; what seems to have as many too many is damaged."""
 _END = b"\xff\xff\xff\xff\0\0\0\0"
 """What every stream of Arrow ends with."""
 _CODEC = pa.Codec("zstd", 1)
@@ -225,7 +228,7 @@ class ColumnFile:
         try:
             message = pa.ipc.read_message(self._bytes.slice(start, end - start))
             rows, buffers = _layout(message.metadata.to_pybytes())
-            if not 0 <= rows <= _MOST_ROWS or rows != (rows if num_rows is None else num_rows):
+            if not 0 <= rows <= MOST_ROWS or rows != (rows if num_rows is None else num_rows):
                 raise ValueError(f"it has {rows} rows")
             return self._decode(message.body, rows, buffers)
         except (OSError, pa.ArrowException, struct.error, IndexError, ValueError) as error:

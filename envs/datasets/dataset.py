@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -119,8 +120,8 @@ def _pieces(grid: _Grid, index: np.ndarray) -> Iterator[_Piece]:
     batch = np.searchsorted(grid.first, index, "right") - 1
     order = np.argsort(batch, kind="stable")
     batch = batch[order]
-    bounds = np.flatnonzero(np.diff(batch, prepend=-1, append=-1))
-    for start, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+    bounds = [0, *(np.flatnonzero(batch[1:] != batch[:-1]) + 1).tolist(), len(batch)]
+    for start, stop in pairwise(bounds if len(batch) else []):
         at, k = order[start:stop], int(batch[start])
         yield _Piece(k, index[at] - grid.first[k], at)
 

@@ -11,7 +11,7 @@ A shard is what one game slot of one worker played, episode after episode. Its c
     obs.<key>                         one row a step: the observation before the action
     reward.<name>                     one row a step: value float32, valid bool
     last.<key>                        one row for each episode that ended: the observation after its last action
-    episodes                          one row for each beginning and each end, see ``EPISODE_FIELDS``
+    episodes                          one row an episode, see ``EPISODE_FIELDS``
 """
 
 from __future__ import annotations
@@ -104,7 +104,8 @@ EPISODE_FIELDS: Mapping[str, FieldType] = {
     "task": _scalar("int16"),  # place in ``Manifest.tasks``
     "digest": _scalar("int64"),  # of its observations; -1: none
 }
-"""Fields of ``episodes``; a later row with the same ``first`` takes the place of an earlier one."""
+"""Fields of ``episodes``. While a shard is written, a row comes when an episode has begun and when it ends; a later row
+with the same ``first`` takes the place of an earlier one."""
 
 
 class Action(Config):

@@ -28,6 +28,7 @@ from envs.datasets.manifest import (
     shard_folder,
     shard_lock,
 )
+from envs.datasets.shards import write_episodes
 
 
 @dataclass
@@ -214,7 +215,9 @@ class ShardWriter:
             self._flush()
         self.closed = True
         files = {name: stream.close() for name, stream in self._streams.items()}
-        if self._num_steps == 0:
+        if self._num_steps:
+            files[EPISODES] = write_episodes(self._folder / f"{EPISODES}.arrow")
+        else:
             shutil.rmtree(self._folder)
         self._lock.release()
         Path(self._lock.lock_file).unlink(missing_ok=True)

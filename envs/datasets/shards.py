@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from envs.datasets.columns import BLOCK_STEPS, Arrays, ColumnFile
-from envs.datasets.manifest import EPISODE_FIELDS, EPISODES, LAST, STEP_COLUMNS, Manifest, column_path
+from envs.datasets.columns import BLOCK_STEPS, MOST_ROWS, Arrays, ColumnFile, ColumnStream
+from envs.datasets.manifest import EPISODE_FIELDS, EPISODES, LAST, STEP_COLUMNS, FileRecord, Manifest, column_path
+from envs.files import replacing
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,12 +57,39 @@ def read_shard(data: Path, manifest: Manifest, name: str) -> Shard:
     path = column_path(data, name, EPISODES)
     if record is None and not path.exists():  # of its files the last that is made
         return _shard_of(name, [], 0, closed=False)
-    events = ColumnFile(path, EPISODE_FIELDS)
-    blocks = [events.batch(k) for k in range(events.num_batches)]
+    blocks = _events(path)
     if record is not None:
         return _shard_of(name, blocks, record.num_steps, closed=True)
     whole, num_steps = _whole(data, manifest, name, blocks)
     return _shard_of(name, blocks[:whole], num_steps, closed=False)
+
+
+def _events(path: Path) -> list[Arrays]:
+    file = ColumnFile(path, EPISODE_FIELDS)
+    return [file.batch(k) for k in range(file.num_batches)]
+
+
+def write_episodes(path: Path, num_blocks: int | None = None) -> FileRecord:
+    """Replace what was written into ``episodes`` block by block by one row for each episode, which is read faster.
+
+    Args:
+        path: of the file.
+        num_blocks: those that count; None: all.
+    """
+    rows = _latest(_events(path)[:num_blocks])
+    with replacing(path) as temporary:
+        stream = ColumnStream(temporary, EPISODE_FIELDS)
+        for start in range(0, len(rows["first"]), MOST_ROWS):
+            stream.append({name: values[start : start + MOST_ROWS] for name, values in rows.items()})
+        return stream.close()
+
+
+def _latest(blocks: Sequence[Arrays]) -> Arrays:
+    """One row for each episode: the last that was written."""
+    none = {name: np.zeros((0, *kind.shape), kind.dtype) for name, kind in EPISODE_FIELDS.items()}
+    rows = {name: np.concatenate([empty, *(block[name] for block in blocks)]) for name, empty in none.items()}
+    _, place = np.unique(rows["first"][::-1], return_index=True)  # the first of the reversed
+    return {name: values[::-1][place] for name, values in rows.items()}
 
 
 def _whole(data: Path, manifest: Manifest, name: str, blocks: Sequence[Arrays]) -> tuple[int, int]:
@@ -84,13 +112,10 @@ def _whole(data: Path, manifest: Manifest, name: str, blocks: Sequence[Arrays]) 
 
 
 def _shard_of(name: str, blocks: Sequence[Arrays], num_steps: int, *, closed: bool) -> Shard:
-    """Of the rows of its ``episodes``, block by block."""
-    none = {name: np.zeros((0, *kind.shape), kind.dtype) for name, kind in EPISODE_FIELDS.items()}
-    rows = {name: np.concatenate([empty, *(block[name] for block in blocks)]) for name, empty in none.items()}
-    # The later of two rows about an episode counts: np.unique finds the first of the reversed.
-    first, place = np.unique(rows["first"][::-1], return_index=True)
-    rows = {name: values[::-1][place] for name, values in rows.items()}
+    """Of the rows of its ``episodes``."""
+    rows = _latest(blocks)
     has_last = rows["length"] >= 0
-    rows["length"] = np.where(has_last, rows["length"], num_steps - first)
-    sizes = np.array([int((block["length"] >= 0).sum()) for block in blocks], np.int64)
-    return Shard(name, closed, num_steps, rows, has_last, sizes[sizes > 0])
+    rows["length"] = np.where(has_last, rows["length"], num_steps - rows["first"])
+    ends = (rows["first"] + rows["length"] - 1)[has_last]
+    _, last_sizes = np.unique(ends // BLOCK_STEPS, return_counts=True)
+    return Shard(name, closed, num_steps, rows, has_last, last_sizes)

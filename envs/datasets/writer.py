@@ -29,6 +29,7 @@ import numpy as np
 from envs.datasets.columns import ColumnFile, ColumnStream, Fields
 from envs.datasets.manifest import (
     ENV_REWARD,
+    EPISODES,
     LAST,
     OBS,
     REWARD,
@@ -46,7 +47,7 @@ from envs.datasets.manifest import (
     update_manifest,
 )
 from envs.datasets.shard_writer import ShardWriter
-from envs.datasets.shards import Shard, read_shard
+from envs.datasets.shards import Shard, read_shard, write_episodes
 
 
 class DatasetWriter:
@@ -160,7 +161,9 @@ class DatasetWriter:
             return
         for column, fields in self.manifest.columns.items():
             path = column_path(self.path, name, column)
-            if path.exists():
+            if column == EPISODES:
+                files[column] = write_episodes(path, len(shard.step_sizes))
+            elif path.exists():
                 sizes = shard.last_sizes if column.startswith(LAST) else shard.step_sizes
                 files[column] = ColumnFile(path, fields).cut(len(sizes))
         self._register({name: ShardRecord(num_steps=shard.num_steps, files=files)})
