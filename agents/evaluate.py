@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from envs.data import EpisodeResult, EpisodeSeeds
-from envs.protocols import Games, Policy, SeedSource, State
+from envs.protocols import Games, Policy, SeedSource, State, WatchingGames
 from envs.seeding import ListedSeeds
 
 
@@ -84,6 +84,8 @@ def evaluate(
         obs, memory = games.reset(), policy.initial_state(num_games)
         while games.active.any():
             acted = policy.act(obs, memory, games.action_mask, noise, deterministic=deterministic)
+            if isinstance(games, WatchingGames):
+                games.watch(acted)
             played = games.step(acted.actions)
             for result in played.finished.values():  # noqa: UP028 - Ray drives generators by send()
                 yield result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -139,6 +139,15 @@ class Policy(Protocol):
         deterministic: bool = False,
     ) -> PolicyStep:
         """Choose actions for observations ``{key: [B, ...]}``."""
+        ...
+
+
+@runtime_checkable
+class WatchingGames(Games, Protocol):
+    """Games that take note of what the policy that plays them says."""
+
+    def watch(self, acted: PolicyStep) -> None:
+        """Called before each step with what the policy answered."""
         ...
 
 

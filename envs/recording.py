@@ -10,6 +10,7 @@ A record is one compressed ``.npz`` without pickles::
     str_names, str_columns, texts         schema columns of words [columns, steps]: places in texts
     captions                              [steps]: places in texts
     screen                                uint8 [steps, 24, 80], where it was recorded
+    plan_*                                of a policy that plans: each plan it made (``RecordedPlans``)
 
 Example:
     >>> games = make_recorded(config, 16, seeds, lambda record: record.save(path_of(record.seeds)))
@@ -32,7 +33,7 @@ import numpy as np
 from envs.captions import canonical_of_raw, caption_id
 from envs.data import EndStatus, EpisodeSeeds, FinalObs, GamesStep, Rollout
 from envs.files import replacing
-from envs.protocols import Games, SeedSource, State
+from envs.protocols import Games, PolicyStep, SeedSource, State
 from envs.schema import COLUMNS, SCHEMA_VERSION
 from envs.spec import GamesConfig
 from envs.tasks import make
@@ -50,6 +51,36 @@ _STEP_ARRAYS = ("actions", "env_reward", "end_status", "terminated", "truncated"
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, RuntimeError, ValueError)
 """What reading a damaged or foreign archive raises, whose bytes are in memory already."""
 _KINDS = {"int": np.dtype(np.int64), "bool": np.dtype(bool)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class RecordedPlans:
+    """The P plans that a policy made in an episode, each with the K candidates that it chose among.
+
+    A policy tells of them in ``PolicyStep.head_record``, under these names, with ``planned`` bool [B].
+    """
+
+    step: np.ndarray
+    """int64 [P]: the step whose action is the plan's first."""
+    candidates: np.ndarray
+    """int16 [P, K, H]: tokens (``agents.heads.plan_head``), places in ``action_names``, and then PAD."""
+    scores: np.ndarray
+    """float32 [P, K], by the policy's critic."""
+    log_prob: np.ndarray
+    """float32 [P, K]."""
+    refused: np.ndarray
+    """bool [P, K]: too unlikely to be taken."""
+    taken: np.ndarray
+    """int16 [P]: the candidate that was executed."""
+
+    def __post_init__(self) -> None:
+        P, K, *_ = self.candidates.shape
+        for name, shape in (("step", (P,)), ("taken", (P,)), *((n, (P, K)) for n in ("scores", "log_prob", "refused"))):
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"RecordedPlans.{name} has shape {getattr(self, name).shape}, expected {shape}")
+
+
+_PLANS = tuple(RecordedPlans.__slots__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -80,6 +111,8 @@ class EpisodeRecord:
     screen: np.ndarray | None = None
     """uint8 [T, 24, 80]: characters of the terminal after each action. After a death, which clears the terminal: those
     of before."""
+    plans: RecordedPlans | None = None
+    """None: the policy does not plan."""
 
     def __post_init__(self) -> None:
         T = len(self.actions)
@@ -166,6 +199,8 @@ class EpisodeRecord:
         for kind, dtype in _KINDS.items():
             stacked = [self.columns[name] for name in by_kind[kind]]
             arrays[f"{kind}_columns"] = np.array(stacked, dtype).reshape(len(stacked), self.num_steps)
+        if self.plans is not None:
+            arrays |= {f"plan_{name}": getattr(self.plans, name) for name in _PLANS}
         return arrays | ({} if self.screen is None else {"screen": self.screen})
 
     @classmethod
@@ -218,6 +253,7 @@ def _record_of(arrays: Mapping[str, np.ndarray]) -> EpisodeRecord:
         columns={name: columns[name] for name in COLUMNS if name in columns},
         captions=texts[arrays["captions"]],
         screen=arrays.get("screen"),
+        plans=RecordedPlans(**{name: arrays[f"plan_{name}"] for name in _PLANS}) if "plan_step" in arrays else None,
     )
 
 
@@ -237,6 +273,8 @@ class _Running:
     captions: list[str] = field(default_factory=list)
     screens: list[bytes] = field(default_factory=list)
     """Compressed, because whole games of NetHack are long."""
+    plans: list[dict[str, Any]] = field(default_factory=list)
+    """Fields of ``RecordedPlans``, one entry a plan."""
     texts: dict[str, str] = field(default_factory=dict)
     """Each text once: most steps say what an earlier one has said."""
 
@@ -275,6 +313,15 @@ class RecordedGames:
         self._running = [_Running() if on else None for on in self.active]
         self._screens[:] = obs[SCREEN]
         return self._shown(obs)
+
+    def watch(self, acted: PolicyStep) -> None:
+        """Take note of the plans that a policy made before the step that follows."""
+        told = acted.head_record or {}
+        for b in np.flatnonzero(told.get("planned", ())):
+            running = self._running[b]
+            if running is not None:
+                plan = {name: told[name][b] for name in _PLANS if name != "step"}
+                running.plans.append(plan | {"step": len(running.actions)})
 
     def step(self, actions: np.ndarray) -> GamesStep:
         """As of the games; hands over the records of the episodes that ended."""
@@ -337,6 +384,7 @@ class RecordedGames:
             columns={name: columns[name] for name in RECORDED_COLUMNS},
             captions=np.array(running.captions),
             screen=np.frombuffer(screen, np.uint8).reshape(T, *self._screens.shape[1:]),
+            plans=_recorded_plans(running.plans),
         )
 
     def state_dict(self) -> State:
@@ -353,6 +401,12 @@ class RecordedGames:
     def close(self) -> None:
         """Close the games."""
         self._games.close()
+
+
+def _recorded_plans(plans: list[dict[str, Any]]) -> RecordedPlans | None:
+    if not plans:
+        return None
+    return RecordedPlans(**{name: np.stack([plan[name] for plan in plans]) for name in _PLANS})
 
 
 def make_recorded(
