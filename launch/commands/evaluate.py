@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
+from agents.config import PlannerConfig
 from envs.data import Config, EpisodeSeeds
 from envs.files import reason_of, write_atomic
 from launch.config.flags import JsonOut, result_path
@@ -27,6 +28,7 @@ class EvaluateFlags(Config):
     yendor eval RUN
     yendor eval random --tasks ID
     yendor eval MODEL.zip --tasks ID     (a Stable-Baselines3 model; its pickles are executed)
+    yendor eval OFFLINE_RUN --planner.mode fk --planner.candidates 8
 
     Without --seeds, episodes come from a fixed list that no training run plays. An evaluation that was cut goes on
     where it stopped.
@@ -52,6 +54,8 @@ class EvaluateFlags(Config):
     """Games that each process steps side by side."""
     record: bool = False
     """Also keep what each episode showed, step by step, beside its JSON file (.npz)."""
+    planner: PlannerConfig = PlannerConfig()
+    """How an offline run plans."""
     out: JsonOut = None
     """A file that keeps the figures and every episode."""
 
@@ -71,8 +75,13 @@ def run(flags: EvaluateFlags) -> int:
 
 
 def _source(policy: str, flags: EvaluateFlags) -> PolicySource:
-    from launch.evaluation.policies import RandomSource, RunSource, Sb3Source
+    from launch.evaluation.policies import PlannerSource, RandomSource, RunSource, Sb3Source
+    from launch.runs.folder import read_config
 
+    if policy not in ("random",) and not policy.endswith(".zip") and "kind" in read_config(Path(policy)):
+        return PlannerSource.of(Path(policy), flags.checkpoint, flags.planner, keeps_plans=flags.record)
+    if flags.planner != PlannerConfig():
+        raise UserError(f"--planner.*: {policy} does not plan; allowed for runs of 'yendor offline train' alone")
     if policy == "random":
         if not flags.tasks:
             raise UserError("yendor eval random needs --tasks: the random policy has no task of its own")

@@ -15,9 +15,10 @@ from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
 from envs.data import Config
-from launch.config.flags import AsJson, validate
+from launch.config.flags import AsJson
+from launch.config.resolve import saved_config
 from launch.errors import UserError
-from launch.runs.folder import read_config, read_record
+from launch.runs.folder import read_record
 from launch.show import figure, share, share_of
 from rewards.heron import report as stored
 from rewards.heron.config import DEFAULT_RANKING, FactorsConfig, SumConfig, TreeConfig
@@ -108,9 +109,7 @@ def rewards_of(run: Path) -> RewardConfig:
     Raises:
         UserError: there is no run, or its configuration is not one of this version.
     """
-    from launch.config.train_config import TrainConfig
-
-    return validate(TrainConfig, read_config(run)).reward
+    return saved_config(run).reward
 
 
 def heron_config(run: Path) -> FactorsConfig:

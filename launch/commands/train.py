@@ -10,12 +10,12 @@ from pathlib import Path
 
 from pydantic_settings import CliPositionalArg
 
-from launch.config.flags import Selection, validate
+from launch.config.flags import Selection
 from launch.config.presets import PRESETS, paying, starting_from
-from launch.config.resolve import resolve, resolve_resumed
+from launch.config.resolve import resolve, resolve_resumed, saved_config
 from launch.config.train_config import TrainConfig
 from launch.errors import UserError
-from launch.runs.folder import RunFolder, installed_versions, read_config
+from launch.runs.folder import RunFolder, installed_versions
 
 
 class TrainFlags(Selection):
@@ -42,7 +42,7 @@ class TrainFlags(Selection):
                 raise UserError(
                     "--resume RUN takes the place of the preset and of --rewards: yendor train --resume RUN"
                 )
-            return validate(TrainConfig, read_config(self.resume))
+            return saved_config(self.resume)
         if not self.start:
             raise UserError(
                 f"the preset or the task comes first: yendor train PRESET|TASK ...; presets: {', '.join(PRESETS)}"

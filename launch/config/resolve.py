@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from envs.tasks import specs_of
+from launch.config.flags import validate
 from launch.config.train_config import TrainConfig, may_change_on_resume
 from launch.errors import UserError
 
@@ -26,6 +27,23 @@ class Resolved:
     config: TrainConfig
     keeps: Sequence[Callable[[Path], None]] = ()
     """Each puts into the run's folder what a reward will need there."""
+
+
+def saved_config(run: Path) -> TrainConfig:
+    """The configuration of a training run.
+
+    Raises:
+        UserError: there is none, or it is an offline run.
+    """
+    from launch.runs.folder import read_config
+
+    config = read_config(run)
+    if "kind" in config:
+        raise UserError(
+            f"{run} is an {config['kind']} run, which learns from logged play and plays nothing itself; "
+            f"'yendor {config['kind']} train --resume {run}' goes on with it, and 'yendor eval {run}' plans with it"
+        )
+    return validate(TrainConfig, config)
 
 
 def resolve(config: TrainConfig, *, use_servers: bool = True) -> Resolved:

@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from agents.config import PlannerConfig
 from envs.protocols import GamesSpec, Policy
 from envs.spec import GamesConfig
 from launch.config.flags import validate
+from launch.config.resolve import saved_config
 from launch.config.train_config import TrainConfig
 from launch.errors import UserError
+from launch.offline.config import OfflineRunConfig
 from launch.runs import checkpoint as checkpoints
 from launch.runs.folder import read_config
 
@@ -123,6 +126,37 @@ class WalkerSource:
         }
 
 
+def _checkpoint_of(run: Path, step: int | None) -> int:
+    """The step of a run's newest valid checkpoint, or the step asked for.
+
+    Raises:
+        UserError: there is no run, or no such checkpoint.
+    """
+    read_config(run)
+    known = checkpoints.steps_of(run)
+    if step is not None and step not in known:
+        raise UserError(f"run {run} has no checkpoint of step {step}; it has {', '.join(map(str, known))}")
+    if step is not None:
+        return step
+    newest = checkpoints.load_latest(run, lambda text: print(f"yendor: {text}"))
+    if newest is None:
+        raise UserError(f"run {run} has no checkpoint yet")
+    return newest.step
+
+
+def _folder_of(run: Path, step: int) -> Path:
+    return run / "checkpoints" / f"{step:012d}"
+
+
+def _manifest(run: Path, step: int) -> dict[str, Any]:
+    return json.loads((_folder_of(run, step) / "manifest.json").read_text())
+
+
+def _checkpoint_name(run: Path, step: int) -> str:
+    """The step, and the first digits of the weights' checksum."""
+    return f"step-{step:012d}-{_manifest(run, step)['files']['model.safetensors']['sha256'][:8]}"
+
+
 @dataclass(frozen=True)
 class RunSource:
     """A checkpoint of a training run.
@@ -142,22 +176,12 @@ class RunSource:
         Raises:
             UserError: there is no run, or no such checkpoint.
         """
-        config = validate(TrainConfig, read_config(path))
-        known = checkpoints.steps_of(path)
-        if step is not None and step not in known:
-            raise UserError(f"run {path} has no checkpoint of step {step}; it has {', '.join(map(str, known))}")
-        if step is None:
-            newest = checkpoints.load_latest(path, lambda text: print(f"yendor: {text}"))
-            if newest is None:
-                raise UserError(f"run {path} has no checkpoint yet")
-            step = newest.step
-        return cls(path, step, config)
+        return cls(path, _checkpoint_of(path, step), saved_config(path))
 
     @property
     def name(self) -> str:
         """The checkpoint's step, and the first digits of its weights' checksum."""
-        manifest = json.loads((self._weights_file() / "manifest.json").read_text())
-        return f"step-{self.step:012d}-{manifest['files']['model.safetensors']['sha256'][:8]}"
+        return _checkpoint_name(self.path, self.step)
 
     @property
     def folder(self) -> Path:
@@ -169,9 +193,6 @@ class RunSource:
         """As trained on."""
         return self.config.env
 
-    def _weights_file(self) -> Path:
-        return self.path / "checkpoints" / f"{self.step:012d}"
-
     def build(self, games_spec: GamesSpec) -> Policy:
         """The checkpoint's network, its actions translated where these games have others."""
         import torch
@@ -180,7 +201,7 @@ class RunSource:
         from launch.processes.wiring import build_model
         from launch.training.driver import games_spec as spec_of
 
-        saved = checkpoints.load(self._weights_file())
+        saved = checkpoints.load(_folder_of(self.path, self.step))
         trained = games_spec if games_spec.tasks[:1] == (self.config.env.task,) else spec_of(self.config)
         num_streams = len(saved.tensors["model"]["value.bias"])
         model = build_model(self.config, trained, num_streams)
@@ -190,7 +211,6 @@ class RunSource:
 
     def provenance(self) -> dict[str, Any]:
         """Run, step, checksum and seed."""
-        manifest = json.loads((self._weights_file() / "manifest.json").read_text())
         return {
             "policy": "run",
             "run": self.path.name,
@@ -198,7 +218,74 @@ class RunSource:
             "step": self.step,
             "train_seed": self.config.seed,
             "train_task": self.config.env.task,
-            "checkpoint_files": manifest["files"],
+            "checkpoint_files": _manifest(self.path, self.step)["files"],
+        }
+
+
+@dataclass(frozen=True)
+class PlannerSource:
+    """A checkpoint of an offline run, and how it plans; use ``of`` to choose it."""
+
+    path: Path
+    step: int
+    """Updates."""
+    config: OfflineRunConfig
+    planner: PlannerConfig
+    games: GamesConfig
+    """As its data set's, with what planning reads."""
+    keeps_plans: bool = False
+    """Tell of every plan (``PolicyStep.head_record``)."""
+
+    @classmethod
+    def of(cls, path: Path, step: int | None, planner: PlannerConfig, *, keeps_plans: bool = False) -> PlannerSource:
+        """The run's newest valid checkpoint, or the one of an update.
+
+        Raises:
+            UserError: there is no run, no such checkpoint, or its head cannot plan so.
+        """
+        config = validate(OfflineRunConfig, read_config(path))
+        step = _checkpoint_of(path, step)
+        saved = checkpoints.load(_folder_of(path, step))
+        read = dict.fromkeys((*(config.obs_keys or ()), "blstats"))
+        if config.learn.goals != "none":
+            read["glyphs"] = None
+        games = validate(GamesConfig, saved.state["games"] | {"obs_keys": tuple(read), "features": ()})
+        return cls(path, step, config, planner, games, keeps_plans)
+
+    @property
+    def name(self) -> str:
+        """Checkpoint, mode and candidates, and the first digits of a checksum of all that fixes how plans are made."""
+        fixed = hashlib.sha256(self.planner.model_dump_json().encode()).hexdigest()[:8]
+        mode = self.planner.mode
+        how = mode if mode == "none" else f"{mode}-n{self.planner.candidates}"
+        return f"{_checkpoint_name(self.path, self.step)}-{how}-{fixed}"
+
+    @property
+    def folder(self) -> Path:
+        """``eval`` in the run's folder."""
+        return self.path / "eval"
+
+    def build(self, games_spec: GamesSpec) -> Policy:
+        """The checkpoint's networks and its critic, planning as configured.
+
+        Raises:
+            UserError: these games have other actions than were logged, or the head cannot plan so.
+        """
+        from launch.offline.planning import build_planner
+
+        return build_planner(self, games_spec)
+
+    def provenance(self) -> dict[str, Any]:
+        """Run, updates, checksums, and how it plans."""
+        return {
+            "policy": "planner",
+            "run": self.path.name,
+            "step": self.step,
+            "train_seed": self.config.seed,
+            "train_task": self.games.task,
+            "head": self.config.head.model_dump(mode="json"),
+            "planner": self.planner.model_dump(mode="json"),
+            "checkpoint_files": _manifest(self.path, self.step)["files"],
         }
 
 
@@ -253,7 +340,7 @@ class Sb3Source:
             raise UserError(f"{path}: cannot tell which Stable-Baselines3 algorithm saved it; name it")
         if games is None:
             beside = path.parent / "config.json"
-            games = validate(TrainConfig, read_config(path.parent)).env if beside.is_file() else GamesConfig()
+            games = saved_config(path.parent).env if beside.is_file() else GamesConfig()
         return cls(path, algorithm or known[0], step, games)
 
     @property

@@ -55,6 +55,14 @@ _EVERY_RUN: Mapping[str, str] = MappingProxyType(
         "time/account_s": "Seconds that a learner spent summing up captions and rewards, per update.",
         "time/collect_s": "Seconds spent collecting rollouts, per update (in runs of the reference learner).",
         "time/elapsed_s": "Seconds since the run began, without the pauses between resumes.",
+        "offline/head_loss": "Mean loss of the plan head over the updates since the last line, in nats a token "
+        "(runs of 'yendor offline train').",
+        "offline/grad_norm": "Mean global gradient norm of the plan head and its encoder before clipping.",
+        "offline/weight_max": "Greatest weight of a plan in a batch, mean over the updates since the last line.",
+        "offline/critic_loss": "Mean squared error of the critic's two members, in units of its scale.",
+        "offline/value_loss": "Expectile loss of the critic's state values, in units of its scale.",
+        "offline/value": "Mean state value that the critic gives the logged states.",
+        "time/updates_per_s": "Gradient steps per second since the last line (runs of 'yendor offline train').",
         "workers/deaths": "Rollout workers that died and were replaced since the last start.",
     }
 )

@@ -26,6 +26,9 @@ _FORMATS: Mapping[str, tuple[str, str]] = {
     "labels/coverage": ("label coverage", "{:.1%}"),
     "policy/entropy": ("entropy", "{:.3f}"),
     "policy/approx_kl": ("KL", "{:.4f}"),
+    "offline/head_loss": ("head loss", "{:.3f}"),
+    "offline/critic_loss": ("critic loss", "{:.4f}"),
+    "offline/value": ("value", "{:.3f}"),
 }
 """``{metric: (its short name, its format)}``, in the order of display."""
 
@@ -52,11 +55,12 @@ def progress(
     *,
     total_steps: int,
     title: str = "training",
+    unit: str = "step",
     clock: Clock = time.monotonic,
 ) -> Progress:
     """The display that fits the console: live on a terminal, plain lines otherwise."""
     kind = LiveProgress if console.is_terminal and not console.is_dumb_terminal else PlainProgress
-    return kind(console, interval_s, total_steps=total_steps, title=title, clock=clock)
+    return kind(console, interval_s, total_steps=total_steps, title=title, unit=unit, clock=clock)
 
 
 class Silent:
@@ -83,6 +87,7 @@ class _Display:
         interval_s: least time between two plain lines; a live panel is drawn four times a second.
         total_steps: where the run ends.
         title: what the run is called.
+        unit: what is counted.
         clock: seconds that never go back.
     """
 
@@ -111,7 +116,7 @@ class _Display:
 
     @property
     def _steps_per_s(self) -> float | None:
-        if (measured := self._metrics.get("time/steps_per_s")) is not None:
+        if (measured := self._metrics.get(f"time/{self._unit}s_per_s")) is not None:
             return measured
         if self._first is None or (elapsed := self._clock() - self._first[0]) <= 0:
             return None
@@ -169,8 +174,8 @@ class PlainProgress(_Display):
 
     def _line(self) -> str:
         speed = self._steps_per_s
-        parts = [f"step {self._step:,}/{self._total_steps:,} ({self._share:.0%})"]
-        parts += [f"{speed:,.0f} steps/s"] if speed is not None else []
+        parts = [f"{self._unit} {self._step:,}/{self._total_steps:,} ({self._share:.0%})"]
+        parts += [f"{speed:,.0f} {self._unit}s/s"] if speed is not None else []
         parts += [f"{name} {value}" for name, value in self._shown().items()]
         return " | ".join([*parts, f"left {self._left}"])
 
@@ -216,8 +221,8 @@ class LiveProgress(_Display):
 
         speed = self._steps_per_s
         head = Text.assemble(
-            (f"{self._step:,}", "bold"), f" / {self._total_steps:,} steps   ",
-            ("-" if speed is None else f"{speed:,.0f}", "bold"), " steps/s   ",
+            (f"{self._step:,}", "bold"), f" / {self._total_steps:,} {self._unit}s   ",
+            ("-" if speed is None else f"{speed:,.0f}", "bold"), f" {self._unit}s/s   ",
             (self._left, "bold"), " left",
         )  # fmt: skip
         bar = ProgressBar(total=1.0, completed=self._share)

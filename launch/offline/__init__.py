@@ -1,0 +1,1 @@
+"""Offline planning: logged play and what is learned from it."""
