@@ -1,7 +1,7 @@
 """Filling in plans: which places each pass over the network fills in, and with which tokens.
 
-Every number that chance decides comes from ``uniform``, by plan and place, and plans that are complete leave the
-batch, so that a plan does not depend on what is planned beside it.
+Every number that chance decides comes from ``uniform``, by plan and place, and complete plans leave the batch, so
+that a plan does not depend on what is planned beside it.
 
 Shape letters: N conditions, K candidates of each, M plans side by side, H tokens, P places, A actions.
 """
@@ -12,20 +12,31 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from agents.config import Decoding
 from agents.heads.plan_head import Denoiser, PlanSample
 
 
-class Filling(NamedTuple):
-    """What one pass over the network lets be filled in, for M plans."""
+class _Plans(NamedTuple):
+    """M plans in the making."""
 
-    places: Tensor
-    """int64 [M, P], no place twice in a plan."""
-    valid: Tensor
-    """bool [M, P]; False where a plan fills in fewer than P."""
-    log_probs: Tensor
-    """float32 [M, P, A + 1] of the tokens there."""
+    number: Tensor
+    """int64 [M], which of all plans each is."""
+    tokens: Tensor
+    """int64 [M, H]."""
+    turn: Tensor
+    """float32 [M, H]."""
+    wanted: Tensor
+    """[M, H]: levels to draw the tokens with, or the tokens themselves."""
+    log_prob: Tensor
+    """float32 [M] of the tokens filled in so far."""
+    evaluations: Tensor
+    """int64 [M]."""
+
+    def among(self, which: Tensor) -> _Plans:
+        """Those that ``which`` (bool [M], or their places) names."""
+        return _Plans(*(x[which] for x in self))
 
 
 def decode(
@@ -40,88 +51,108 @@ def decode(
         uniform: float32 [N, K, H, 2] in [0, 1): for the token of each place, and for its turn in the order.
         forced: int64 [N, K, H], tokens to fill in instead of drawing them; None = draw.
     """
-    tokens = start.flatten(0, 1).clone()
+    N, K, _ = start.shape
     level, turn = uniform.flatten(0, 1).unbind(-1)
-    log_prob = torch.zeros(len(tokens), device=start.device)
-    evaluations = torch.zeros(len(tokens), dtype=torch.int64, device=start.device)
-    number = 0
-    while len(plans := unfinished(tokens, denoiser.mask)):
-        places, valid, log_probs = fill(denoiser, tokens.view_as(start), plans, turn, decoding, number)
-        if forced is None:
-            drawn = draw(log_probs, level[plans].gather(1, places))
-        else:
-            drawn = forced.flatten(0, 1)[plans].gather(1, places)
-        filled = log_probs.gather(-1, drawn[..., None])[..., 0].masked_fill(~valid, 0.0)
-        log_prob = log_prob.index_add(0, plans, filled.sum(-1))
-        tokens[plans] = placed(tokens[plans], places, valid, drawn)
-        evaluations[plans] += 1
-        number += 1
+    number = torch.arange(N * K, device=start.device)
+    wanted = level if forced is None else forced.flatten(0, 1)
+    plans = _Plans(number, start.flatten(0, 1), turn, wanted, torch.zeros_like(level[:, 0]), torch.zeros_like(number))
+    alike = num_alike(start)
+    complete: list[_Plans] = []
+    for passes in range(start.shape[-1] + 1):
+        free = (plans.tokens == denoiser.mask).any(-1)
+        if not bool(free.all()):
+            complete.append(plans.among(~free))
+            plans = plans.among(free)
+        if not len(plans.number):
+            break
+        rows = plans.number // K
+        filling = fill(denoiser, plans.tokens, rows, plans.turn, decoding, passes, 1 if passes else alike)
+        chosen = plans.wanted.gather(1, filling.places)
+        drawn = draw(filling.log_probs, chosen) if forced is None else chosen
+        plans = plans._replace(
+            tokens=placed(plans.tokens, filling, drawn),
+            log_prob=plans.log_prob + log_prob_of(filling, drawn),
+            evaluations=plans.evaluations + 1,
+        )
+    plans = complete[0]
+    if len(complete) > 1:
+        plans = _Plans(*(torch.cat(parts) for parts in zip(*complete, strict=True)))
+        plans = plans.among(plans.number.argsort())
     return PlanSample(
-        tokens=tokens.view_as(start),
-        log_prob=log_prob.view(start.shape[:2]),
-        evaluations=evaluations.view(start.shape[:2]),
+        tokens=plans.tokens.view_as(start),
+        log_prob=plans.log_prob.view(N, K),
+        evaluations=plans.evaluations.view(N, K),
     )
 
 
-def unfinished(tokens: Tensor, mask: int) -> Tensor:
-    """Which of the plans int64 [M, H] have free places: int64 [m]."""
-    return (tokens == mask).any(-1).nonzero()[:, 0]
+def num_alike(start: Tensor) -> int:
+    """K where the candidates of each game start alike, so that the first pass is the same for them; else 1."""
+    return start.shape[1] if bool((start == start[:, :1]).all()) else 1
 
 
-def fill(denoiser: Denoiser, tokens: Tensor, plans: Tensor, turn: Tensor, decoding: Decoding, number: int) -> Filling:
+class Filling(NamedTuple):
+    """What one pass over the network lets be filled in, for M plans."""
+
+    places: Tensor
+    """int64 [M, P], no place twice in a plan."""
+    valid: Tensor
+    """bool [M, P]; False where a plan fills in fewer than P."""
+    log_probs: Tensor
+    """float32 [M, P, A + 1] of the tokens there."""
+
+
+def fill(
+    denoiser: Denoiser, tokens: Tensor, rows: Tensor, turn: Tensor, decoding: Decoding, passes: int, alike: int = 1
+) -> Filling:
     """One pass over the network.
 
     Args:
         denoiser: says what belongs in a free place.
-        tokens: int64 [N, K, H] of all plans.
-        plans: int64 [M], those with free places.
-        turn: float32 [N * K, H]; with a random order, places with lower numbers come first.
+        tokens: int64 [M, H] of plans with free places.
+        rows: int64 [M], their conditions.
+        turn: float32 [M, H]; with a random order, places with lower numbers come first.
         decoding: how.
-        number: of the pass, from 0.
+        passes: number of passes before this one.
+        alike: so many plans in a row are the same, and asked about once.
     """
-    partial = tokens.flatten(0, 1)[plans]
-    free = partial == denoiser.mask
+    free = tokens == denoiser.mask
     if decoding.kind == "entropy" or (decoding.kind == "passes" and decoding.order == "confidence"):
-        everywhere = _ask(denoiser, tokens, plans, None, number)
-        places, valid = _surest(everywhere, free, decoding, number)
-        chosen = places[..., None].expand(-1, -1, everywhere.shape[-1])
-        return Filling(places, valid, everywhere.gather(1, chosen))
+        everywhere = _ask(denoiser, tokens, rows, None, alike)
+        places, valid = _surest(everywhere, free, decoding, passes)
+        return Filling(places, valid, everywhere.gather(1, places[..., None].expand(-1, -1, everywhere.shape[-1])))
     if decoding.kind == "left_to_right":
-        first = torch.arange(free.shape[-1], device=free.device, dtype=turn.dtype).expand(free.shape)
-        count = torch.ones_like(plans)
+        turn = torch.arange(turn.shape[1], device=turn.device, dtype=turn.dtype).expand_as(turn)
+        count = torch.ones_like(rows)
     else:
-        first, count = turn[plans], _share(free, decoding.passes - number)
-    order = first.masked_fill(~free, torch.inf).argsort(dim=-1, stable=True)
+        count = _share(free, decoding.passes - passes)
+    order = turn.masked_fill(~free, torch.inf).argsort(dim=-1, stable=True)
     places, valid = _first(order, count)
-    return Filling(places, valid, _ask(denoiser, tokens, plans, places, number))
+    return Filling(places, valid, _ask(denoiser, tokens, rows, places, alike))
 
 
-def _ask(denoiser: Denoiser, tokens: Tensor, plans: Tensor, places: Tensor | None, number: int) -> Tensor:
-    """Log-probabilities for some of the plans; once a condition where its candidates are still the same."""
-    N, K, _ = tokens.shape
-    rows = plans // K
-    if number or K == 1 or not bool((tokens == tokens[:, :1]).all()):
-        return denoiser(tokens.flatten(0, 1)[plans], rows, places)
-    everywhere = denoiser(tokens[:, 0], torch.arange(N, device=tokens.device))
-    return everywhere[rows] if places is None else everywhere[rows[:, None], places]
+def _ask(denoiser: Denoiser, tokens: Tensor, rows: Tensor, places: Tensor | None, alike: int) -> Tensor:
+    """Log-probabilities [M, P, A + 1], computed once for plans that are alike."""
+    if alike == 1:
+        return denoiser(tokens, rows, places)
+    everywhere = denoiser(tokens[::alike], rows[::alike]).repeat_interleave(alike, 0)
+    return everywhere if places is None else everywhere.gather(1, places[..., None].expand(-1, -1, everywhere.shape[2]))
 
 
-def _surest(log_probs: Tensor, free: Tensor, decoding: Decoding, number: int) -> tuple[Tensor, Tensor]:
-    """Places and which of them count, [M, P] both, by what the network says of all places [M, H, A + 1]."""
+def _surest(log_probs: Tensor, free: Tensor, decoding: Decoding, passes: int) -> tuple[Tensor, Tensor]:
+    """Places and which of them count, both [M, P], by what the network says of all places, [M, H, A + 1]."""
     if decoding.kind == "passes":
         doubt = -log_probs.amax(-1)
-        count = _share(free, decoding.passes - number)
-        return _first(doubt.masked_fill(~free, torch.inf).argsort(dim=-1, stable=True), count)
+        order = doubt.masked_fill(~free, torch.inf).argsort(dim=-1, stable=True)
+        return _first(order, _share(free, decoding.passes - passes))
     entropy = torch.special.entr(log_probs.exp()).sum(-1).masked_fill(~free, torch.inf)
     ascending, order = entropy.sort(dim=-1, stable=True)
-    # The sum without the largest, for each number of places: what comes before the last of them.
-    before = torch.nn.functional.pad(ascending.cumsum(-1)[:, :-1], (1, 0))
-    count = ((before <= decoding.entropy_bound) & ascending.isfinite()).sum(-1)
-    return _first(order, count)
+    # The sum without the largest, for each number of places: that of the places before the last of them.
+    before = functional.pad(ascending.cumsum(-1)[:, :-1], (1, 0))
+    return _first(order, ((before <= decoding.entropy_bound) & ascending.isfinite()).sum(-1))
 
 
 def _share(free: Tensor, passes_left: int) -> Tensor:
-    """How many places [M] the next pass fills in so that all are filled in the passes left."""
+    """How many places [M] to fill in now so that all are within the passes left."""
     return (free.sum(-1) // max(passes_left, 1)).clamp(min=1)
 
 
@@ -138,6 +169,11 @@ def draw(log_probs: Tensor, level: Tensor) -> Tensor:
     return (cumulative <= reached).sum(-1).clamp(max=log_probs.shape[-1] - 1)
 
 
-def placed(tokens: Tensor, places: Tensor, valid: Tensor, drawn: Tensor) -> Tensor:
-    """Tokens [M, H] with those drawn [M, P] in their places, where they count."""
-    return tokens.scatter(1, places, torch.where(valid, drawn, tokens.gather(1, places)))
+def placed(tokens: Tensor, filling: Filling, drawn: Tensor) -> Tensor:
+    """Tokens int64 [M, H] with those drawn [M, P] in their places, where they count."""
+    return tokens.scatter(1, filling.places, torch.where(filling.valid, drawn, tokens.gather(1, filling.places)))
+
+
+def log_prob_of(filling: Filling, drawn: Tensor) -> Tensor:
+    """float32 [M]: the sum over what counts of the tokens drawn [M, P]."""
+    return filling.log_probs.gather(-1, drawn[..., None])[..., 0].masked_fill(~filling.valid, 0.0).sum(-1)
