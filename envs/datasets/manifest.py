@@ -92,11 +92,12 @@ STEP_COLUMNS: Mapping[str, FieldType] = {
 """Columns of every step, beside observations and rewards."""
 REWARD_FIELDS: Mapping[str, FieldType] = {"value": _scalar("float32"), "valid": _scalar("bool")}
 """Fields of a reward column; an entry that is not valid pays nothing and is stored as 0."""
-EPISODES = "episodes"
+EPISODES, EVENTS = "episodes", "events"
+"""The file of a shard's episodes, and what takes its place while the shard is written."""
 EPISODE_FIELDS: Mapping[str, FieldType] = {
     "seeds": FieldType(dtype="int64", shape=(3,)),  # core, disp, lgen; -1 where they are not known
     "first": _scalar("int64"),  # row of the first step in the shard
-    "length": _scalar("int64"),  # -1: begun, not yet ended
+    "length": _scalar("int64"),  # -1: it was running when its writer stopped
     "finished": _scalar("bool"),  # terminated or truncated, not just left
     "end_status": _scalar("int8"),
     "env_return": _scalar("float64"),
@@ -104,8 +105,7 @@ EPISODE_FIELDS: Mapping[str, FieldType] = {
     "task": _scalar("int16"),  # place in ``Manifest.tasks``
     "digest": _scalar("int64"),  # of its observations; -1: none
 }
-"""Fields of ``episodes``. While a shard is written, a row comes when an episode has begun and when it ends; a later row
-with the same ``first`` takes the place of an earlier one."""
+"""Fields of ``episodes`` and ``events``; in ``events`` a later row with the same ``first`` counts."""
 
 
 class Action(Config):

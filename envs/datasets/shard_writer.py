@@ -17,6 +17,7 @@ from envs.datasets.manifest import (
     ENV_REWARD,
     EPISODE_FIELDS,
     EPISODES,
+    EVENTS,
     LAST,
     OBS,
     REWARD,
@@ -28,7 +29,7 @@ from envs.datasets.manifest import (
     shard_folder,
     shard_lock,
 )
-from envs.datasets.shards import write_episodes
+from envs.datasets.shards import end_episodes
 
 
 @dataclass
@@ -70,16 +71,17 @@ class ShardWriter:
         self, data: Path, manifest: Manifest, name: str, task: int, on_close: Callable[[ShardRecord], None]
     ) -> None:
         self.name, self.closed = name, False
-        self._folder, self._task, self._on_close = shard_folder(data, name), task, on_close
+        self._data, self._task, self._on_close = data, task, on_close
         self._lock = shard_lock(data, name)
         self._lock.acquire()
         self._obs_keys = manifest.obs_keys
         self._tokens = [action.token for action in manifest.actions]
         self._keys = [action.key for action in manifest.actions]
-        recorded = {name: fields for name, fields in manifest.columns.items() if not _is_added(name)}
+        recorded = {name: fields for name, fields in manifest.columns.items() if _is_recorded(name)}
         self._streams = {
             column: ColumnStream(column_path(data, name, column), fields) for column, fields in recorded.items()
         }
+        self._events = ColumnStream(column_path(data, name, EVENTS), EPISODE_FIELDS)
         self._block = _Block({name: _empty(f) for name, f in recorded.items() if _is_of_steps(name)})
         self._values = {name: arrays["value"] for name, arrays in self._block.steps.items()}
         self._block.steps[ENV_REWARD]["valid"][:] = True
@@ -192,7 +194,7 @@ class ShardWriter:
         if episode is not None and episode.length > 0 and not episode.written:
             block.episodes.append(self._row(episode, -1, -1))
             episode.written = True
-        self._streams[EPISODES].append(
+        self._events.append(
             {
                 name: np.array([row[name] for row in block.episodes], kind.dtype).reshape(-1, *kind.shape)
                 for name, kind in EPISODE_FIELDS.items()
@@ -214,11 +216,12 @@ class ShardWriter:
         if self._block.rows:
             self._flush()
         self.closed = True
+        self._events.close()
         files = {name: stream.close() for name, stream in self._streams.items()}
         if self._num_steps:
-            files[EPISODES] = write_episodes(self._folder / f"{EPISODES}.arrow")
+            files[EPISODES] = end_episodes(self._data, self.name)
         else:
-            shutil.rmtree(self._folder)
+            shutil.rmtree(shard_folder(self._data, self.name))
         self._lock.release()
         Path(self._lock.lock_file).unlink(missing_ok=True)
         return ShardRecord(num_steps=self._num_steps, files=files) if self._num_steps else None
@@ -233,9 +236,9 @@ def _is_of_steps(column: str) -> bool:
     return column in STEP_COLUMNS or column.startswith((OBS, REWARD))
 
 
-def _is_added(column: str) -> bool:
-    """A recorder cannot write it: a reward that is made later."""
-    return column.startswith(REWARD) and column != ENV_REWARD
+def _is_recorded(column: str) -> bool:
+    """Not a reward that is made later; and what is said of episodes comes into another file first."""
+    return column == ENV_REWARD or (column != EPISODES and not column.startswith(REWARD))
 
 
 def _empty(fields: Mapping[str, FieldType]) -> Arrays:

@@ -1,8 +1,9 @@
 """What a shard holds: its steps and its episodes, as far as they are whole.
 
-Block k, of ``BLOCK_STEPS`` steps, is batch k in each file of steps and in ``episodes``; ``last.<key>`` has a batch for
-each block in which episodes ended. A shard whose writer was killed is read up to the last block that is whole in all of
-its files.
+Block k, of ``BLOCK_STEPS`` steps, is batch k in each file of steps; ``last.<key>`` has a batch for each block in which
+episodes ended. While a shard is written it has no ``episodes``, but ``events``, with a batch for each block: a row for
+each episode that began, and for each that ended. A shard whose writer was killed is read up to the last block that is
+whole in all of its files.
 """
 
 from __future__ import annotations
@@ -14,7 +15,16 @@ from pathlib import Path
 import numpy as np
 
 from envs.datasets.columns import BLOCK_STEPS, MOST_ROWS, Arrays, ColumnFile, ColumnStream
-from envs.datasets.manifest import EPISODE_FIELDS, EPISODES, LAST, STEP_COLUMNS, FileRecord, Manifest, column_path
+from envs.datasets.manifest import (
+    EPISODE_FIELDS,
+    EPISODES,
+    EVENTS,
+    LAST,
+    STEP_COLUMNS,
+    FileRecord,
+    Manifest,
+    column_path,
+)
 from envs.files import replacing
 
 
@@ -54,46 +64,24 @@ def read_shard(data: Path, manifest: Manifest, name: str) -> Shard:
         ValueError: a file is missing or damaged; names it.
     """
     record = manifest.shards.get(name)
-    path = column_path(data, name, EPISODES)
-    if record is None and not path.exists():  # of its files the last that is made
-        return _shard_of(name, [], 0, closed=False)
-    blocks = _events(path)
+    path, events = column_path(data, name, EPISODES), column_path(data, name, EVENTS)
     if record is not None:
-        return _shard_of(name, blocks, record.num_steps, closed=True)
-    whole, num_steps = _whole(data, manifest, name, blocks)
-    return _shard_of(name, blocks[:whole], num_steps, closed=False)
+        return _shard_of(name, _batches(path), record.num_steps, closed=True)
+    if path.exists():  # all was written, but not into the manifest
+        batches = ColumnFile(column_path(data, name, "action"), manifest.columns["action"]).num_batches
+        return _shard_of(name, _batches(path), _num_steps(data, manifest, name, batches), closed=False)
+    blocks = _batches(events) if events.exists() else []  # of its files the last that is made
+    whole = _whole(data, manifest, name, blocks) if blocks else 0
+    return _shard_of(name, blocks[:whole], _num_steps(data, manifest, name, whole), closed=False)
 
 
-def _events(path: Path) -> list[Arrays]:
+def _batches(path: Path) -> list[Arrays]:
     file = ColumnFile(path, EPISODE_FIELDS)
     return [file.batch(k) for k in range(file.num_batches)]
 
 
-def write_episodes(path: Path, num_blocks: int | None = None) -> FileRecord:
-    """Replace what was written into ``episodes`` block by block by one row for each episode, which is read faster.
-
-    Args:
-        path: of the file.
-        num_blocks: those that count; None: all.
-    """
-    rows = _latest(_events(path)[:num_blocks])
-    with replacing(path) as temporary:
-        stream = ColumnStream(temporary, EPISODE_FIELDS)
-        for start in range(0, len(rows["first"]), MOST_ROWS):
-            stream.append({name: values[start : start + MOST_ROWS] for name, values in rows.items()})
-        return stream.close()
-
-
-def _latest(blocks: Sequence[Arrays]) -> Arrays:
-    """One row for each episode: the last that was written."""
-    none = {name: np.zeros((0, *kind.shape), kind.dtype) for name, kind in EPISODE_FIELDS.items()}
-    rows = {name: np.concatenate([empty, *(block[name] for block in blocks)]) for name, empty in none.items()}
-    _, place = np.unique(rows["first"][::-1], return_index=True)  # the first of the reversed
-    return {name: values[::-1][place] for name, values in rows.items()}
-
-
-def _whole(data: Path, manifest: Manifest, name: str, blocks: Sequence[Arrays]) -> tuple[int, int]:
-    """Blocks that every file has, and their steps."""
+def _whole(data: Path, manifest: Manifest, name: str, blocks: Sequence[Arrays]) -> int:
+    """Blocks that every file has."""
     files = {column: column_path(data, name, column) for column in manifest.columns if column != EPISODES}
     batches = {
         column: ColumnFile(path, manifest.columns[column]).num_batches
@@ -105,10 +93,50 @@ def _whole(data: Path, manifest: Manifest, name: str, blocks: Sequence[Arrays]) 
     for column, number in batches.items():
         if column.startswith(LAST):  # one batch for each block in which an episode ended
             whole = min(whole, int(np.searchsorted(ends, number, "right")))
-    if whole == 0:
-        return 0, 0
-    last = ColumnFile(files["action"], manifest.columns["action"]).batch(whole - 1)
-    return whole, (whole - 1) * BLOCK_STEPS + len(last["value"])
+    return whole
+
+
+def _num_steps(data: Path, manifest: Manifest, name: str, blocks: int) -> int:
+    if blocks == 0:
+        return 0
+    last = ColumnFile(column_path(data, name, "action"), manifest.columns["action"]).batch(blocks - 1)
+    return (blocks - 1) * BLOCK_STEPS + len(last["value"])
+
+
+def end_episodes(data: Path, name: str, num_blocks: int | None = None) -> FileRecord:
+    """Write ``episodes`` from ``events``, if that was not done before: one row for each episode, which is read faster.
+
+    Args:
+        data: the data set.
+        name: of the shard.
+        num_blocks: blocks that count; None: all.
+    """
+    path, events = column_path(data, name, EPISODES), column_path(data, name, EVENTS)
+    with replacing(path) as temporary:
+        record = write_episodes(temporary, _latest(_batches(path if path.exists() else events)[:num_blocks]))
+    events.unlink(missing_ok=True)
+    return record
+
+
+def write_episodes(path: Path, rows: Mapping[str, np.ndarray]) -> FileRecord:
+    """Write the new file ``episodes`` of a shard.
+
+    Args:
+        path: of the file.
+        rows: ``EPISODE_FIELDS``, one row an episode.
+    """
+    stream = ColumnStream(path, EPISODE_FIELDS)
+    for start in range(0, len(rows["first"]), MOST_ROWS):
+        stream.append({name: values[start : start + MOST_ROWS] for name, values in rows.items()})
+    return stream.close()
+
+
+def _latest(blocks: Sequence[Arrays]) -> Arrays:
+    """One row for each episode: the last that was written."""
+    none = {name: np.zeros((0, *kind.shape), kind.dtype) for name, kind in EPISODE_FIELDS.items()}
+    rows = {name: np.concatenate([empty, *(block[name] for block in blocks)]) for name, empty in none.items()}
+    _, place = np.unique(rows["first"][::-1], return_index=True)  # the first of the reversed
+    return {name: values[::-1][place] for name, values in rows.items()}
 
 
 def _shard_of(name: str, blocks: Sequence[Arrays], num_steps: int, *, closed: bool) -> Shard:

@@ -47,7 +47,7 @@ from envs.datasets.manifest import (
     update_manifest,
 )
 from envs.datasets.shard_writer import ShardWriter
-from envs.datasets.shards import Shard, read_shard, write_episodes
+from envs.datasets.shards import Shard, end_episodes, read_shard
 
 
 class DatasetWriter:
@@ -162,7 +162,7 @@ class DatasetWriter:
         for column, fields in self.manifest.columns.items():
             path = column_path(self.path, name, column)
             if column == EPISODES:
-                files[column] = write_episodes(path, len(shard.step_sizes))
+                files[column] = end_episodes(self.path, name, len(shard.step_sizes))
             elif path.exists():
                 sizes = shard.last_sizes if column.startswith(LAST) else shard.step_sizes
                 files[column] = ColumnFile(path, fields).cut(len(sizes))

@@ -243,6 +243,19 @@ def test_any_file_of_an_open_shard_may_be_torn(path):
     writer.close()
 
 
+def test_a_shard_whose_end_the_manifest_did_not_hear_of_is_whole(path):
+    writer = DatasetWriter.create(path, manifest_of())
+    shard = writer.shard("a")
+    played = Played(shard).episode(3).episode(99)
+    record_ = shard.finish()
+    data = Dataset.open(path)
+    assert (data.num_steps, data.episodes.length.tolist(), data.shards[0].closed) == (102, [3, 99], False)
+    assert np.array_equal(data.last("glyphs"), played.last["glyphs"])
+    before = files_in(path)
+    assert DatasetWriter.open(path).repair() == ["a"]
+    assert files_in(path) == before and load_manifest(path).shards["a"] == record_
+
+
 _PLAY_UNTIL_KILLED = """
 import sys, time
 from pathlib import Path
