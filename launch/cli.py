@@ -35,6 +35,7 @@ class Command(NamedTuple):
 GROUPS = {
     "labels": "gather, label, list, compare or export captions and their labels",
     "rewards": "look at rewards: factors, preference trees, reward programs and what they pay",
+    "offline": "logged play: record it, add to it, look at it, and learn to plan from it",
 }
 """Commands with several actions."""
 
@@ -61,6 +62,8 @@ COMMANDS = {
     "rewards list": Command("programs", "ListFlags", "show_all", "the programs of an archive, and their descent"),
     "rewards diff": Command("programs", "DiffFlags", "diff", "what changed from one program to another"),
     "rewards audit": Command("programs", "AuditFlags", "audit", "what a run did with its reward programs"),
+    "offline record": Command("offline", "RecordFlags", "record", "play, and write every step into a data set"),
+    "offline show": Command("offline", "ShowFlags", "show", "what is in a data set"),
     "report": Command("report", "ReportFlags", "run", "write a run's report, one self-contained HTML file"),
     "bench": Command("bench", "BenchFlags", "run", "measure the speed of games, training or labels on this machine"),
     "design": Command(
