@@ -418,7 +418,10 @@ class OfflineLearner:
         self.updates = 0
 
     def update(self) -> dict[str, float]:
-        """One gradient step of the critic, and one of the head; returns metrics without their group.
+        """Gradient steps of the critic, and one of the head on the last of its windows.
+
+        Returns:
+            Metrics without their group.
 
         Raises:
             FloatingPointError: a loss is not finite; the weights are left as they were before that step.
@@ -426,9 +429,11 @@ class OfflineLearner:
         # Of the update alone, so that it repeats after a resume; the head draws apart, so that windows and critics are
         # the same under every head.
         windows, masks = (np.random.default_rng((self._seed, 4, self.updates, part)) for part in range(2))
-        batch = self.sampler.draw(self.config.batch, windows)
-        judged = critic_loss(self.model.critic, self.acting.critic, batch.chunks, self._critic_config.expectile)
-        self._descend(self._critic_optimizer, judged.loss, list(self.model.critic.parameters()))
+        for _ in range(self._critic_config.updates):
+            batch = self.sampler.draw(self.config.batch, windows)
+            judged = critic_loss(self.model.critic, self.acting.critic, batch.chunks, self._critic_config.expectile)
+            self._descend(self._critic_optimizer, judged.loss, list(self.model.critic.parameters()))
+            self._follow("critic", self._critic_config.target_decay)
         weight = batch.weight * self._weights(judged.advantage)
         legal = None if self._legal is None else self._legal.expand(len(weight), -1)
         condition = self.model.condition(batch.obs, batch.condition, legal)
@@ -439,7 +444,9 @@ class OfflineLearner:
             group["lr"] = rate
         norm = self._descend(self._optimizer, loss, self._optimizer.param_groups[0]["params"])
         self.updates += 1
-        self._average()
+        # The first means would remember the initial weights: until there are enough updates, they are over fewer.
+        for name in ("encoder", "head"):
+            self._follow(name, min(self.config.ema, self.updates / (self.updates + 10)))
         found = {"head_loss": loss.detach(), "grad_norm": norm, "weight_max": weight.max(), **judged.metrics}
         return {name: float(value) for name, value in found.items()}
 
@@ -460,14 +467,11 @@ class OfflineLearner:
         return norm.detach()
 
     @torch.no_grad()
-    def _average(self) -> None:
-        # The first means would remember the initial weights: until there are enough updates, the mean is over fewer.
-        ema = min(self.config.ema, self.updates / (self.updates + 10))
-        for name in ("encoder", "head", "critic"):
-            decay = self._critic_config.target_decay if name == "critic" else ema
-            slow, fast = getattr(self.acting, name), getattr(self.model, name)
-            for mean, weight in zip(slow.parameters(), fast.parameters(), strict=True):
-                mean.lerp_(weight, 1 - decay)
+    def _follow(self, part: str, decay: float) -> None:
+        """Move the running mean of a part's weights."""
+        slow, fast = getattr(self.acting, part), getattr(self.model, part)
+        for mean, weight in zip(slow.parameters(), fast.parameters(), strict=True):
+            mean.lerp_(weight, 1 - decay)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but ``acting``'s weights that the next update depends on."""

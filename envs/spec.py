@@ -28,6 +28,18 @@ MAP_SUMMARY = "map_summary"
 OBS_KEYS = (*NLE_KEYS, *CROP_KEYS, MAP_SUMMARY)
 """Every observation key that games can show."""
 
+MOVES = {
+    "north": (0, -1),
+    "east": (1, 0),
+    "south": (0, 1),
+    "west": (-1, 0),
+    "northeast": (1, -1),
+    "southeast": (1, 1),
+    "southwest": (-1, 1),
+    "northwest": (-1, -1),
+}
+"""(columns, rows) of the actions that move by one square."""
+
 Engine = Literal["auto", "native", "plain"]
 """What runs NetHack: ``native``, ``plain`` (NLE's module), or ``auto``: native where it can be had."""
 
