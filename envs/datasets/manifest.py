@@ -278,12 +278,12 @@ def recorded_columns(obs: Mapping[str, FieldType]) -> dict[str, dict[str, FieldT
 
 def shard_folder(data: Path, shard: str) -> Path:
     """Where a shard's files lie."""
-    return data / _SHARDS / _escaped(shard)
+    return data / _SHARDS / escaped(shard)
 
 
 def column_path(data: Path, shard: str, column: str) -> Path:
     """The file of a column; names may hold anything that can be printed."""
-    return shard_folder(data, shard) / f"{_escaped(column)}.arrow"
+    return shard_folder(data, shard) / f"{escaped(column)}.arrow"
 
 
 def shard_lock(data: Path, shard: str) -> BaseFileLock:
@@ -297,7 +297,12 @@ def shards_in(data: Path) -> list[str]:
     return [unquote(path.name) for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
 
 
-def _escaped(name: str) -> str:
+def escaped(name: str) -> str:
+    """A name of a column or shard, fit for a file.
+
+    Raises:
+        ValueError: it cannot be one.
+    """
     if not name.strip(".") or not name.isprintable():
         raise ValueError(f"a column or shard cannot be named {name!r}: a name must be of printable characters")
     escaped = quote(name, safe="@+=,")
@@ -326,6 +331,20 @@ def load_manifest(data: Path) -> Manifest:
         raise ValueError(unreadable(path, error)) from None
     except ValueError as error:
         raise ValueError(f"{path} is damaged: it is not JSON ({error})") from None
+    return read_manifest(found, data, str(path))
+
+
+def read_manifest(found: Any, data: Path, file: str) -> Manifest:
+    """A manifest from JSON.
+
+    Args:
+        found: what was read.
+        data: of what.
+        file: where it stood.
+
+    Raises:
+        ValueError: it is damaged, or of another format; one sentence.
+    """
     version = found.get("format") if isinstance(found, dict) else None
     if isinstance(version, int) and version != FORMAT:
         raise ValueError(f"{data} is a data set of format {version}; this program reads format {FORMAT}")
@@ -334,7 +353,7 @@ def load_manifest(data: Path) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "it"
-        raise ValueError(f"{path} is damaged: {place}: {first['msg']}") from None
+        raise ValueError(f"{file} is damaged: {place}: {first['msg']}") from None
 
 
 def update_manifest(data: Path, change: Callable[[Manifest], Manifest]) -> Manifest:

@@ -57,6 +57,17 @@ def sizes_of_steps(num_steps: int) -> np.ndarray:
     return sizes
 
 
+def sizes_of_ends(first: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """int64 [batches]: episodes that ended in each block in which any did.
+
+    Args:
+        first: int64 [N].
+        length: int64 [N], negative where the episode did not end.
+    """
+    _, sizes = np.unique((first + length - 1)[length >= 0] // BLOCK_STEPS, return_counts=True)
+    return sizes
+
+
 def read_shard(data: Path, manifest: Manifest, name: str) -> Shard:
     """A shard that was closed, or as much of another as is whole in all of its files.
 
@@ -143,7 +154,6 @@ def _shard_of(name: str, blocks: Sequence[Arrays], num_steps: int, *, closed: bo
     """Of the rows of its ``episodes``."""
     rows = _latest(blocks)
     has_last = rows["length"] >= 0
+    last_sizes = sizes_of_ends(rows["first"], rows["length"])
     rows["length"] = np.where(has_last, rows["length"], num_steps - rows["first"])
-    ends = (rows["first"] + rows["length"] - 1)[has_last]
-    _, last_sizes = np.unique(ends // BLOCK_STEPS, return_counts=True)
     return Shard(name, closed, num_steps, rows, has_last, last_sizes)

@@ -100,7 +100,7 @@ class DatasetWriter:
         """Close every shard that is open; closing twice does no harm."""
         closed = {shard.name: shard.finish() for shard in self._open if not shard.closed}
         self._open.clear()
-        self._register({name: record for name, record in closed.items() if record is not None})
+        self.register({name: record for name, record in closed.items() if record is not None})
 
     # ---- shards
 
@@ -120,7 +120,7 @@ class DatasetWriter:
             shard_folder(self.path, name).mkdir(parents=True)
         except FileExistsError:
             raise ValueError(f"{self.path} has a shard '{name}' already") from None
-        writer = ShardWriter(self.path, self.manifest, name, task, lambda record: self._register({name: record}))
+        writer = ShardWriter(self.path, self.manifest, name, task, lambda record: self.register({name: record}))
         self._open.append(writer)
         return writer
 
@@ -166,12 +166,13 @@ class DatasetWriter:
             elif path.exists():
                 sizes = shard.last_sizes if column.startswith(LAST) else shard.step_sizes
                 files[column] = ColumnFile(path, fields).cut(len(sizes))
-        self._register({name: ShardRecord(num_steps=shard.num_steps, files=files)})
+        self.register({name: ShardRecord(num_steps=shard.num_steps, files=files)})
 
     def _unclosed(self) -> list[str]:
         return sorted(set(shards_in(self.path)).difference(self.manifest.shards))
 
-    def _register(self, shards: Mapping[str, ShardRecord]) -> None:
+    def register(self, shards: Mapping[str, ShardRecord]) -> None:
+        """Enter shards whose files are all there into the manifest."""
         if shards:
             self._update(lambda now: now.replace(shards=now.shards | dict(shards)))
 
