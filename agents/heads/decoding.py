@@ -102,7 +102,15 @@ class Filling(NamedTuple):
 
 
 def fill(
-    denoiser: Denoiser, tokens: Tensor, rows: Tensor, turn: Tensor, decoding: Decoding, passes: int, alike: int = 1
+    denoiser: Denoiser,
+    tokens: Tensor,
+    rows: Tensor,
+    turn: Tensor,
+    decoding: Decoding,
+    passes: int,
+    alike: int = 1,
+    *,
+    whole: bool = False,
 ) -> Filling:
     """One pass over the network.
 
@@ -114,20 +122,24 @@ def fill(
         decoding: how.
         passes: number of passes before this one.
         alike: so many plans in a row are the same, and asked about once.
+        whole: return all free places, not only those to be filled in now (``valid``).
     """
     free = tokens == denoiser.mask
-    if decoding.kind == "entropy" or (decoding.kind == "passes" and decoding.order == "confidence"):
+    everywhere = None
+    if decoding.kind == "entropy":
         everywhere = _ask(denoiser, tokens, rows, None, alike)
-        places, valid = _surest(everywhere, free, decoding, passes)
-        return Filling(places, valid, everywhere.gather(1, places[..., None].expand(-1, -1, everywhere.shape[-1])))
-    if decoding.kind == "left_to_right":
-        turn = torch.arange(turn.shape[1], device=turn.device, dtype=turn.dtype).expand_as(turn)
-        count = torch.ones_like(rows)
+        order, count = _surest(everywhere, free, decoding.entropy_bound)
+    elif decoding.kind == "left_to_right":
+        order, count = _free_first(torch.arange(float(free.shape[1]), device=free.device), free), torch.ones_like(rows)
+    elif decoding.order == "random":
+        order, count = _free_first(turn, free), _share(free, decoding.passes - passes)
     else:
-        count = _share(free, decoding.passes - passes)
-    order = turn.masked_fill(~free, torch.inf).argsort(dim=-1, stable=True)
-    places, valid = _first(order, count)
-    return Filling(places, valid, _ask(denoiser, tokens, rows, places, alike))
+        everywhere = _ask(denoiser, tokens, rows, None, alike)
+        order, count = _free_first(-everywhere.amax(-1), free), _share(free, decoding.passes - passes)
+    P = int((free.sum(-1) if whole else count).max())
+    places, valid = order[:, :P], torch.arange(P, device=order.device) < count[:, None]
+    found = _ask(denoiser, tokens, rows, places, alike) if everywhere is None else _at(everywhere, places)
+    return Filling(places, valid, found)
 
 
 def _ask(denoiser: Denoiser, tokens: Tensor, rows: Tensor, places: Tensor | None, alike: int) -> Tensor:
@@ -135,31 +147,31 @@ def _ask(denoiser: Denoiser, tokens: Tensor, rows: Tensor, places: Tensor | None
     if alike == 1:
         return denoiser(tokens, rows, places)
     everywhere = denoiser(tokens[::alike], rows[::alike]).repeat_interleave(alike, 0)
-    return everywhere if places is None else everywhere.gather(1, places[..., None].expand(-1, -1, everywhere.shape[2]))
+    return everywhere if places is None else _at(everywhere, places)
 
 
-def _surest(log_probs: Tensor, free: Tensor, decoding: Decoding, passes: int) -> tuple[Tensor, Tensor]:
-    """Places and which of them count, both [M, P], by what the network says of all places, [M, H, A + 1]."""
-    if decoding.kind == "passes":
-        doubt = -log_probs.amax(-1)
-        order = doubt.masked_fill(~free, torch.inf).argsort(dim=-1, stable=True)
-        return _first(order, _share(free, decoding.passes - passes))
+def _at(everywhere: Tensor, places: Tensor) -> Tensor:
+    """[M, P, A + 1] at ``places`` [M, P] of [M, H, A + 1]."""
+    return everywhere.gather(1, places[..., None].expand(-1, -1, everywhere.shape[-1]))
+
+
+def _free_first(turn: Tensor, free: Tensor) -> Tensor:
+    """Places [M, H]: those that are free, by their turn, then the others."""
+    return turn.masked_fill(~free, torch.inf).argsort(dim=-1, stable=True)
+
+
+def _surest(log_probs: Tensor, free: Tensor, bound: float) -> tuple[Tensor, Tensor]:
+    """Free places by rising entropy, then the others, [M, H]; and how many the bound lets be filled in, [M]."""
     entropy = torch.special.entr(log_probs.exp()).sum(-1).masked_fill(~free, torch.inf)
     ascending, order = entropy.sort(dim=-1, stable=True)
     # The sum without the largest, for each number of places: that of the places before the last of them.
     before = functional.pad(ascending.cumsum(-1)[:, :-1], (1, 0))
-    return _first(order, ((before <= decoding.entropy_bound) & ascending.isfinite()).sum(-1))
+    return order, ((before <= bound) & ascending.isfinite()).sum(-1)
 
 
 def _share(free: Tensor, passes_left: int) -> Tensor:
     """How many places [M] to fill in now so that all are within the passes left."""
     return (free.sum(-1) // max(passes_left, 1)).clamp(min=1)
-
-
-def _first(order: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
-    """The first ``count`` [M] places of each order [M, H]: places, and which count, both [M, P]."""
-    P = int(count.max())
-    return order[:, :P], torch.arange(P, device=order.device) < count[:, None]
 
 
 def draw(log_probs: Tensor, level: Tensor) -> Tensor:
