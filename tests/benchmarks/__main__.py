@@ -21,6 +21,7 @@ BENCHES: Benches = {
     "rewards": ("tests.benchmarks.overhead.rewards", "RewardsBench", "training: what each learned reward adds to it"),
     "judges": ("tests.benchmarks.judges.comparison", "JudgesBench", "caption models beside grades by hand"),
     "comparisons": ("tests.benchmarks.comparisons", "ComparisonsBench", "HERON: pairs of segments a second"),
+    "datasets": ("tests.benchmarks.datasets", "DatasetsBench", "logged play: windows out of a long episode"),
     "programs": ("tests.benchmarks.programs", "ProgramsBench", "reward programs: transitions a second"),
     "soak": ("tests.benchmarks.soak", "SoakBench", "the games alone: does memory grow over many resets?"),
 }
