@@ -109,21 +109,36 @@ class _Piece(NamedTuple):
 
     batch: int
     """Place in the grid."""
-    rows: np.ndarray
+    rows: np.ndarray | slice
     """Within the batch."""
-    at: np.ndarray
+    at: np.ndarray | slice
     """Where they go."""
 
 
-def _pieces(grid: _Grid, index: np.ndarray) -> Iterator[_Piece]:
-    """Rows of a grid, batch by batch, so that each is decoded once."""
+def _pieces(grid: _Grid, index: np.ndarray, places: np.ndarray) -> Iterator[_Piece]:
+    """Rows of a grid, batch by batch, so that each is decoded once.
+
+    Args:
+        grid: where they lie.
+        index: int64 [N], their global numbers.
+        places: int64 [N], where they go.
+    """
     batch = np.searchsorted(grid.first, index, "right") - 1
-    order = np.argsort(batch, kind="stable")
-    batch = batch[order]
+    if len(batch) > 1 and (batch[1:] < batch[:-1]).any():
+        order = np.argsort(batch, kind="stable")
+        batch, index, places = batch[order], index[order], places[order]
     bounds = [0, *(np.flatnonzero(batch[1:] != batch[:-1]) + 1).tolist(), len(batch)]
     for start, stop in pairwise(bounds if len(batch) else []):
-        at, k = order[start:stop], int(batch[start])
-        yield _Piece(k, index[at] - grid.first[k], at)
+        k = int(batch[start])
+        yield _Piece(k, _compact(index[start:stop] - grid.first[k]), _compact(places[start:stop]))
+
+
+def _compact(index: np.ndarray) -> np.ndarray | slice:
+    """A slice, which is copied faster, where the numbers follow each other."""
+    first = int(index[0])
+    if int(index[-1]) - first == len(index) - 1 and (np.diff(index) == 1).all():
+        return slice(first, first + len(index))
+    return index
 
 
 class Dataset:
@@ -239,7 +254,7 @@ class Dataset:
         index = _checked(index, self.num_steps, "step")
         file, field, kind = self._find(column)
         out = np.empty((len(index), *kind.shape), kind.dtype)
-        self._fill(out, self._steps, file, field, _pieces(self._steps, index))
+        self._fill(out, self._steps, file, field, _pieces(self._steps, index, np.arange(len(index))))
         return out
 
     def load(self, columns: Sequence[str]) -> dict[str, np.ndarray]:
@@ -266,8 +281,7 @@ class Dataset:
         row = np.where(has_last, np.cumsum(has_last) - 1, -1)[index]
         there = np.flatnonzero(row >= 0)
         out = np.zeros((len(index), *kind.shape), kind.dtype)
-        pieces = (_Piece(k, rows, there[at]) for k, rows, at in _pieces(self._ends, row[there]))
-        self._fill(out, self._ends, file, field, pieces)
+        self._fill(out, self._ends, file, field, _pieces(self._ends, row[there], there))
         return out
 
     def reward(self, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -299,8 +313,7 @@ class Dataset:
         ends = self.episodes.first[episode] + self.episodes.length[episode]
         index = starts[:, None] + np.arange(length)
         valid = index < ends[:, None]
-        places = np.flatnonzero(valid)
-        pieces = [_Piece(k, rows, places[at]) for k, rows, at in _pieces(self._steps, index[valid])]
+        pieces = list(_pieces(self._steps, index[valid], np.flatnonzero(valid)))
         found = {}
         for column in columns:
             file, field, kind = self._find(column)
