@@ -14,8 +14,10 @@ from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
 from envs.data import Config, EndStatus
+from envs.spec import OBS_KEYS
+from launch.commands.programs import ArchiveFlags, admitted
 from launch.config.flags import AsJson, validate
-from launch.errors import UserError
+from launch.errors import UserError, unknown_name
 from launch.show import figure, share, visible
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from envs.datasets import Dataset
     from envs.spec import GamesConfig
     from launch.evaluation.policies import PolicySource
+    from launch.offline.relabel import RewardSource
 
 
 def opened(path: Path, *, verify: bool = False) -> Dataset:
@@ -170,6 +173,200 @@ def _untrained(name: str, flags: RecordFlags, games: GamesConfig) -> PolicySourc
         trip_steps=flags.trip_steps,
         to_stairs=flags.to_stairs,
     )
+
+
+# -- further columns ----------------------------------------------------------------------------------
+
+
+class RelabelFlags(ArchiveFlags):
+    """Add reward columns to a data set: what a run's rewards, or a reward program, pay for what was logged.
+
+    yendor offline relabel DATA --reward-of RUN
+    yendor offline relabel DATA --program SHA
+
+    The log is played again. Columns are called heron@STEP, oni@STEP, ... or program:SHA, and hold what was paid before
+    it is normalised and weighted.
+    """
+
+    data: CliPositionalArg[Path]
+    """A data set."""
+    reward_of: Path | None = None
+    """A training run."""
+    checkpoint: Annotated[int, Field(ge=0)] | None = None
+    """Step of its checkpoint; none = the newest valid one."""
+    program: str = ""
+    """The SHA or the file of a reward program."""
+    workers: Annotated[int, Field(ge=0)] = 2
+    """Processes that play side by side; 0 plays in this one."""
+
+
+def relabel(flags: RelabelFlags) -> int:
+    """Add the columns, and say what is there now."""
+    from launch.offline.relabel import relabel as relabel_data
+
+    source = _rewards(flags)
+    with _progress(str(flags.data), opened(flags.data).num_steps) as on_steps:
+        relabel_data(flags.data, source, flags.workers, on_steps)
+    return show(ShowFlags(data=flags.data))
+
+
+def _rewards(flags: RelabelFlags) -> RewardSource:
+    from launch.offline.relabel import ProgramRewards, RunRewards
+    from rewards.auto.program import ProgramRejectedError
+
+    if (flags.reward_of is None) == (not flags.program):
+        raise UserError("name one of --reward-of RUN and --program SHA")
+    if flags.reward_of is not None:
+        return RunRewards.of(flags.reward_of, flags.checkpoint)
+    try:
+        return ProgramRewards(admitted(flags.program, flags.archive))
+    except ProgramRejectedError as error:
+        raise UserError(f"--program: {flags.program} is not admitted: {error}") from None
+
+
+class ObserveFlags(Config):
+    """Add observations to a data set by playing it again; they are what recording them would have given."""
+
+    data: CliPositionalArg[Path]
+    """A data set."""
+    keys: tuple[str, ...] = ()
+    """Observation keys."""
+    workers: Annotated[int, Field(ge=0)] = 2
+    """Processes that play side by side; 0 plays in this one."""
+
+
+def observe(flags: ObserveFlags) -> int:
+    """Add the columns, and say what is there now."""
+    from launch.offline.relabel import observe as observe_data
+
+    if not flags.keys:
+        raise UserError("--keys is missing: name the observations to add")
+    for key in flags.keys:
+        if key not in OBS_KEYS:
+            raise unknown_name("observation key", key, OBS_KEYS)
+    with _progress(str(flags.data), opened(flags.data).num_steps) as on_steps:
+        observe_data(flags.data, tuple(dict.fromkeys(flags.keys)), flags.workers, on_steps)
+    return show(ShowFlags(data=flags.data))
+
+
+class DropFlags(Config):
+    """Remove columns of a data set that can be made again: observations, and rewards but the environment's own."""
+
+    data: CliPositionalArg[Path]
+    """A data set."""
+    columns: tuple[str, ...] = ()
+    """obs.KEY or reward.NAME."""
+
+
+def drop(flags: DropFlags) -> int:
+    """Remove the columns, and say what is left."""
+    from envs.datasets import DatasetWriter
+
+    opened(flags.data)
+    try:
+        with DatasetWriter.open(flags.data) as writer:
+            for column in flags.columns:
+                writer.drop(column)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return show(ShowFlags(data=flags.data))
+
+
+# -- verify -------------------------------------------------------------------------------------------
+
+
+class VerifyFlags(Config):
+    """Check a data set: every file's SHA-256, and a sample of its episodes, which are played again."""
+
+    data: CliPositionalArg[Path]
+    """A data set."""
+    episodes: Annotated[int, Field(ge=0)] = 200
+    """Episodes that are played again, at most."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Another one draws other episodes."""
+
+
+def verify(flags: VerifyFlags) -> int:
+    """Check, and say what was compared."""
+    from launch.offline.relabel import verify as verify_data
+
+    opened(flags.data)
+    found = verify_data(flags.data, flags.episodes, flags.seed)
+    compared = ", ".join(["rewards, endings and digests", *found.columns])
+    sys.stdout.write(
+        f"{flags.data}: every closed file is as it was written; {found.episodes:,} episodes of {found.steps:,} steps, "
+        f"played again, are as they were ({compared})\n"
+    )
+    return 0
+
+
+# -- interchange --------------------------------------------------------------------------------------
+
+
+class ImportFlags(Config):
+    """Make a data set of what others kept.
+
+    yendor offline import DATA EPISODE.npz ...     (records of 'yendor eval --record', played again)
+    yendor offline import DATA MINARI              (a data set of Minari, of HDF5 files; extra 'minari')
+
+    Recordings of terminals (ttyrec3, and Katakomba's, which are made of them) cannot be imported: they hold neither
+    glyphs nor the numbers of the bottom line, and nothing could tell seeds from them.
+    """
+
+    data: CliPositionalArg[Path]
+    """Folder of the new data set."""
+    sources: CliPositionalArg[tuple[Path, ...]] = ()
+    """Records of episodes (.npz), or one Minari data set."""
+    obs_keys: tuple[str, ...] = ()
+    """Observations that are kept of records; none = those that the run knows, else the usual ones."""
+
+
+def import_(flags: ImportFlags) -> int:
+    """Import, and say what there is."""
+    if not flags.sources:
+        raise UserError("offline import needs the records of episodes (.npz), or a Minari data set")
+    if any(path.name.endswith(".bz2") or "ttyrec" in path.name for path in flags.sources):
+        raise UserError(
+            f"{flags.sources[0]}: recordings of terminals hold neither glyphs nor seeds; they are no play "
+            "that can be learned from here"
+        )
+    records = [path for path in flags.sources if path.suffix == ".npz"]
+    try:
+        if len(records) == len(flags.sources):
+            from launch.offline.records import import_records
+
+            import_records(records, flags.data, flags.obs_keys)
+        elif len(flags.sources) == 1:
+            from envs.datasets.minari import import_minari
+
+            import_minari(flags.sources[0], flags.data)
+        else:
+            raise UserError("offline import takes records of episodes (.npz), or one Minari data set")
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return show(ShowFlags(data=flags.data))
+
+
+class ExportFlags(Config):
+    """Write a data set as HDF5 files that Minari reads, for other offline learners (extra 'minari')."""
+
+    data: CliPositionalArg[Path]
+    """A data set."""
+    to: CliPositionalArg[Path]
+    """Folder of the new Minari data set."""
+
+
+def export(flags: ExportFlags) -> int:
+    """Export."""
+    from envs.datasets.minari import export_minari
+
+    data = opened(flags.data)
+    try:
+        export_minari(data, flags.to)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    sys.stdout.write(f"{flags.to}: {data.num_steps:,} steps, {len(data.episodes):,} episodes\n")
+    return 0
 
 
 # -- show ---------------------------------------------------------------------------------------------
