@@ -188,6 +188,8 @@ class CriticConfig(Config):
     """Width of its layers."""
     action_embedding: Positive = 16
     """Width of an action's embedding."""
+    updates: Positive = 2
+    """Gradient steps in each update of the run: a critic is cheaper than a plan head, and learns more slowly."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     """Adam's step size."""
     target_decay: Share = 0.99
@@ -243,6 +245,8 @@ class PlannerConfig(Config):
     """N: plans that are drawn at once, in every mode but none."""
     executed: Annotated[int, Field(ge=1)] | None = None
     """Actions executed before the next plan; none = as many as the critic's chunk has, 1 for a head of horizon 1."""
+    decoding: Decoding = Decoding()
+    """How candidates are filled in."""
     strength: Annotated[float, Field(gt=0)] = 10.0
     """lambda of fk, which samples in proportion to exp(lambda * score), and 1 / alpha of svdd; scores are in standard
     deviations of the logged chunks' advantages."""

@@ -144,7 +144,7 @@ class WindowedEpisodes:
                 "episode_steps": float(result.num_steps),
                 "truncated_share": float(result.end_status == EndStatus.ABORTED),
             }
-            if not result.task.startswith("MiniHack"):  # whose levels have neither depth nor much of a score
+            if result.task.startswith("NetHack"):  # not single levels, which have neither depth nor much of a score
                 row |= {key: float(result.game[key]) for key in _GAME_FIELDS if key in result.game}
             self._rows.append(row)
             self._num_episodes += 1

@@ -98,10 +98,11 @@ class _Display:
         *,
         total_steps: int,
         title: str,
+        unit: str = "step",
         clock: Clock = time.monotonic,
     ) -> None:
         self._console, self._interval_s, self._title, self._clock = console, interval_s, title, clock
-        self._total_steps, self._step = total_steps, 0
+        self._total_steps, self._step, self._unit = total_steps, 0, unit
         self._metrics: dict[str, float] = {}
         self._first: tuple[float, int] | None = None
         """Time and step of the first update."""

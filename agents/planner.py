@@ -1,0 +1,261 @@
+"""Acting by plans: candidates are drawn from a plan head, judged by a critic, and the best is executed for a while.
+
+The running plan travels in the policy's memory (``recurrent_state``), so that ends, evaluation in pieces and other
+processes need nothing new: zeros = no plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agents.config import PlannerConfig
+from agents.heads.plan_head import PlanCondition
+from agents.offline import HERO, PlanningModel
+from agents.steering import Score, Steered, best_of_n, fk, num_uniforms, svdd, svdd_r
+from envs.glyphs import CLASS_OF_GLYPH, GLYPH_CLASSES
+from envs.protocols import GamesSpec, Noise, PolicyStep
+from envs.spec import MOVES
+
+_HAS_PLAN, _PLACE, _HP, _COLUMN, _ROW, _MOVED, _TOKENS = range(7)
+"""Columns of the memory: 1 with a plan; the next action's place in it; hit points, column and row before the last
+action; 1 where that was a move; the first of the plan's tokens."""
+_BL_HP = 10
+_STAIRS = GLYPH_CLASSES.index("stairs_down")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoggedWindows:
+    """Logged plans by which a planner knows how likely and how good plans are."""
+
+    obs: Mapping[str, Tensor]
+    """``{key: [W, ...]}``."""
+    condition: Mapping[str, Tensor]
+    plans: Tensor
+    """int64 [W, H]."""
+    critic_goal: Tensor
+    """int64 [W, 2]."""
+    chunk: Tensor
+    """int64 [W, E]."""
+    weight: Tensor
+    """float32 [W]: 0 for what is no example."""
+
+
+class PlanningPolicy:
+    """Plans, executes the plan's beginning, and plans again.
+
+    Args:
+        model: what was learned from logged play.
+        config: how plans are made.
+        spec: of the games.
+        windows: logged plans.
+        knows_goals: plans lead to goals (the stairs).
+        return_bin: what plans are asked for; None = nothing.
+        legal: bool [A], actions that plans are made of; None = all.
+        version: as of ``Policy``.
+        keeps_plans: tell of every plan in ``PolicyStep.head_record``.
+
+    Raises:
+        ValueError: the mode needs a head of another kind, or the games do not show what plans need.
+    """
+
+    def __init__(
+        self,
+        model: PlanningModel,
+        config: PlannerConfig,
+        spec: GamesSpec,
+        windows: LoggedWindows,
+        *,
+        knows_goals: bool,
+        return_bin: int | None = None,
+        legal: np.ndarray | None = None,
+        version: int = 0,
+        keeps_plans: bool = False,
+    ) -> None:
+        self.model, self.config, self.version = model.eval().requires_grad_(False), config, version
+        self._knows_goals, self._return_bin, self._keeps_plans = knows_goals, return_bin, keeps_plans
+        self._legal = None if legal is None else torch.from_numpy(legal)
+        self._needs_goal = knows_goals
+        for key in ("glyphs", "blstats") if knows_goals else ():
+            if key not in spec.obs:
+                raise ValueError(f"plans that lead to the stairs need the observation '{key}'")
+        self._sees = frozenset(spec.obs)
+        self._horizon = model.head.horizon
+        self._executed = min(config.executed or model.critic.chunk_steps, self._horizon)
+        self._pad = model.head.num_actions
+        self._is_move = np.array([name in MOVES for name in spec.action_names] + [False])
+        self._num_candidates = 1 if config.mode == "none" else config.candidates
+        self._steer = _steering(config)
+        if self._steer is None:
+            self._num_uniforms = self._num_candidates * self._horizon * 2
+        else:
+            proposals = 1 if config.mode == "fk" else config.proposals
+            self._num_uniforms = num_uniforms(config.candidates, self._horizon, config.checkpoints, proposals)
+        self._spread, self._least_likely = self._calibrated(windows)
+
+    def initial_state(self, num_games: int) -> np.ndarray:
+        """No plan in any game: zeros float32 [B, H + 6]."""
+        return np.zeros((num_games, _TOKENS + self._horizon), np.float32)
+
+    @torch.inference_mode()
+    def act(
+        self,
+        obs: Mapping[str, np.ndarray],
+        recurrent_state: np.ndarray | None,
+        action_mask: np.ndarray | None,
+        noise: Noise,
+        *,
+        deterministic: bool = False,
+    ) -> PolicyStep:
+        """Execute the running plans, with new ones where they are over; ``deterministic`` changes nothing."""
+        assert recurrent_state is not None, "a planner has a memory"
+        memory = recurrent_state.copy()
+        games = np.flatnonzero(self._is_over(memory, obs))
+        record: dict[str, np.ndarray] = {}
+        if len(games):
+            steered = self._plan(obs, memory, action_mask, noise, games)
+            rows = torch.arange(len(games))
+            memory[games, _TOKENS:] = steered.tokens[rows, steered.chosen].numpy()
+            memory[games, _HAS_PLAN], memory[games, _PLACE] = 1, 0
+            if self._keeps_plans:
+                record = self._record(steered, games, len(memory))
+        every = np.arange(len(memory))
+        actions = memory[every, _TOKENS + memory[:, _PLACE].astype(np.int64)].astype(np.int64)
+        memory[:, _PLACE] += 1
+        memory[:, _MOVED] = self._is_move[actions]
+        if "blstats" in self._sees:
+            memory[:, _HP] = obs["blstats"][:, _BL_HP]
+            memory[:, [_COLUMN, _ROW]] = obs["blstats"][:, HERO]
+        return PolicyStep(actions=actions, recurrent_state=memory, head_record=record)
+
+    def _is_over(self, memory: np.ndarray, obs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Bool [B]: there is no plan, its part is executed, it says that it is over, or something came between."""
+        place = memory[:, _PLACE].astype(np.int64)
+        following = memory[np.arange(len(memory)), _TOKENS + np.minimum(place, self._horizon - 1)]
+        over = (memory[:, _HAS_PLAN] == 0) | (place >= self._executed) | (following == self._pad)
+        if self.config.reactive:
+            if "blstats" in self._sees:
+                blstats = obs["blstats"]
+                stands = (memory[:, [_COLUMN, _ROW]] == blstats[:, HERO]).all(1)
+                over |= (memory[:, _MOVED] > 0) & stands
+                over |= blstats[:, _BL_HP] < memory[:, _HP]
+            if "message" in self._sees:
+                over |= obs["message"][:, 0] > 0
+        return over
+
+    def _plan(
+        self,
+        obs: Mapping[str, np.ndarray],
+        memory: np.ndarray,
+        action_mask: np.ndarray | None,
+        noise: Noise,
+        games: np.ndarray,
+    ) -> Steered:
+        """New plans for some games."""
+        num, K = len(games), self._num_candidates
+        seen = {key: torch.from_numpy(x[games]) for key, x in obs.items()}
+        hero = seen["blstats"][:, HERO].long() if "blstats" in self._sees else torch.full((num, 2), -1)
+        goal = torch.from_numpy(_stairs(obs["glyphs"][games])) if self._knows_goals else torch.full((num, 2), -1)
+        asked = goal if self.config.goal else torch.full((num, 2), -1)
+        legal = self._legal
+        if action_mask is not None:
+            allowed = torch.from_numpy(action_mask[games])
+            legal = allowed if legal is None else allowed & legal
+        return_bin = torch.full((num,), -1 if self._return_bin is None else self._return_bin)
+        encoded = {key: seen[key] for key in self.model.encoder.keys}
+        condition = self.model.condition(
+            encoded,
+            {"hero": hero, "goal": asked, "return_bin": return_bin},
+            None if legal is None else legal.expand(num, -1),
+        )
+        states = self.model.critic.states(encoded, hero, goal)
+        given = self._continued(memory[games]) if self.config.warm_start and K > 1 else None
+        uniform = torch.from_numpy(noise.uniform(self._num_uniforms, games))
+
+        def score(plans: Tensor, rows: Tensor) -> Tensor:
+            return self.model.critic.scores(states[rows], plans) / self._spread
+
+        return self._settled(self._candidates(condition, score, uniform, given))
+
+    def _candidates(self, condition: PlanCondition, score: Score, uniform: Tensor, given: Tensor | None) -> Steered:
+        """K plans for each of n games."""
+        head, decoding = self.model.head, self.config.decoding
+        shape = (len(uniform), self._num_candidates, self._horizon)
+        if self._steer is None:
+            return best_of_n(head.sample(condition, shape[1], decoding, uniform.view(*shape, 2), given), score)
+        start = torch.full(shape, self._pad + 1) if given is None else given
+        return self._steer(head.denoiser(condition, decoding), score, start, decoding, uniform)
+
+    def _settled(self, steered: Steered) -> Steered:
+        """With the best plan chosen among those that are not refused; among all, where all are."""
+        refused = steered.log_prob < self._least_likely
+        refused &= ~refused.all(1, keepdim=True)
+        return replace(steered, chosen=steered.scores.masked_fill(refused, -torch.inf).argmax(-1))
+
+    def _continued(self, memory: np.ndarray) -> Tensor:
+        """int64 [n, K, H]: of the first candidate what is left of the last plan, and MASK everywhere else."""
+        mask = self._pad + 1
+        given = np.full((len(memory), self._num_candidates, self._horizon), mask)
+        place = memory[:, _PLACE].astype(np.int64)[:, None] + np.arange(self._horizon)
+        tokens = np.take_along_axis(memory[:, _TOKENS:], np.minimum(place, self._horizon - 1), 1).astype(np.int64)
+        # A plan that said it was over, or was not followed, was wrong.
+        goes_on = (memory[:, _HAS_PLAN] > 0) & (tokens[:, 0] != self._pad) & (place[:, 0] >= self._executed)
+        kept = goes_on[:, None] & (place < self._horizon)
+        given[:, 0] = np.where(kept, tokens, mask)
+        return torch.from_numpy(given)
+
+    @torch.inference_mode()
+    def _calibrated(self, windows: LoggedWindows) -> tuple[float, float]:
+        """Standard deviation of logged advantages, and the log-probability below which plans are refused."""
+        model, chosen = self.model, windows.weight > 0
+        obs = {key: x[chosen] for key, x in windows.obs.items()}
+        condition = {name: x[chosen] for name, x in windows.condition.items()}
+        states = model.critic.states(obs, condition["hero"], windows.critic_goal[chosen])
+        advantage = model.critic.scores(states, windows.chunk[chosen]) - model.critic.values(states)
+        spread = max(float(advantage.std()), 1e-6)
+        if not self.config.refuse or self.config.mode == "none":
+            return spread, -np.inf
+        plans = windows.plans[chosen][:, None]
+        uniform = torch.from_numpy(np.random.default_rng(0).random((*plans.shape, 2), dtype=np.float32))
+        legal = None if self._legal is None else self._legal.expand(len(plans), -1)
+        asked = model.condition(obs, condition, legal)
+        likely = model.head.log_prob(asked, plans, self.config.decoding, uniform)
+        return spread, float(likely.quantile(self.config.refuse))
+
+    def _record(self, steered: Steered, games: np.ndarray, num_games: int) -> dict[str, np.ndarray]:
+        """Of all games [B, ...]; ``planned`` says which ones have planned."""
+        found = {
+            "planned": torch.ones(len(games), dtype=torch.bool),
+            "candidates": steered.tokens.to(torch.int16),
+            "scores": steered.scores * self._spread,
+            "log_prob": steered.log_prob,
+            "refused": steered.log_prob < self._least_likely,
+            "taken": steered.chosen.to(torch.int16),
+        }
+        rows = {}
+        for name, x in found.items():
+            rows[name] = np.zeros((num_games, *x.shape[1:]), x.numpy().dtype)
+            rows[name][games] = x.numpy()
+        return rows
+
+
+def _steering(config: PlannerConfig) -> Callable[..., Steered] | None:
+    """What steers plans while they are drawn; None where the best of finished plans is taken."""
+    common: dict[str, Any] = {"scale": config.strength, "checkpoints": config.checkpoints}
+    proposing = common | {"proposals": config.proposals}
+    found = {"fk": partial(fk, **common), "svdd": partial(svdd, **proposing), "svdd_r": partial(svdd_r, **proposing)}
+    return found.get(config.mode)
+
+
+def _stairs(glyphs: np.ndarray) -> np.ndarray:
+    """int64 [n, 2]: column and row of the stairs down on maps [n, 21, 79]; -1 where none is seen."""
+    is_stairs = (CLASS_OF_GLYPH[glyphs] == _STAIRS).reshape(len(glyphs), -1)
+    cell = is_stairs.argmax(1)
+    square = np.stack([cell % glyphs.shape[2], cell // glyphs.shape[2]], axis=1)
+    return np.where(is_stairs.any(1)[:, None], square, -1)
