@@ -138,6 +138,8 @@ def test_what_is_not_there_is_named(written):
         written.data.windows(np.array([443]), 4, ["action"])
     with pytest.raises(ValueError, match="there is no step -1 among 443"):
         written.data.take("action", np.array([3, -1]))
+    with pytest.raises(ValueError, match="there are no steps 440 to 444 among 443"):
+        written.data.read("action", 440, 444)
     with pytest.raises(ValueError, match="there is no episode 7 among 7"):
         written.data.last("glyphs", np.array([7]))
 
