@@ -219,12 +219,14 @@ class PlanningPolicy:
         states = model.critic.states(obs, condition["hero"], windows.critic_goal[chosen])
         advantage = model.critic.scores(states, windows.chunk[chosen]) - model.critic.values(states)
         spread = max(float(advantage.std()), 1e-6)
-        if not self.config.refuse or self.config.mode == "none":
-            return spread, -np.inf
         plans = windows.plans[chosen][:, None]
-        uniform = torch.from_numpy(np.random.default_rng(0).random((*plans.shape, 2), dtype=np.float32))
         legal = None if self._legal is None else self._legal.expand(len(plans), -1)
         asked = model.condition(obs, condition, legal)
+        if self._steer is not None:
+            model.head.denoiser(asked, self.config.decoding)  # says so where the head cannot be steered
+        if not self.config.refuse or self.config.mode == "none":
+            return spread, -np.inf
+        uniform = torch.from_numpy(np.random.default_rng(0).random((*plans.shape, 2), dtype=np.float32))
         likely = model.head.log_prob(asked, plans, self.config.decoding, uniform)
         return spread, float(likely.quantile(self.config.refuse))
 
