@@ -406,6 +406,7 @@ def describe(data: Dataset) -> dict[str, Any]:
     for record in manifest.shards.values():
         for column, file in record.files.items():
             sizes[column] = sizes.get(column, 0) + file.size
+    rewards = {name: data.reward(name) for name in manifest.reward_names}
     return {
         "data": str(data.path),
         "tasks": list(manifest.task_ids),
@@ -416,36 +417,39 @@ def describe(data: Dataset) -> dict[str, Any]:
         "never_closed": [shard.name for shard in data.shards if not shard.closed],
         "actions": len(manifest.actions),
         "versions": manifest.versions,
-        "policies": [_policy(data, place) for place in range(len(manifest.policies))],
+        "policies": [_policy(data, place, rewards) for place in range(len(manifest.policies))],
         "rewards": manifest.rewards,
+        "unlabelled": {name: int((~valid).sum()) for name, (_, valid) in rewards.items()},
         "bytes": sizes,
     }
 
 
-def _policy(data: Dataset, place: int) -> dict[str, Any]:
-    """What one policy played: episodes that it began, and their returns by reward column."""
+def _policy(data: Dataset, place: int, rewards: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
+    """What one policy played: episodes that it began, and their mean sums of each reward column."""
     episodes = data.episodes
     own = np.flatnonzero((episodes.policy == place) & episodes.finished)
-    lengths = episodes.length[own]
-    found: dict[str, Any] = {
+    first, lengths = episodes.first[own], episodes.length[own]
+    returns = {}
+    for name, (value, _) in rewards.items():
+        sums = np.concatenate([[0.0], np.cumsum(value, dtype=np.float64)])
+        returns[name] = _mean(sums[first + lengths] - sums[first])
+    return {
         "provenance": data.manifest.policies[place],
         "steps": int(episodes.length[episodes.policy == place].sum()),
         "finished_episodes": len(own),
         "episode_steps": _mean(lengths),
         "success": _mean(episodes.end_status[own] == EndStatus.TASK_SUCCESSFUL),
-        "returns": {},
-        "unlabelled": {},
+        "returns": returns,
     }
-    for name in data.manifest.reward_names:
-        value, valid = data.reward(name)
-        sums = np.concatenate([[0.0], np.cumsum(value, dtype=np.float64)])
-        found["returns"][name] = _mean(sums[episodes.first[own] + lengths] - sums[episodes.first[own]])
-        found["unlabelled"][name] = int((~valid).sum())
-    return found
 
 
 def _mean(values: np.ndarray) -> float | None:
     return float(np.mean(values)) if len(values) else None
+
+
+def _name(policy: Mapping[str, Any]) -> str:
+    made = policy["provenance"]
+    return visible(" ".join(str(made[key]) for key in ("policy", "run", "step") if key in made))
 
 
 def _print(found: Mapping[str, Any]) -> None:
@@ -458,17 +462,21 @@ def _print(found: Mapping[str, Any]) -> None:
     console.print(visible(title), style="bold", soft_wrap=True, markup=False)
     if found["never_closed"]:
         console.print(f"{len(found['never_closed'])} shards are being written, or their writers were killed")
-    table = Table("policy", title="returns: mean sums over finished episodes", title_justify="left")
-    rewards = list(dict.fromkeys(name for policy in found["policies"] for name in policy["returns"]))
-    for name in ("steps", "episodes", "their length", "success", *map(visible, rewards)):
-        table.add_column(name, justify="right")
+    policies = Table("policy", title="policies; means over finished episodes", title_justify="left")
+    for name in ("steps", "episodes", "their length", "success"):
+        policies.add_column(name, justify="right")
     for policy in found["policies"]:
-        made = policy["provenance"]
-        words = [str(made[key]) for key in ("policy", "run", "step") if key in made]
         cells = [f"{policy['steps']:,}", f"{policy['finished_episodes']:,}", figure(policy["episode_steps"])]
-        cells += [share(policy["success"]), *(figure(policy["returns"][name]) for name in rewards)]
-        table.add_row(visible(" ".join(words)), *cells)
-    console.print(table)
+        policies.add_row(_name(policy), *cells, share(policy["success"]))
+    console.print(policies)
+    returns = Table(title="mean returns of finished episodes", title_justify="left")
+    returns.add_column("column", overflow="fold")
+    for name in (*map(_name, found["policies"]), "steps without"):
+        returns.add_column(name, justify="right")
+    for name, missing in found["unlabelled"].items():
+        cells = [figure(policy["returns"][name]) for policy in found["policies"]]
+        returns.add_row(visible(name), *cells, f"{missing:,}")
+    console.print(returns)
     sizes = Table("column", title="sizes", title_justify="left")
     for name in ("kilobytes", "bytes a step"):
         sizes.add_column(name, justify="right")

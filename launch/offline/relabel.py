@@ -157,12 +157,13 @@ class ProgramRewards:
 
     @property
     def columns(self) -> Mapping[str, str]:
-        """``program:sha``, and ``program:sha/component``."""
+        """``program:sha``, and ``program:sha/component`` for what each component pays."""
         from rewards.auto.config import ProgramConfig
         from rewards.auto.program_reward import ProgramReward
 
         names = ProgramReward((self.program,), ProgramConfig()).part_names
-        return {name: f"program:{self.program.sha[:12]}{name.removeprefix('program')}" for name in names}
+        paid = [name for name in names if not name.endswith("/raw")]
+        return {name: f"program:{self.program.sha[:12]}{name.removeprefix('program')}" for name in paid}
 
     @property
     def seen(self) -> Mapping[str, Any]:
@@ -458,7 +459,7 @@ def _steps_of(data: Dataset, episode: int) -> np.ndarray:
 
 def _compare(data: Dataset, obs: Mapping[str, np.ndarray], b: int, rows: np.ndarray) -> None:
     """What a lane showed, and what the log says that it did."""
-    for key in data.manifest.obs_keys:
+    for key in data.manifest.obs_keys if len(rows) else ():
         logged = data.take(OBS + key, rows)
         differs = (logged != obs[key][: len(rows), b]).reshape(len(rows), -1).any(1)
         if differs.any():
