@@ -239,6 +239,7 @@ class PlanningPolicy:
             "log_prob": steered.log_prob,
             "refused": steered.log_prob < self._least_likely,
             "taken": steered.chosen.to(torch.int16),
+            "evaluations": steered.evaluations.to(torch.int16),
         }
         rows = {}
         for name, x in found.items():

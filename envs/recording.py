@@ -53,6 +53,9 @@ _UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OS
 _KINDS = {"int": np.dtype(np.int64), "bool": np.dtype(bool)}
 
 
+_EACH_CANDIDATE = ("scores", "log_prob", "refused", "evaluations")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class RecordedPlans:
     """The P plans that a policy made in an episode, each with the K candidates that it chose among.
@@ -72,10 +75,12 @@ class RecordedPlans:
     """bool [P, K]: too unlikely to be taken."""
     taken: np.ndarray
     """int16 [P]: the candidate that was executed."""
+    evaluations: np.ndarray
+    """int16 [P, K]: passes over the network that each took."""
 
     def __post_init__(self) -> None:
         P, K, *_ = self.candidates.shape
-        for name, shape in (("step", (P,)), ("taken", (P,)), *((n, (P, K)) for n in ("scores", "log_prob", "refused"))):
+        for name, shape in (("step", (P,)), ("taken", (P,)), *((n, (P, K)) for n in _EACH_CANDIDATE)):
             if getattr(self, name).shape != shape:
                 raise ValueError(f"RecordedPlans.{name} has shape {getattr(self, name).shape}, expected {shape}")
 

@@ -74,7 +74,7 @@ COMMANDS = {
     "offline plans": Command("planning", "PlansFlags", "plans", "the plans of a recorded episode over its screens"),
     "offline audit": Command("planning", "AuditFlags", "audit", "execute every candidate: was the critic right?"),
     "report": Command("report", "ReportFlags", "run", "write a run's report, one self-contained HTML file"),
-    "bench": Command("bench", "BenchFlags", "run", "measure the speed of games, training or labels on this machine"),
+    "bench": Command("bench", "BenchFlags", "run", "measure the speed of games, training, plans or labels here"),
     "design": Command(
         "design", "DesignFlags", "run", "search for a reward program: propose, criticise, train, analyse"
     ),

@@ -1,4 +1,4 @@
-"""``yendor bench NAME [--json OUT]``: how fast games, training and labels are on this machine."""
+"""``yendor bench NAME [--json OUT]``: how fast games, training, plans and labels are on this machine."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ class and answers with a table and with all measurements."""
 BENCHES: Benches = {
     "env": ("launch.bench.games", "EnvBench", "the games alone: on our engine and on NLE's"),
     "train": ("launch.bench.training", "TrainBench", "training: in one process, with workers, with peers"),
+    "plan": ("launch.bench.planning", "PlanBench", "plans: heads and ways of filling them in, for 1, 8 and 64 games"),
     "label": ("launch.bench.labelling", "LabelBench", "labels: through a vLLM server"),
 }
 
 
 class BenchFlags(Selection):
-    """Measure the speed of games, training or labels on this machine."""
+    """Measure the speed of games, training, plans or labels on this machine."""
 
     name: CliPositionalArg[str]
     """The benchmark's name."""
