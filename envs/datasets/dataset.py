@@ -381,7 +381,8 @@ class Dataset:
         if (number, column) not in self._files:
             shard = self.shards[number]
             path = column_path(self.path, shard.name, column)
-            if not path.exists():
+            record = self.manifest.shards.get(shard.name)
+            if record is not None and column not in record.files:
                 raise ValueError(f"shard '{shard.name}' of {self.path} has no column '{column}': it was recorded later")
             sizes = shard.last_sizes if column.startswith(LAST) else shard.step_sizes
             self._files[number, column] = ColumnFile(path, self.manifest.columns[column], len(sizes))

@@ -90,24 +90,35 @@ def export_minari(dataset: Dataset, path: Path) -> None:
     Raises:
         ValueError: the extra is not installed, the folder is not empty, or the data set is damaged.
     """
-    h5py, _ = _packages()
+    h5py, minari = _packages()
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ValueError(f"{path} is there already, and it is not an empty folder")
-    storage = _new_storage(dataset.manifest, path)
-    with h5py.File(path / "data" / "main_data.hdf5", "w") as file:
-        for i in range(len(dataset.episodes)):
-            _export_episode(dataset, i, file.create_group(f"episode_{i}"))
-    storage.update_metadata(
-        {
-            "dataset_id": _dataset_id(path.name),
-            "minari_version": _packages()[1].__version__,
-            "total_episodes": len(dataset.episodes),
-            "total_steps": dataset.num_steps,
-            "dataset_size": float(storage.get_size()),
-            "description": f"Play in {', '.join(dataset.manifest.task_ids)}, exported from Yendor",
-            _EXTRA: dataset.manifest.replace(shards={}).model_dump(mode="json"),
-        }
-    )
+    path.mkdir(parents=True, exist_ok=True)
+    with _removed_unless_whole(path):
+        storage = _new_storage(dataset.manifest, path / "data")
+        with h5py.File(path / "data" / "main_data.hdf5", "w") as file:
+            for i in range(len(dataset.episodes)):
+                _export_episode(dataset, i, file.create_group(f"episode_{i}"))
+        storage.update_metadata(
+            {
+                "dataset_id": _dataset_id(path.resolve().name),
+                "minari_version": minari.__version__,
+                "total_episodes": len(dataset.episodes),
+                "total_steps": dataset.num_steps,
+                "dataset_size": float(storage.get_size()),
+                "description": f"Play in {', '.join(dataset.manifest.task_ids)}, exported from Yendor",
+                _EXTRA: dataset.manifest.replace(shards={}).model_dump(mode="json"),
+            }
+        )
+
+
+@contextmanager
+def _removed_unless_whole(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
 
 
 def _dataset_id(name: str) -> str:
@@ -116,14 +127,13 @@ def _dataset_id(name: str) -> str:
     return plain if re.fullmatch(r".+-v\d+", plain) else f"{plain}-v0"
 
 
-def _new_storage(manifest: Manifest, path: Path) -> Any:
+def _new_storage(manifest: Manifest, folder: Path) -> Any:
     from gymnasium import spaces
     from minari.dataset.minari_storage import MinariStorage
 
     kinds = {key: manifest.columns[OBS + key]["value"] for key in manifest.obs_keys}
-    path.mkdir(parents=True, exist_ok=True)
     return MinariStorage.new(
-        path / "data",
+        folder,
         observation_space=spaces.Dict({key: _space(kind) for key, kind in kinds.items()}),
         action_space=spaces.Discrete(len(manifest.actions)),
         data_format="hdf5",
@@ -287,15 +297,6 @@ def import_minari(path: Path, data: Path) -> Dataset:
         reason = f"cannot be read: {os.strerror(error.errno).lower()}" if error.errno else f"is damaged: {error}"
         raise ValueError(f"{file_path} {reason}") from None
     return Dataset.open(data)
-
-
-@contextmanager
-def _removed_unless_whole(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(folder)
-        raise
 
 
 def _metadata(folder: Path) -> dict[str, Any]:

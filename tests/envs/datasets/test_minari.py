@@ -11,7 +11,7 @@ from minari.dataset.minari_storage import MinariStorage
 
 from envs.data import EndStatus
 from envs.datasets import Dataset, DatasetWriter
-from envs.datasets.manifest import STEP_COLUMNS, FieldType
+from envs.datasets.manifest import STEP_COLUMNS, FieldType, column_path
 from envs.datasets.minari import export_minari, import_minari
 from tests.envs.datasets.made_up_play import OBS, Played, files_in, manifest_of
 
@@ -195,6 +195,10 @@ def test_damage_is_named(data, tmp_path):
     assert not (tmp_path / "again").exists()
     with pytest.raises(ValueError, match="out is there already, and it is not an empty folder"):
         export_minari(data, tmp_path / "out")
+    column_path(data.path, "a", "last.small").unlink()
+    with pytest.raises(ValueError, match=r"last\.small\.arrow cannot be read: no such file"):
+        export_minari(Dataset(data.path, data.manifest, data.shards), tmp_path / "half")
+    assert not (tmp_path / "half").exists()
 
 
 def test_a_missing_extra_is_named(data, tmp_path, monkeypatch):
