@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import os
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -101,6 +102,11 @@ def _decoded(buffer: pa.Buffer, rows: int, kind: FieldType) -> np.ndarray:
     return np.frombuffer(content, dtype, numbers).reshape(rows, *kind.shape)
 
 
+def plain(error: OSError) -> OSError:
+    """The operating system's error alone; Arrow and HDF5 spell out their own calls in it."""
+    return OSError(error.errno, os.strerror(error.errno)) if error.errno else error
+
+
 class _Unwritten(io.RawIOBase):
     """What Arrow has made of a batch, until it is written as a whole."""
 
@@ -181,7 +187,7 @@ class ColumnFile:
             with pa.memory_map(str(path)) as file:
                 self._bytes = file.read_buffer()  # stays mapped when the file is closed
         except OSError as error:
-            raise ValueError(unreadable(path, error)) from None
+            raise ValueError(unreadable(path, plain(error))) from None
         self._ends = self._find_batches(num_batches)
         if num_batches is not None and self.num_batches < num_batches:
             raise ValueError(f"{path} is damaged: it holds {self.num_batches} of {num_batches} blocks")

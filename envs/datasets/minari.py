@@ -15,7 +15,6 @@ its own reader mixes long episodes up.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -29,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from envs.data import EndStatus
+from envs.datasets.columns import plain
 from envs.datasets.dataset import Dataset
 from envs.datasets.manifest import (
     ENV_REWARD,
@@ -294,8 +294,8 @@ def import_minari(path: Path, data: Path) -> Dataset:
             with DatasetWriter.create(data, source.manifest) as writer, _removed_unless_whole(data):
                 _import_shards(source, writer)
     except OSError as error:  # h5py's are not always of the operating system
-        reason = f"cannot be read: {os.strerror(error.errno).lower()}" if error.errno else f"is damaged: {error}"
-        raise ValueError(f"{file_path} {reason}") from None
+        damaged = f"{file_path} is damaged: {error}"
+        raise ValueError(unreadable(file_path, plain(error)) if error.errno else damaged) from None
     return Dataset.open(data)
 
 
