@@ -47,17 +47,18 @@ def import_records(paths: Sequence[Path], data: Path, obs_keys: Sequence[str] = 
             raise UserError(f"{paths[0]} is of another action table: {', '.join(records[0].action_names)}")
         policies = [_provenance(label) for label in labels]
         manifest = Manifest.of_games(config, specs_of(config), replay.spec.obs, policies)
-        with DatasetWriter.create(data, manifest) as writer:
-            try:
+        writer = DatasetWriter.create(data, manifest)
+        try:
+            with writer:
                 lanes = [
                     _Lane(writer.shard(f"{lane:04d}"), episodes[lane::num_lanes], places[lane::num_lanes])
                     for lane in range(num_lanes)
                 ]
                 for chunk in replay.chunks():
                     _write(lanes, chunk)
-            except BaseException:
-                shutil.rmtree(data)
-                raise
+        except BaseException:
+            shutil.rmtree(data)
+            raise
     return Dataset.open(data)
 
 
