@@ -33,7 +33,7 @@ from envs.data import Config
 from envs.protocols import GamesSpec, ObsSpec, Policy
 from envs.spec import MOVES
 from launch.bench.harness import in_turn, ratio_spread, ratios
-from launch.evaluation.policies import PlannerSource
+from launch.offline.planning import PlannerSource
 
 REFERENCE = "autoregressive"
 _OBS = {

@@ -75,7 +75,8 @@ def run(flags: EvaluateFlags) -> int:
 
 
 def _source(policy: str, flags: EvaluateFlags) -> PolicySource:
-    from launch.evaluation.policies import PlannerSource, RandomSource, RunSource, Sb3Source
+    from launch.evaluation.policies import RandomSource, RunSource, Sb3Source
+    from launch.offline.planning import PlannerSource
     from launch.runs.folder import read_config
 
     if policy not in ("random",) and not policy.endswith(".zip") and "kind" in read_config(Path(policy)):

@@ -20,7 +20,7 @@ from launch.offline.config import MAY_CHANGE_ON_RESUME, OfflineRunConfig
 from launch.runs.folder import RunFolder, installed_versions, read_config, read_record
 
 if TYPE_CHECKING:
-    from launch.evaluation.policies import PlannerSource
+    from launch.offline.planning import PlannerSource
 
 
 class LearnFlags(Selection):
@@ -62,15 +62,12 @@ def train(flags: LearnFlags, config: OfflineRunConfig) -> int:
     """Learn, or go on; see ``launch.cli.main`` for the exit code."""
     from rich.console import Console
 
-    from launch.offline.learning import learn, open_data, prepared
+    from launch.offline.learning import learn, prepared
     from launch.processes.lifecycle import StopRequest
     from launch.runs.progress import progress
 
     console = Console()
-    if flags.resume is None:
-        config, data = prepared(config)
-    else:
-        data = open_data(config.data)
+    config, data = prepared(config)
     if flags.dry_run:
         console.print_json(config.model_dump_json())
         return 0
@@ -152,9 +149,7 @@ def audit(flags: AuditFlags) -> int:
     found = summary(decisions)
     _print_audit(found)
     if path is not None:
-        rows = [
-            {name: _plain(getattr(decision, name)) for name in type(decision).__slots__} for decision in decisions
-        ]
+        rows = [{name: _plain(getattr(decision, name)) for name in type(decision).__slots__} for decision in decisions]
         about = {"command": ["yendor", *sys.argv[1:]], "provenance": source.provenance()}
         write_atomic(path, json.dumps(about | {"summary": found, "decisions": rows}, indent=1))
     return 0
@@ -167,7 +162,7 @@ def _planner_of(episodes: Sequence[Path]) -> PlannerSource:
         UserError: they are of several evaluations, or of a policy that does not plan.
     """
     from agents.config import PlannerConfig
-    from launch.evaluation.policies import PlannerSource
+    from launch.offline.planning import PlannerSource
 
     folders = {episode.resolve().parent for episode in episodes}
     if len(folders) > 1:

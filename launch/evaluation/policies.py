@@ -9,14 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from agents.config import PlannerConfig
 from envs.protocols import GamesSpec, Policy
 from envs.spec import GamesConfig
-from launch.config.flags import validate
 from launch.config.resolve import saved_config
 from launch.config.train_config import TrainConfig
 from launch.errors import UserError
-from launch.offline.config import OfflineRunConfig
 from launch.runs import checkpoint as checkpoints
 from launch.runs.folder import read_config
 
@@ -126,7 +123,7 @@ class WalkerSource:
         }
 
 
-def _checkpoint_of(run: Path, step: int | None) -> int:
+def checkpoint_of(run: Path, step: int | None) -> int:
     """The step of a run's newest valid checkpoint, or the step asked for.
 
     Raises:
@@ -144,17 +141,19 @@ def _checkpoint_of(run: Path, step: int | None) -> int:
     return newest.step
 
 
-def _folder_of(run: Path, step: int) -> Path:
+def checkpoint_folder(run: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
     return run / "checkpoints" / f"{step:012d}"
 
 
-def _manifest(run: Path, step: int) -> dict[str, Any]:
-    return json.loads((_folder_of(run, step) / "manifest.json").read_text())
+def checkpoint_manifest(run: Path, step: int) -> dict[str, Any]:
+    """What a checkpoint says of its files."""
+    return json.loads((checkpoint_folder(run, step) / "manifest.json").read_text())
 
 
-def _checkpoint_name(run: Path, step: int) -> str:
-    """The step, and the first digits of the weights' checksum."""
-    return f"step-{step:012d}-{_manifest(run, step)['files']['model.safetensors']['sha256'][:8]}"
+def checkpoint_name(run: Path, step: int) -> str:
+    """Fit for a folder: the step, and the first digits of the weights' checksum."""
+    return f"step-{step:012d}-{checkpoint_manifest(run, step)['files']['model.safetensors']['sha256'][:8]}"
 
 
 @dataclass(frozen=True)
@@ -176,12 +175,12 @@ class RunSource:
         Raises:
             UserError: there is no run, or no such checkpoint.
         """
-        return cls(path, _checkpoint_of(path, step), saved_config(path))
+        return cls(path, checkpoint_of(path, step), saved_config(path))
 
     @property
     def name(self) -> str:
         """The checkpoint's step, and the first digits of its weights' checksum."""
-        return _checkpoint_name(self.path, self.step)
+        return checkpoint_name(self.path, self.step)
 
     @property
     def folder(self) -> Path:
@@ -201,7 +200,7 @@ class RunSource:
         from launch.processes.wiring import build_model
         from launch.training.driver import games_spec as spec_of
 
-        saved = checkpoints.load(_folder_of(self.path, self.step))
+        saved = checkpoints.load(checkpoint_folder(self.path, self.step))
         trained = games_spec if games_spec.tasks[:1] == (self.config.env.task,) else spec_of(self.config)
         num_streams = len(saved.tensors["model"]["value.bias"])
         model = build_model(self.config, trained, num_streams)
@@ -218,74 +217,7 @@ class RunSource:
             "step": self.step,
             "train_seed": self.config.seed,
             "train_task": self.config.env.task,
-            "checkpoint_files": _manifest(self.path, self.step)["files"],
-        }
-
-
-@dataclass(frozen=True)
-class PlannerSource:
-    """A checkpoint of an offline run, and how it plans; use ``of`` to choose it."""
-
-    path: Path
-    step: int
-    """Updates."""
-    config: OfflineRunConfig
-    planner: PlannerConfig
-    games: GamesConfig
-    """As its data set's, with what planning reads."""
-    keeps_plans: bool = False
-    """Tell of every plan (``PolicyStep.head_record``)."""
-
-    @classmethod
-    def of(cls, path: Path, step: int | None, planner: PlannerConfig, *, keeps_plans: bool = False) -> PlannerSource:
-        """The run's newest valid checkpoint, or the one of an update.
-
-        Raises:
-            UserError: there is no run, no such checkpoint, or its head cannot plan so.
-        """
-        config = validate(OfflineRunConfig, read_config(path))
-        step = _checkpoint_of(path, step)
-        saved = checkpoints.load(_folder_of(path, step))
-        read = dict.fromkeys((*(config.obs_keys or ()), "blstats"))
-        if config.learn.goals != "none":
-            read["glyphs"] = None
-        games = validate(GamesConfig, saved.state["games"] | {"obs_keys": tuple(read), "features": ()})
-        return cls(path, step, config, planner, games, keeps_plans)
-
-    @property
-    def name(self) -> str:
-        """Checkpoint, mode and candidates, and the first digits of a checksum of all that fixes how plans are made."""
-        fixed = hashlib.sha256(self.planner.model_dump_json().encode()).hexdigest()[:8]
-        mode = self.planner.mode
-        how = mode if mode == "none" else f"{mode}-n{self.planner.candidates}"
-        return f"{_checkpoint_name(self.path, self.step)}-{how}-{fixed}"
-
-    @property
-    def folder(self) -> Path:
-        """``eval`` in the run's folder."""
-        return self.path / "eval"
-
-    def build(self, games_spec: GamesSpec) -> Policy:
-        """The checkpoint's networks and its critic, planning as configured.
-
-        Raises:
-            UserError: these games have other actions than were logged, or the head cannot plan so.
-        """
-        from launch.offline.planning import build_planner
-
-        return build_planner(self, games_spec)
-
-    def provenance(self) -> dict[str, Any]:
-        """Run, updates, checksums, and how it plans."""
-        return {
-            "policy": "planner",
-            "run": self.path.name,
-            "step": self.step,
-            "train_seed": self.config.seed,
-            "train_task": self.games.task,
-            "head": self.config.head.model_dump(mode="json"),
-            "planner": self.planner.model_dump(mode="json"),
-            "checkpoint_files": _manifest(self.path, self.step)["files"],
+            "checkpoint_files": checkpoint_manifest(self.path, self.step)["files"],
         }
 
 

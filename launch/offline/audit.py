@@ -21,7 +21,7 @@ from envs.seeding import ListedSeeds
 from envs.statistics import bootstrap_interval, spearman
 from envs.tasks import make
 from launch.errors import UserError
-from launch.evaluation.policies import PlannerSource
+from launch.offline.planning import PlannerSource
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -24,6 +24,8 @@ class OfflineRunConfig(Config):
     """Names the run, and whose seeds 'yendor compare' averages."""
     data: Path = Path()
     """The data set."""
+    data_sha256: str = ""
+    """Of what is learned from; found out when the run starts."""
     runs: Path = Path("runs")
     """Folder of all runs."""
     name: str | None = None
@@ -73,5 +75,4 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "checkpoint.keep",
     }
 )
-"""Fields that do not change what is learned, up to where the run now ends; the data set may have moved, and
-is compared."""
+"""Fields that do not change what is learned, up to where the run now ends; the data set may have moved."""

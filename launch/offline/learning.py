@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,15 +58,22 @@ def build_planning_model(config: OfflineRunConfig, obs_spec: Mapping[str, ObsSpe
 
 
 def prepared(config: OfflineRunConfig) -> tuple[OfflineRunConfig, Dataset]:
-    """A new run's configuration with nothing left to decide, and its data set.
+    """A run's configuration with nothing left to decide, and its data set.
 
     Raises:
         UserError: the data set has no such columns, or the encoder's run reads other observations.
     """
     data = open_data(config.data)
-    keys = config.obs_keys or tuple(key for key in ENCODED_KEYS if key in data.manifest.obs_keys)
+    have = data.manifest.obs_keys
+    keys = config.obs_keys or tuple(key for key in ENCODED_KEYS if key in have)
     if not keys:
         raise UserError(f"data set {config.data} has no observation that the networks read ({', '.join(ENCODED_KEYS)})")
+    read = [REWARD + _reward(config), *(OBS + key for key in keys)]
+    if config.learn.goals != "none" and "blstats" not in keys:
+        raise UserError("learn.goals: goals are squares, which the networks read from blstats; add it to obs_keys")
+    for name in read:
+        if name not in data.columns:
+            raise UserError(f"data set {config.data} has no column '{name}'; it has {', '.join(data.columns)}")
     config = config.replace(obs_keys=keys)
     if config.encoder_from is not None:
         source = saved_config(config.encoder_from)
@@ -76,14 +83,13 @@ def prepared(config: OfflineRunConfig) -> tuple[OfflineRunConfig, Dataset]:
                 f"{', '.join(keys)}; both must read the same"
             )
         config = config.replace(encoder=source.model.encoder)
-    return config, data
+    return config.replace(data_sha256=_sha256_of(data, ["action", EPISODES, *read])), data
 
 
-def _identity(data: Dataset, config: OfflineRunConfig) -> str:
-    """SHA-256 of what is learned from: columns that were added later make no other data set of it."""
-    read = ["action", EPISODES, REWARD + _reward(config), *(OBS + key for key in config.obs_keys or ())]
+def _sha256_of(data: Dataset, columns: Sequence[str]) -> str:
+    """Of what is learned from: columns that were added later make no other data set of it."""
     files = {
-        name: {column: shard.files[column].sha256 for column in read if column in shard.files}
+        name: {column: shard.files[column].sha256 for column in columns if column in shard.files}
         for name, shard in data.manifest.shards.items()
     }
     return hashlib.sha256(json.dumps([files, data.num_steps], sort_keys=True).encode()).hexdigest()
@@ -167,7 +173,6 @@ class _Run:
         except ValueError as error:
             raise UserError(str(error)) from None
         self._fixed = {
-            "data": _identity(data, config),
             "games": data.manifest.games,
             "action_names": list(data.manifest.action_names),
             "obs_spec": {key: [list(s.shape), s.dtype.str] for key, s in play.obs_spec.items()},
@@ -182,11 +187,6 @@ class _Run:
         return self._elapsed_before_s + time.monotonic() - self._started_s
 
     def restore(self, saved: checkpoints.Checkpoint) -> None:
-        if saved.state["data"] != self._fixed["data"]:
-            raise UserError(
-                f"data set {self.config.data} is not the one that {self.folder.path} was learning from "
-                f"(its identity is {self._fixed['data'][:12]}, expected {saved.state['data'][:12]})"
-            )
         self.learner.load_state_dict(saved.state["learner"], saved.tensors["model"])
         self._elapsed_before_s = float(saved.state["elapsed_s"])
         self.folder.event("resumed", step=self.learner.updates, checkpoint=saved.path.name)
