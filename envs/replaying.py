@@ -45,6 +45,18 @@ class Digests:
         for i, key in enumerate(DIGESTED_KEYS):
             sums[i] = zlib.crc32(obs[key].data, sums[i])
 
+    def add_rows(self, games: Iterable[int], obs: Mapping[str, np.ndarray]) -> None:
+        """The next observations of several games' episodes, out of ``{key: [B, ...]}``."""
+        glyphs, blstats, message = (obs[key] for key in DIGESTED_KEYS)
+        crc = zlib.crc32
+        for game in games:
+            first, second, third = self._sums[game]
+            self._sums[game] = [
+                crc(glyphs[game].data, first),
+                crc(blstats[game].data, second),
+                crc(message[game].data, third),
+            ]
+
     def take(self, game: int) -> int:
         """The digest of the episode, from 0 to 2**63 - 1; another one begins."""
         glyphs, *others = self._sums[game]
@@ -314,8 +326,7 @@ class Replay:
             rows = slice(start, min(start + num_steps, script.num_steps))
             chunk = _Chunk(script, rows, self._config.obs_keys, obs, games.action_mask)
             for t in range(rows.start, rows.stop):
-                for b in np.flatnonzero(script.logged[t]).tolist():
-                    digests.add(b, {key: obs[key][b] for key in DIGESTED_KEYS})
+                digests.add_rows(np.flatnonzero(script.logged[t]).tolist(), obs)
                 played = games.step(script.actions[t])
                 script.check(t, played)
                 obs = played.obs

@@ -151,7 +151,8 @@ def _sources(flags: RecordFlags) -> tuple[tuple[PolicySource, ...], GamesConfig]
 
 def _trained(name: str, flags: RecordFlags) -> PolicySource:
     from agents.config import PlannerConfig
-    from launch.evaluation.policies import PlannerSource, RunSource, Sb3Source
+    from launch.evaluation.policies import RunSource, Sb3Source
+    from launch.offline.planning import PlannerSource
     from launch.runs.folder import read_config
 
     path = Path(name)
@@ -339,7 +340,7 @@ def import_(flags: ImportFlags) -> int:
         elif len(flags.sources) == 1:
             from envs.datasets.minari import import_minari
 
-            import_minari(flags.sources[0], flags.data)
+            import_minari(flags.sources[0].absolute(), flags.data)
         else:
             raise UserError("offline import takes records of episodes (.npz), or one Minari data set")
     except ValueError as error:
@@ -362,7 +363,7 @@ def export(flags: ExportFlags) -> int:
 
     data = opened(flags.data)
     try:
-        export_minari(data, flags.to)
+        export_minari(data, flags.to.absolute())
     except ValueError as error:
         raise UserError(str(error)) from None
     sys.stdout.write(f"{flags.to}: {data.num_steps:,} steps, {len(data.episodes):,} episodes\n")

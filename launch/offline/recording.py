@@ -244,8 +244,7 @@ class _Recorder:
     def observe(self, obs: Mapping[str, np.ndarray]) -> None:
         """Keep what is seen before an action: ``{key: [B, ...]}``, live buffers."""
         self._before = {key: obs[key].copy() for key in self._keys}
-        for game in self._playing:
-            self._digests.add(game, {key: obs[key][game] for key in DIGESTED_KEYS})
+        self._digests.add_rows(self._playing, obs)
 
     def write(self, acted: PolicyStep, played: GamesStep) -> None:
         """Write what became of the actions."""
