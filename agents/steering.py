@@ -1,9 +1,9 @@
 """Steering plans towards what a score likes: pure functions over a denoiser and a score.
 
-All four aim at p(plan) exp(scale score(plan)), where p is the distribution of the decoding without a score.
-``fk`` (Feynman-Kac steering, Singhal et al. 2025) weighs whole plans as they would be completed now, and resamples
-them; ``svdd`` (Li et al. 2024) lets each plan choose among proposals of its next tokens; ``svdd_r`` does both, and is
-exact for many candidates with any number of proposals; ``best_of_n`` chooses among finished plans.
+``best_of_n`` chooses among finished plans. The others aim at p(plan) exp(scale score(plan)), where p is what the
+decoding gives without a score: ``fk`` (Feynman-Kac steering, Singhal et al. 2025) weighs plans by how they would be
+completed now, and resamples them; ``svdd`` (Li et al. 2024) lets each plan choose among proposals of its next tokens;
+``svdd_r`` does both. ``fk`` and ``svdd_r`` are right for many candidates, whatever the score of plans in the making.
 
 At a checkpoint all free places are drawn at once, given those filled in so far; that completion is scored, and
 the tokens that the pass fills in are taken from it. So no network evaluations are added, and at the last checkpoint
@@ -42,6 +42,10 @@ class Steered:
     """float32 [N, K], nats: of the tokens chosen, without a score."""
     weights: Tensor
     """float32 [N, K], rows sum to 1: a plan drawn with these probabilities is a plan of the distribution aimed at."""
+    log_normaliser: Tensor
+    """float32 [N]: the logarithm of an unbiased estimate of the mean of exp(scale score) over plans without a score;
+    games averaged in proportion to that estimate have the distribution aimed at, however few the particles. 0 where
+    no weights are carried."""
     chosen: Tensor
     """int64 [N], the plan with the highest score."""
     evaluations: Tensor
@@ -57,6 +61,7 @@ def best_of_n(sample: PlanSample, score: Score) -> Steered:
         scores=scores,
         log_prob=sample.log_prob,
         weights=torch.full_like(scores, 1.0 / K),
+        log_normaliser=torch.zeros_like(scores[:, 0]),
         chosen=scores.argmax(-1),
         evaluations=sample.evaluations,
     )
@@ -159,14 +164,15 @@ def resample(log_weights: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
         level: float32 [n] in [0, 1).
 
     Returns:
-        Which particle each becomes, int64 [n, K], and the log-weights after that.
+        Which particle each becomes, int64 [n, K], and the log-weights after that: where resampled, the mean for all.
     """
     K = log_weights.shape[-1]
-    log_weights = log_weights.log_softmax(-1)
-    unequal = (log_weights.exp().square().sum(-1).reciprocal() < K / 2)[:, None]
+    share = log_weights.log_softmax(-1)
+    unequal = (share.exp().square().sum(-1).reciprocal() < K / 2)[:, None]
     each = torch.arange(K, device=log_weights.device)
-    parents = draw(log_weights[:, None], (each + level[:, None]) / K)
-    return torch.where(unequal, parents, each), log_weights.masked_fill(unequal, 0.0)
+    parents = draw(share[:, None], (each + level[:, None]) / K)
+    mean = log_weights.logsumexp(-1, keepdim=True) - math.log(K)
+    return torch.where(unequal, parents, each), torch.where(unequal, mean, log_weights)
 
 
 class _How(NamedTuple):
@@ -267,7 +273,7 @@ def _steered(
         picked = torch.zeros_like(particles.evaluations)
         if len(due):
             asked = _among_all(particles.tokens, active, states if how.partial else completions)
-            scores = score(asked[due].flatten(1, 2), due).unflatten(1, (K, -1))
+            scores = score(asked[due].flatten(1, 2), due).float().unflatten(1, (K, -1))
             particles, picked[due] = _judged(particles, due, scores, chance.choice[due, stage[due] - 1], how)
         chosen = states[torch.arange(len(active), device=active.device), picked.flatten()[active]]
         particles = _filled(particles, active, filling, chosen)
@@ -281,6 +287,7 @@ def _steered(
         scores=particles.scores,
         log_prob=particles.log_prob,
         weights=particles.log_weight.softmax(-1),
+        log_normaliser=particles.log_weight.logsumexp(-1) - math.log(K),
         chosen=particles.scores.argmax(-1),
         evaluations=particles.evaluations,
     )
@@ -341,7 +348,8 @@ def _judged(
 def _filled(particles: _Particles, active: Tensor, filling: Filling, chosen: Tensor) -> _Particles:
     """Particles of which the active ones (int64 [M]) now have the tokens ``chosen`` [M, H]."""
     shape = particles.tokens.shape[:2]
-    log_prob = log_prob_of(filling, chosen.gather(1, filling.places))
+    drawn = chosen.gather(1, filling.places).masked_fill(~filling.valid, 0)
+    log_prob = log_prob_of(filling, drawn).float()
     return particles._replace(
         tokens=particles.tokens.flatten(0, 1).index_put((active,), chosen).unflatten(0, shape),
         log_prob=particles.log_prob.flatten().index_add(0, active, log_prob).view(shape),

@@ -72,10 +72,10 @@ def test_one_pass_is_the_product_of_the_marginals(rows):
 def test_a_few_passes_are_the_mean_over_all_orders(passes):
     exact = ExactDenoiser(plans := shortest_plans(SQUARE), 4)
     orders = torch.tensor(list(permutations(range(5))), dtype=torch.float64)
-    O, (P, H) = len(orders), plans.shape
-    uniform = torch.stack([torch.zeros(O, P, H, dtype=torch.float64), orders[:, None].expand(O, P, H)], -1)
+    shape = (len(orders), *plans.shape)
+    uniform = torch.stack([torch.zeros(shape, dtype=torch.float64), orders[:, None].expand(shape)], -1)
     decoding = Decoding(kind="passes", passes=passes)
-    found = decode(exact, _free(exact, O, P, H), decoding, uniform, plans.expand(O, P, H)).log_prob.exp().mean(0)
+    found = decode(exact, _free(exact, *shape), decoding, uniform, plans.expand(shape)).log_prob.exp().mean(0)
     np.testing.assert_allclose(found, found_by_passes(plans, exact.probability, passes), atol=1e-9)
 
 
@@ -134,7 +134,9 @@ def test_an_entropy_bounded_pass_fills_in_the_surest_while_the_sum_without_the_l
     told = _told([0.5, 0.9, 0.99, 1.0])
     for bound, places in ((0.0, [3, 2]), (0.05, [3, 2]), (0.06, [3, 2, 1]), (0.38, [3, 2, 1]), (0.39, [3, 2, 1, 0])):
         assert _filled_at_once(told, Decoding(entropy_bound=bound), [2, 2, 2, 2]) == places
-    assert _filled_at_once(told, Decoding(entropy_bound=0.0), [2, 2, 0, 1]) == [1], "at least one, of those that are free"
+    assert _filled_at_once(told, Decoding(entropy_bound=0.0), [2, 2, 0, 1]) == [1], (
+        "at least one, of those that are free"
+    )
 
 
 def test_passes_share_the_free_places_evenly_in_the_order_asked_for():
