@@ -410,5 +410,7 @@ class NetworkDenoiser:
 
 def drop_some(condition: PlanCondition, probability: float, generator: np.random.Generator) -> PlanCondition:
     """Each condition without goal and return with the given probability."""
+    if not probability:
+        return condition
     drop = generator.random(len(condition.return_bin)) < probability
     return condition.dropped(torch.from_numpy(drop).to(condition.return_bin.device))
