@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from envs.data import EpisodeResult, EpisodeSeeds
-from envs.protocols import Games, Policy, SeedSource, State, WatchingGames
+from envs.protocols import Games, Policy, PolicyStep, SeedSource, State, WatchingGames
 from envs.seeding import ListedSeeds
 
 
@@ -83,7 +84,7 @@ def evaluate(
     try:
         obs, memory = games.reset(), policy.initial_state(num_games)
         while games.active.any():
-            acted = policy.act(obs, memory, games.action_mask, noise, deterministic=deterministic)
+            acted = _acted(policy, games, obs, memory, noise, deterministic)
             if isinstance(games, WatchingGames):
                 games.watch(acted)
             played = games.step(acted.actions)
@@ -94,3 +95,45 @@ def evaluate(
                 memory = np.where((played.terminated | played.truncated)[:, None], np.float32(0), memory)
     finally:
         games.close()
+
+
+class _NoiseOf:
+    """The noise of some of the games."""
+
+    def __init__(self, noise: EpisodeNoise, games: np.ndarray) -> None:
+        self._noise, self._games = noise, games
+
+    def uniform(self, num: int, games: np.ndarray | None = None) -> np.ndarray:
+        return self._noise.uniform(num, self._games if games is None else self._games[games])
+
+
+def _acted(
+    policy: Policy,
+    games: Games,
+    obs: Mapping[str, np.ndarray],
+    memory: np.ndarray | None,
+    noise: EpisodeNoise,
+    deterministic: bool,
+) -> PolicyStep:
+    """What the policy answers, which is not asked about games that have no more episodes: plans are dear."""
+    if games.active.all():
+        return policy.act(obs, memory, games.action_mask, noise, deterministic=deterministic)
+    rows = np.flatnonzero(games.active)
+    mask = None if games.action_mask is None else games.action_mask[rows]
+    acted = policy.act(
+        {key: x[rows] for key, x in obs.items()},
+        None if memory is None else memory[rows],
+        mask,
+        _NoiseOf(noise, rows),
+        deterministic=deterministic,
+    )
+
+    def spread(own: np.ndarray) -> np.ndarray:
+        whole = np.zeros((games.num_games, *own.shape[1:]), own.dtype)
+        whole[rows] = own
+        return whole
+
+    fields = ("actions", "recurrent_state", "values", "log_prob")
+    found: dict[str, Any] = {name: x for name in fields if (x := getattr(acted, name)) is not None}
+    record = {name: spread(x) for name, x in (acted.head_record or {}).items()}
+    return PolicyStep(**{name: spread(x) for name, x in found.items()}, head_record=record)

@@ -47,7 +47,9 @@ class PlannerSource:
         read = dict.fromkeys((*(config.obs_keys or ()), "blstats"))
         if config.learn.goals != "none":
             read["glyphs"] = None
-        games = validate(GamesConfig, saved.state["games"] | {"obs_keys": tuple(read), "features": ()})
+        # How long episodes were that were recorded says nothing of those that are to be planned.
+        own = {"obs_keys": tuple(read), "features": (), "max_episode_steps": None}
+        games = validate(GamesConfig, saved.state["games"] | own)
         return cls(path, step, config, planner, games, keeps_plans)
 
     @property
