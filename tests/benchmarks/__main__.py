@@ -23,6 +23,7 @@ BENCHES: Benches = {
     "comparisons": ("tests.benchmarks.comparisons", "ComparisonsBench", "HERON: pairs of segments a second"),
     "datasets": ("tests.benchmarks.datasets", "DatasetsBench", "logged play: windows out of a long episode"),
     "programs": ("tests.benchmarks.programs", "ProgramsBench", "reward programs: transitions a second"),
+    "samplers": ("tests.benchmarks.samplers", "SamplersBench", "plans: the error of each way of filling them in"),
     "soak": ("tests.benchmarks.soak", "SoakBench", "the games alone: does memory grow over many resets?"),
 }
 """See ``launch.commands.bench``."""
