@@ -18,6 +18,42 @@ from agents.config import Decoding
 from agents.heads.plan_head import Denoiser, PlanSample
 
 
+def decode(
+    denoiser: Denoiser, start: Tensor, decoding: Decoding, uniform: Tensor, forced: Tensor | None = None
+) -> PlanSample:
+    """Fill in plans.
+
+    Args:
+        denoiser: says what belongs in a free place.
+        start: int64 [N, K, H], MASK where free.
+        decoding: how.
+        uniform: float32 [N, K, H, 2] in [0, 1): for the token of each place, and for its turn in the order.
+        forced: int64 [N, K, H], tokens to fill in instead of drawing them; None = draw.
+    """
+    N, K, _ = start.shape
+    level, turn = uniform.flatten(0, 1).unbind(-1)
+    number = torch.arange(N * K, device=start.device)
+    plans = _Plans(
+        number=number,
+        tokens=start.flatten(0, 1),
+        turn=turn,
+        wanted=level if forced is None else forced.flatten(0, 1),
+        log_prob=torch.zeros_like(level[:, 0]),
+        evaluations=torch.zeros_like(number),
+    )
+    num_free = (plans.tokens == denoiser.mask).sum(-1)
+    most, alike = int(num_free.max()), num_alike(start)
+    if _looks_first(decoding) or most > int(num_free.min()):
+        plans = _in_any_order(denoiser, plans, decoding, K, alike, forced is not None)
+    else:
+        plans = _in_known_order(denoiser, plans, decoding, K, alike, forced is not None, most)
+    return PlanSample(
+        tokens=plans.tokens.view_as(start),
+        log_prob=plans.log_prob.view(N, K),
+        evaluations=plans.evaluations.view(N, K),
+    )
+
+
 class _Plans(NamedTuple):
     """M plans in the making."""
 
@@ -39,26 +75,10 @@ class _Plans(NamedTuple):
         return _Plans(*(x[which] for x in self))
 
 
-def decode(
-    denoiser: Denoiser, start: Tensor, decoding: Decoding, uniform: Tensor, forced: Tensor | None = None
-) -> PlanSample:
-    """Fill in plans.
-
-    Args:
-        denoiser: says what belongs in a free place.
-        start: int64 [N, K, H], MASK where free.
-        decoding: how.
-        uniform: float32 [N, K, H, 2] in [0, 1): for the token of each place, and for its turn in the order.
-        forced: int64 [N, K, H], tokens to fill in instead of drawing them; None = draw.
-    """
-    N, K, _ = start.shape
-    level, turn = uniform.flatten(0, 1).unbind(-1)
-    number = torch.arange(N * K, device=start.device)
-    wanted = level if forced is None else forced.flatten(0, 1)
-    plans = _Plans(number, start.flatten(0, 1), turn, wanted, torch.zeros_like(level[:, 0]), torch.zeros_like(number))
-    alike = num_alike(start)
+def _in_any_order(denoiser: Denoiser, plans: _Plans, decoding: Decoding, K: int, alike: int, is_forced: bool) -> _Plans:
+    """Fill in plans pass by pass; those that are complete leave."""
     complete: list[_Plans] = []
-    for passes in range(start.shape[-1] + 1):
+    for passes in range(plans.tokens.shape[1] + 1):
         free = (plans.tokens == denoiser.mask).any(-1)
         if not bool(free.all()):
             complete.append(plans.among(~free))
@@ -68,21 +88,36 @@ def decode(
         rows = plans.number // K
         filling = fill(denoiser, plans.tokens, rows, plans.turn, decoding, passes, 1 if passes else alike)
         chosen = plans.wanted.gather(1, filling.places)
-        drawn = draw(filling.log_probs, chosen) if forced is None else chosen
+        drawn = chosen if is_forced else draw(filling.log_probs, chosen)
         plans = plans._replace(
             tokens=placed(plans.tokens, filling, drawn),
             log_prob=plans.log_prob + log_prob_of(filling, drawn),
             evaluations=plans.evaluations + 1,
         )
-    plans = complete[0]
-    if len(complete) > 1:
-        plans = _Plans(*(torch.cat(parts) for parts in zip(*complete, strict=True)))
-        plans = plans.among(plans.number.argsort())
-    return PlanSample(
-        tokens=plans.tokens.view_as(start),
-        log_prob=plans.log_prob.view(N, K),
-        evaluations=plans.evaluations.view(N, K),
-    )
+    if len(complete) == 1:
+        return complete[0]
+    plans = _Plans(*(torch.cat(parts) for parts in zip(*complete, strict=True)))
+    return plans.among(plans.number.argsort())
+
+
+def _in_known_order(
+    denoiser: Denoiser, plans: _Plans, decoding: Decoding, K: int, alike: int, is_forced: bool, num_free: int
+) -> _Plans:
+    """The same as ``_in_any_order``, faster, where all have as many free places and the network no say in the order."""
+    order = _free_first(_turns(decoding, plans.turn), plans.tokens == denoiser.mask)
+    wanted, rows = plans.wanted.gather(1, order), plans.number // K
+    tokens, log_prob = plans.tokens, plans.log_prob
+    passes = end = 0
+    while end < num_free:
+        share = 1 if decoding.kind == "left_to_right" else (num_free - end) // max(decoding.passes - passes, 1)
+        begin, end = end, end + max(share, 1)
+        places, chosen = order[:, begin:end], wanted[:, begin:end]
+        log_probs = _ask(denoiser, tokens, rows, places, 1 if passes else alike)
+        drawn = chosen if is_forced else draw(log_probs, chosen)
+        tokens = tokens.scatter(1, places, drawn)
+        log_prob = log_prob + log_probs.gather(-1, drawn[..., None]).sum((1, 2))
+        passes += 1
+    return plans._replace(tokens=tokens, log_prob=log_prob, evaluations=plans.evaluations + passes)
 
 
 def num_alike(start: Tensor) -> int:
@@ -125,21 +160,33 @@ def fill(
         whole: return all free places, not only those to be filled in now (``valid``).
     """
     free = tokens == denoiser.mask
-    everywhere = None
-    if decoding.kind == "entropy":
-        everywhere = _ask(denoiser, tokens, rows, None, alike)
-        order, count = _surest(everywhere, free, decoding.entropy_bound)
-    elif decoding.kind == "left_to_right":
-        order, count = _free_first(torch.arange(float(free.shape[1]), device=free.device), free), torch.ones_like(rows)
-    elif decoding.order == "random":
-        order, count = _free_first(turn, free), _share(free, decoding.passes - passes)
+    if decoding.kind == "left_to_right":
+        count = torch.ones_like(rows)
     else:
-        everywhere = _ask(denoiser, tokens, rows, None, alike)
-        order, count = _free_first(-everywhere.amax(-1), free), _share(free, decoding.passes - passes)
+        count = (free.sum(-1) // max(decoding.passes - passes, 1)).clamp(min=1)
+    everywhere = _ask(denoiser, tokens, rows, None, alike) if _looks_first(decoding) else None
+    if everywhere is None:
+        order = _free_first(_turns(decoding, turn), free)
+    elif decoding.kind == "entropy":
+        order, count = _surest(everywhere, free, decoding.entropy_bound)
+    else:
+        order = _free_first(-everywhere.amax(-1), free)
     P = int((free.sum(-1) if whole else count).max())
     places, valid = order[:, :P], torch.arange(P, device=order.device) < count[:, None]
     found = _ask(denoiser, tokens, rows, places, alike) if everywhere is None else _at(everywhere, places)
     return Filling(places, valid, found)
+
+
+def _looks_first(decoding: Decoding) -> bool:
+    """Whether the order depends on what the network says."""
+    return decoding.kind == "entropy" or (decoding.kind == "passes" and decoding.order == "confidence")
+
+
+def _turns(decoding: Decoding, turn: Tensor) -> Tensor:
+    """What places are sorted by where the network has no say: [M, H], or [H] for all plans."""
+    if decoding.kind == "left_to_right":
+        return torch.arange(float(turn.shape[1]), device=turn.device)
+    return turn
 
 
 def _ask(denoiser: Denoiser, tokens: Tensor, rows: Tensor, places: Tensor | None, alike: int) -> Tensor:
@@ -167,11 +214,6 @@ def _surest(log_probs: Tensor, free: Tensor, bound: float) -> tuple[Tensor, Tens
     # The sum without the largest, for each number of places: that of the places before the last of them.
     before = functional.pad(ascending.cumsum(-1)[:, :-1], (1, 0))
     return order, ((before <= bound) & ascending.isfinite()).sum(-1)
-
-
-def _share(free: Tensor, passes_left: int) -> Tensor:
-    """How many places [M] to fill in now so that all are within the passes left."""
-    return (free.sum(-1) // max(passes_left, 1)).clamp(min=1)
 
 
 def draw(log_probs: Tensor, level: Tensor) -> Tensor:
