@@ -190,6 +190,8 @@ class CriticConfig(Config):
     """Width of an action's embedding."""
     updates: Positive = 2
     """Gradient steps in each update of the run: a critic is cheaper than a plan head, and learns more slowly."""
+    batch: Positive = 256
+    """Chunks in each of them but the last, which is on the head's windows."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     """Adam's step size."""
     target_decay: Share = 0.99

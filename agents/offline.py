@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.config import CriticConfig, EncoderConfig, OfflineConfig, PlanHeadConfig
-from agents.critic import ChunkBatch, ChunkCritic, critic_loss
+from agents.critic import ChunkBatch, ChunkCritic, CriticLoss, critic_loss
 from agents.encoders import Encoder
 from agents.heads import PLAN_HEADS
 from agents.heads.plan_head import PlanCondition
@@ -27,6 +27,8 @@ from envs.protocols import ObsSpec
 HERO = slice(0, 2)
 """Columns of ``blstats`` that hold the hero's column and row."""
 _WARM_UP = 100
+_FAR_STEPS = 20.0
+"""About how far goals are."""
 
 
 # ---- logged play
@@ -380,6 +382,7 @@ class OfflineLearner:
         device: where it computes.
         seed: fixes every draw.
         frozen_encoder: the encoder was learned elsewhere and stays as it is.
+        frozen_critic: so was the critic, and ``acting`` has the same.
 
     Attributes:
         acting: the running mean of the model's weights, with the critic's slow copy: what plans.
@@ -397,14 +400,15 @@ class OfflineLearner:
         *,
         acting: PlanningModel,
         frozen_encoder: bool = False,
+        frozen_critic: bool = False,
     ) -> None:
         self.model, self.acting = model.to(device), acting.to(device)
         self.config, self._critic_config, self._seed = config, critic, seed
         self.sampler = WindowSampler(play, model.head.horizon, config, critic, seed, device)
         self._legal = None if play.legal is None else torch.from_numpy(play.legal).to(device)
-        scale = 1 / (1 - critic.gamma) if critic.reward == "goal" else max(self.sampler.return_spread, 1e-3)
-        nn.init.constant_(model.critic.scale, min(scale, 20.0) if critic.reward == "goal" else scale)
-        self._frozen = frozen_encoder
+        self._frozen_critic = frozen_critic
+        if not frozen_critic:
+            nn.init.constant_(model.critic.scale, self._scale_of_values())
         model.encoder.requires_grad_(not frozen_encoder)
         acting.load_state_dict(model.state_dict())
         acting.requires_grad_(False).eval()
@@ -429,11 +433,7 @@ class OfflineLearner:
         # Of the update alone, so that it repeats after a resume; the head draws apart, so that windows and critics are
         # the same under every head.
         windows, masks = (np.random.default_rng((self._seed, 4, self.updates, part)) for part in range(2))
-        for _ in range(self._critic_config.updates):
-            batch = self.sampler.draw(self.config.batch, windows)
-            judged = critic_loss(self.model.critic, self.acting.critic, batch.chunks, self._critic_config.expectile)
-            self._descend(self._critic_optimizer, judged.loss, list(self.model.critic.parameters()))
-            self._follow("critic", self._critic_config.target_decay)
+        batch, judged = self._judged(windows)
         weight = batch.weight * self._weights(judged.advantage)
         legal = None if self._legal is None else self._legal.expand(len(weight), -1)
         condition = self.model.condition(batch.obs, batch.condition, legal)
@@ -449,6 +449,27 @@ class OfflineLearner:
             self._follow(name, min(self.config.ema, self.updates / (self.updates + 10)))
         found = {"head_loss": loss.detach(), "grad_norm": norm, "weight_max": weight.max(), **judged.metrics}
         return {name: float(value) for name, value in found.items()}
+
+    def _scale_of_values(self) -> float:
+        """About how far values are apart: the network's outputs are to be of the order of 1."""
+        if self._critic_config.reward == "goal":
+            return min(1 / (1 - self._critic_config.gamma), _FAR_STEPS)
+        return max(self.sampler.return_spread, 1e-3)
+
+    def _judged(self, windows: np.random.Generator) -> tuple[PlanBatch, CriticLoss]:
+        """Windows for the head, with what the critic thinks of them, after its own gradient steps."""
+        config, critic, target = self._critic_config, self.model.critic, self.acting.critic
+        if self._frozen_critic:
+            batch = self.sampler.draw(self.config.batch, windows)
+            with torch.no_grad():
+                return batch, critic_loss(critic, target, batch.chunks, config.expectile)
+        for step in range(config.updates):
+            last = step == config.updates - 1
+            batch = self.sampler.draw(self.config.batch if last else config.batch, windows)
+            judged = critic_loss(critic, target, batch.chunks, config.expectile)
+            self._descend(self._critic_optimizer, judged.loss, list(critic.parameters()))
+            self._follow("critic", config.target_decay)
+        return batch, judged
 
     def _weights(self, advantage: Tensor) -> Tensor:
         """What each plan weighs, [N]."""

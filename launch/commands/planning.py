@@ -17,7 +17,7 @@ from envs.files import write_atomic
 from launch.config.flags import JsonOut, Selection, result_path, validate
 from launch.errors import UserError
 from launch.offline.config import MAY_CHANGE_ON_RESUME, OfflineRunConfig
-from launch.runs.folder import RunFolder, installed_versions, read_config, read_record
+from launch.runs.folder import RunFolder, installed_versions, read_record
 
 if TYPE_CHECKING:
     from launch.offline.planning import PlannerSource
@@ -42,12 +42,9 @@ class LearnFlags(Selection):
         if self.resume is not None:
             if self.data is not None:
                 raise UserError("--resume RUN takes the place of the data set: yendor offline train --resume RUN")
-            config = read_config(self.resume)
-            if "kind" not in config:
-                raise UserError(
-                    f"{self.resume} is no offline run; 'yendor train --resume {self.resume}' goes on with it"
-                )
-            return validate(OfflineRunConfig, config)
+            from launch.offline.learning import saved_offline_config  # torch, which --help need not wait for
+
+            return saved_offline_config(self.resume)
         if self.data is None:
             raise UserError("the data set comes first: yendor offline train DATA ...")
         return OfflineRunConfig(data=self.data)

@@ -44,6 +44,9 @@ class OfflineRunConfig(Config):
     encoder_from: Path | None = None
     """A training run whose encoder is taken as it is and not learned any further; it must read the same observations.
     Its sizes take the place of ``encoder``."""
+    critic_from: Path | None = None
+    """An offline run whose critic is taken as it is and not learned any further; it must be of the same observations.
+    Its configuration takes the place of ``critic``."""
     head: PlanHeadConfig = MaskedConfig()
     learn: OfflineConfig = OfflineConfig()
     critic: CriticConfig = CriticConfig()

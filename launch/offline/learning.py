@@ -24,12 +24,13 @@ from envs.datasets.dataset import Dataset
 from envs.datasets.manifest import EPISODES, OBS, REWARD
 from envs.files import write_atomic
 from envs.protocols import ObsSpec
+from launch.config.flags import validate
 from launch.config.resolve import saved_config
 from launch.errors import RunError, UserError
 from launch.offline.config import OfflineRunConfig
 from launch.processes.lifecycle import StopRequest
 from launch.runs import checkpoint as checkpoints
-from launch.runs.folder import RunFolder, installed_versions
+from launch.runs.folder import RunFolder, installed_versions, read_config
 from launch.runs.metrics import MetricsWriter
 from launch.runs.progress import Progress
 from launch.training.run import SUMMARY_FILE, TrainSummary, weights_sha256
@@ -64,6 +65,8 @@ def prepared(config: OfflineRunConfig) -> tuple[OfflineRunConfig, Dataset]:
         UserError: the data set has no such columns, or the encoder's run reads other observations.
     """
     data = open_data(config.data)
+    if config.critic_from is not None:
+        config = _with_critic_of(config)
     have = data.manifest.obs_keys
     keys = config.obs_keys or tuple(key for key in ENCODED_KEYS if key in have)
     if not keys:
@@ -84,6 +87,29 @@ def prepared(config: OfflineRunConfig) -> tuple[OfflineRunConfig, Dataset]:
             )
         config = config.replace(encoder=source.model.encoder)
     return config.replace(data_sha256=_sha256_of(data, ["action", EPISODES, *read])), data
+
+
+def _with_critic_of(config: OfflineRunConfig) -> OfflineRunConfig:
+    assert config.critic_from is not None
+    source = saved_offline_config(config.critic_from)
+    if config.obs_keys not in (None, source.obs_keys) or config.encoder != source.encoder:
+        raise UserError(
+            f"critic_from: the critic of {config.critic_from} reads {', '.join(source.obs_keys or ())}, by an encoder "
+            "of other sizes or keys; obs_keys and encoder must be the same here"
+        )
+    return config.replace(critic=source.critic, obs_keys=source.obs_keys)
+
+
+def saved_offline_config(run: Path) -> OfflineRunConfig:
+    """The configuration of an offline run.
+
+    Raises:
+        UserError: there is none, or the run is one that plays.
+    """
+    config = read_config(run)
+    if "kind" not in config:
+        raise UserError(f"{run} is no offline run; 'yendor train --resume {run}' goes on with it")
+    return validate(OfflineRunConfig, config)
 
 
 def _sha256_of(data: Dataset, columns: Sequence[str]) -> str:
@@ -158,7 +184,9 @@ class _Run:
         self.config, self.folder, self.progress = config, folder, progress
         model, acting = (build_planning_model(config, play.obs_spec, play.num_actions) for _ in range(2))
         if config.encoder_from is not None:
-            _take_encoder(model, config.encoder_from)
+            _take("encoder", config.encoder_from, model)
+        if config.critic_from is not None:
+            _take("critic", config.critic_from, model, acting)
         try:
             self.learner = OfflineLearner(
                 model,
@@ -169,6 +197,7 @@ class _Run:
                 config.seed,
                 acting=acting,
                 frozen_encoder=config.encoder_from is not None,
+                frozen_critic=config.critic_from is not None,
             )
         except ValueError as error:
             raise UserError(str(error)) from None
@@ -267,15 +296,16 @@ class _Run:
         return summary
 
 
-def _take_encoder(model: PlanningModel, run: Path) -> None:
-    """The encoder of a training run's newest checkpoint."""
+def _take(part: str, run: Path, *models: PlanningModel) -> None:
+    """Give models the encoder or the critic of a run's newest checkpoint."""
     saved = checkpoints.load_latest(run, lambda text: None)
     if saved is None:
-        raise UserError(f"encoder_from: run {run} has no checkpoint yet")
-    prefix = "encoder."
+        raise UserError(f"{part}_from: run {run} has no checkpoint yet")
+    prefix = f"{part}."
     weights = {
         name.removeprefix(prefix): torch.from_numpy(x)
         for name, x in saved.tensors["model"].items()
         if name.startswith(prefix)
     }
-    model.encoder.load_state_dict(weights)
+    for model in models:
+        getattr(model, part).load_state_dict(weights)

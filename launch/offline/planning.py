@@ -17,7 +17,6 @@ from launch.errors import UserError
 from launch.evaluation.policies import checkpoint_folder, checkpoint_manifest, checkpoint_name, checkpoint_of
 from launch.offline.config import OfflineRunConfig
 from launch.runs import checkpoint as checkpoints
-from launch.runs.folder import read_config
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,9 @@ class PlannerSource:
         Raises:
             UserError: there is no run, no such checkpoint, or its head cannot plan so.
         """
-        config = validate(OfflineRunConfig, read_config(path))
+        from launch.offline.learning import saved_offline_config
+
+        config = saved_offline_config(path)
         step = checkpoint_of(path, step)
         saved = checkpoints.load(checkpoint_folder(path, step))
         read = dict.fromkeys((*(config.obs_keys or ()), "blstats"))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +13,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from envs.data import EpisodeSeeds, GamesStep
+from envs.datasets.columns import BLOCK_STEPS
+from envs.datasets.manifest import OBS
 from envs.protocols import GamesSpec, PolicyStep, SeedSource, State
 from envs.replaying import DIGESTED_KEYS, Digests
 from envs.spec import GamesConfig
@@ -108,8 +111,10 @@ def record(recording: Recording, on_steps: Callable[[int], None] = lambda steps:
     try:
         for steps in run_jobs(play, recording.jobs(), recording.num_workers):
             on_steps(steps)
-    finally:
-        writer.repair()  # where workers were ended before they closed their shards
+    except BaseException:
+        with suppress(ValueError):  # a shard is still being written: who adds columns will close it
+            writer.repair()  # workers were ended before they closed their shards
+        raise
 
 
 def _games_spec(config: GamesConfig) -> GamesSpec:
@@ -187,22 +192,20 @@ def play(job: PlayJob) -> Iterator[int]:
             recorder = _Recorder(shards, job, recording.games.obs_keys, episodes)
             obs, memory = games.reset(), policy.initial_state(num_games)
             recorder.begin()
-            while recorder.is_playing:
-                acted = policy.act(
-                    {key: obs[key] for key in seen},
-                    memory,
-                    games.action_mask,
-                    noise,
-                    deterministic=recording.deterministic,
-                )
-                recorder.observe(obs)
-                played = games.step(acted.actions)
-                recorder.write(acted, played)
-                obs, memory = played.obs, acted.recurrent_state
-                if memory is not None:
-                    memory = np.where((played.terminated | played.truncated)[:, None], np.float32(0), memory)
-                if steps := recorder.take_steps():
-                    yield steps
+            try:
+                while recorder.is_playing:
+                    own, mask = {key: obs[key] for key in seen}, games.action_mask
+                    acted = policy.act(own, memory, mask, noise, deterministic=recording.deterministic)
+                    recorder.observe(obs)
+                    played = games.step(acted.actions)
+                    recorder.write(acted, played)
+                    obs, memory = played.obs, acted.recurrent_state
+                    if memory is not None:
+                        memory = np.where((played.terminated | played.truncated)[:, None], np.float32(0), memory)
+                    if steps := recorder.take_steps():
+                        yield steps
+            finally:
+                recorder.hand_over()
     finally:
         games.close()
 
@@ -225,10 +228,15 @@ class _Recorder:
 
     def __init__(self, shards: Sequence[Any], job: PlayJob, keys: Sequence[str], episodes: _Episodes) -> None:
         self._shards, self._policy, self._keys, self._episodes = shards, job.policy, keys, episodes
-        self._left = list(job.lengths)
+        self._lengths = job.lengths
         self._playing = list(range(len(shards)))
         self._digests = Digests(len(shards))
-        self._before: dict[str, np.ndarray] = {}
+        self._rows: dict[str, np.ndarray] = {}
+        """Steps that the shards have not got yet, ``{column: [B, BLOCK_STEPS, ...]}``."""
+        self._row = 0
+        """Of the next step, in every game."""
+        self._given = [0] * len(shards)
+        """Rows before this one the game's shard has."""
         self._calls = self._steps = 0
 
     @property
@@ -243,43 +251,64 @@ class _Recorder:
 
     def observe(self, obs: Mapping[str, np.ndarray]) -> None:
         """Keep what is seen before an action: ``{key: [B, ...]}``, live buffers."""
-        self._before = {key: obs[key].copy() for key in self._keys}
+        for key in self._keys:
+            self._put(OBS + key, obs[key])
         self._digests.add_rows(self._playing, obs)
+
+    def _put(self, column: str, values: np.ndarray) -> None:
+        """Write a row of every game."""
+        if column not in self._rows:
+            self._rows[column] = np.empty((len(values), BLOCK_STEPS, *values.shape[1:]), values.dtype)
+        self._rows[column][:, self._row] = values
 
     def write(self, acted: PolicyStep, played: GamesStep) -> None:
         """Write what became of the actions."""
-        actions, rewards = acted.actions.tolist(), played.reward.tolist()
-        terminated, truncated = played.terminated.tolist(), played.truncated.tolist()
-        status = played.end_status.tolist()
-        log_prob = [None] * len(actions) if acted.log_prob is None else acted.log_prob.tolist()
-        before = self._before
-        for game in self._playing:
-            self._left[game] -= 1
-            self._shards[game].step(
-                action=actions[game],
-                log_prob=log_prob[game],
-                policy=self._policy,
-                reward=rewards[game],
-                terminated=terminated[game],
-                truncated=truncated[game],
-                end_status=status[game],
-                obs={key: rows[game] for key, rows in before.items()},
-            )
-            if game in played.final_obs:
-                self._end(game, played.final_obs[game])
-            elif not self._left[game]:
-                self._end(game, {key: rows[game] for key, rows in played.obs.items()})
+        self._put("action", acted.actions)
+        if acted.log_prob is not None:
+            self._put("log_prob", acted.log_prob)
+        self._put("reward", played.reward)
+        for name in ("terminated", "truncated", "end_status"):
+            self._put(name, getattr(played, name))
+        self._row += 1
         self._calls += 1
         self._steps += len(self._playing)
-        self._playing = [game for game in self._playing if self._left[game]]
+        over = {game for game in self._playing if self._calls == self._lengths[game]}
+        for game in self._playing:
+            if game in played.final_obs:
+                self._end(game, played.final_obs[game], over)
+            elif game in over:
+                self._end(game, {key: rows[game] for key, rows in played.obs.items()}, over)
+        self._playing = [game for game in self._playing if game not in over]
+        if self._row == BLOCK_STEPS:
+            self.hand_over()
+            self._row, self._given = 0, [0] * len(self._shards)
 
-    def _end(self, game: int, last: Mapping[str, np.ndarray]) -> None:
+    def hand_over(self) -> None:
+        """Let the shards of all games that play have what they were not given yet."""
+        for game in self._playing:
+            self._give(game)
+
+    def _give(self, game: int) -> None:
+        rows = slice(self._given[game], self._row)
+        if rows.start == rows.stop:
+            return
+        self._given[game] = self._row
+        own = {column: values[game, rows] for column, values in self._rows.items()}
+        self._shards[game].steps(
+            policy=self._policy,
+            log_prob=own.get("log_prob"),
+            obs={key: own[OBS + key] for key in self._keys},
+            **{name: own[name] for name in ("action", "reward", "terminated", "truncated", "end_status")},
+        )
+
+    def _end(self, game: int, last: Mapping[str, np.ndarray], over: Collection[int]) -> None:
+        self._give(game)
         self._digests.add(game, last)
         self._shards[game].end(last, self._digests.take(game))
-        if self._left[game]:
-            self._shards[game].begin(self._episodes.begun[game])
-        else:
+        if game in over:
             self._episodes.is_over[game] = True
+        else:
+            self._shards[game].begin(self._episodes.begun[game])
 
     def take_steps(self) -> int:
         """Steps since the last report, if it is time for one."""
