@@ -154,6 +154,65 @@ class ShardWriter:
         self._block.rows += 1
         self._num_steps += 1
 
+    def steps(
+        self,
+        *,
+        action: np.ndarray,
+        log_prob: np.ndarray | None,
+        policy: int,
+        reward: np.ndarray,
+        terminated: np.ndarray,
+        truncated: np.ndarray,
+        end_status: np.ndarray,
+        obs: Mapping[str, np.ndarray],
+    ) -> None:
+        """Consecutive steps of the running episode; many at once cost little more than one.
+
+        Args:
+            action: int [n], indices in the action table.
+            log_prob: float32 [n], of the behaviour policy; None where it gives none.
+            policy: place in ``Manifest.policies``.
+            reward: float32 [n], the environment's own.
+            terminated: bool [n]; only the last step may end the episode.
+            truncated: bool [n].
+            end_status: int8 [n].
+            obs: ``{key: [n, ...]}`` before each action, every key of the data set; others are left out.
+
+        Raises:
+            ValueError: no episode is running, or it was over before the last of them.
+        """
+        over = terminated | truncated
+        episode, num = self._episode, len(action)
+        if episode is None or episode.over or over[:-1].any():
+            raise ValueError(f"shard '{self.name}': a step without a running episode")
+        given = {
+            "action": np.array(self._tokens)[action],
+            "key": np.array(self._keys)[action],
+            "log_prob": np.full(num, math.nan) if log_prob is None else log_prob,
+            "policy": np.full(num, policy),
+            "terminated": terminated,
+            "truncated": truncated,
+            "end_status": end_status,
+            ENV_REWARD: reward,
+            **{OBS + key: obs[key] for key in self._obs_keys},
+        }
+        start = 0
+        while start < num:
+            if self._block.rows == BLOCK_STEPS:
+                self._flush()
+            row = self._block.rows
+            stop = min(num, start + BLOCK_STEPS - row)
+            for name, rows in given.items():
+                self._values[name][row : row + stop - start] = rows[start:stop]
+            if episode.length == 0:
+                episode.policy = policy
+            episode.length += stop - start
+            episode.env_return = sum(self._values[ENV_REWARD][row : row + stop - start].tolist(), episode.env_return)
+            self._block.rows += stop - start
+            self._num_steps += stop - start
+            start = stop
+        episode.end_status, episode.over = int(end_status[-1]), bool(over[-1])
+
     def end(self, last_obs: Mapping[str, np.ndarray], digest: int = -1) -> None:
         """The episode ends, or is left unfinished if its last step neither terminated nor truncated it.
 

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -258,6 +259,7 @@ def test_a_shard_whose_end_the_manifest_did_not_hear_of_is_whole(path):
 
 _PLAY_UNTIL_KILLED = """
 import sys, time
+from itertools import pairwise
 from pathlib import Path
 from envs.datasets import DatasetWriter
 from tests.envs.datasets.made_up_play import Played, manifest_of
@@ -313,3 +315,43 @@ def check_what_was_left(data, played):
     assert episodes.finished.tolist() == episodes.has_last.tolist() == [True, True, True, False]
     assert episodes.seeds_of(3) == played.seeds[2] != EpisodeSeeds(-1, -1, -1)
     assert episodes.env_return[3] == sum(played.rewards[130:192])
+
+
+def test_many_steps_at_once_are_what_one_by_one_would_be(tmp_path):
+    rng, lengths = np.random.default_rng(3), (5, 130, 64, 1)
+    with DatasetWriter.create(tmp_path / "one", manifest_of()) as writer:
+        shard = writer.shard("a")
+        played = Played(shard)
+        for length in lengths:
+            played.episode(length)
+    one = Dataset.open(tmp_path / "one")
+    with DatasetWriter.create(tmp_path / "many", manifest_of()) as writer:
+        shard = writer.shard("a")
+        for i, length in enumerate(lengths):
+            shard.begin(played.seeds[i])
+            first = int(one.episodes.first[i])
+            cuts = sorted({0, length, *rng.integers(0, length, 2).tolist()})
+            for start, stop in pairwise(cuts):
+                rows = slice(first + start, first + stop)
+                shard.steps(
+                    action=np.array(played.actions[rows]),
+                    log_prob=np.array(played.log_probs[rows]),
+                    policy=0,
+                    reward=np.array(played.rewards[rows], np.float32),
+                    obs={key: np.array(values[rows]) for key, values in played.obs.items()},
+                    **{name: one.read(name)[rows] for name in ("terminated", "truncated", "end_status")},
+                )
+            with pytest.raises(ValueError, match="a step without a running episode"):
+                shard.steps(
+                    action=np.zeros(1, int),
+                    log_prob=None,
+                    policy=0,
+                    reward=np.zeros(1, np.float32),
+                    obs={},
+                    terminated=np.zeros(1, bool),
+                    truncated=np.zeros(1, bool),
+                    end_status=np.zeros(1, np.int8),
+                )
+            shard.end({key: values[i] for key, values in played.last.items()}, digest=length)
+    files = {path.name: content for path, content in files_in(tmp_path / "one").items()}
+    assert files == {path.name: content for path, content in files_in(tmp_path / "many").items()}
