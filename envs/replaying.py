@@ -40,7 +40,10 @@ class Digests:
         self._sums = [[0] * len(DIGESTED_KEYS) for _ in range(num_games)]
 
     def add(self, game: int, obs: Mapping[str, np.ndarray]) -> None:
-        """The next observation of a game's episode, ``{key: [...]}``; other keys do not matter."""
+        """The next observation of a game's episode, ``{key: [...]}``, or several, ``{key: [n, ...]}``.
+
+        Other keys do not matter.
+        """
         sums = self._sums[game]
         for i, key in enumerate(DIGESTED_KEYS):
             sums[i] = zlib.crc32(obs[key].data, sums[i])

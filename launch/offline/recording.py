@@ -228,6 +228,7 @@ class _Recorder:
 
     def __init__(self, shards: Sequence[Any], job: PlayJob, keys: Sequence[str], episodes: _Episodes) -> None:
         self._shards, self._policy, self._keys, self._episodes = shards, job.policy, keys, episodes
+        self._copied = tuple(dict.fromkeys((*keys, *DIGESTED_KEYS)))
         self._lengths = job.lengths
         self._playing = list(range(len(shards)))
         self._digests = Digests(len(shards))
@@ -251,9 +252,8 @@ class _Recorder:
 
     def observe(self, obs: Mapping[str, np.ndarray]) -> None:
         """Keep what is seen before an action: ``{key: [B, ...]}``, live buffers."""
-        for key in self._keys:
+        for key in self._copied:
             self._put(OBS + key, obs[key])
-        self._digests.add_rows(self._playing, obs)
 
     def _put(self, column: str, values: np.ndarray) -> None:
         """Write a row of every game."""
@@ -294,6 +294,7 @@ class _Recorder:
             return
         self._given[game] = self._row
         own = {column: values[game, rows] for column, values in self._rows.items()}
+        self._digests.add(game, {key: own[OBS + key] for key in DIGESTED_KEYS})
         self._shards[game].steps(
             policy=self._policy,
             log_prob=own.get("log_prob"),
