@@ -188,17 +188,17 @@ class CriticConfig(Config):
     """Width of its layers."""
     action_embedding: Positive = 16
     """Width of an action's embedding."""
-    updates: Positive = 2
+    updates: Positive = 1
     """Gradient steps in each update of the run: a critic is cheaper than a plan head, and learns more slowly."""
-    batch: Positive = 256
-    """Chunks in each of them but the last, which is on the head's windows."""
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    batch: Positive = 512
+    """Chunks in each of them."""
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
     """Adam's step size."""
-    target_decay: Share = 0.99
+    target_decay: Share = 0.97
     """How much of itself the slow copy keeps at each update."""
-    cut_share: Share = 0.2
+    cut_share: Share = 0.1
     """Share of chunks that are cut to fewer steps, so that shorter plans can be judged too."""
-    random_goals: Share = 0.5
+    random_goals: Share = 0.8
     """Share of goals drawn from all logged squares; the others are later squares of the same episode."""
 
 
@@ -209,6 +209,8 @@ class OfflineConfig(Config):
     """Plans in each update."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     """AdamW's step size, after a warm-up over the first 100 updates."""
+    anneal: Literal["none", "linear"] = "linear"
+    """Step sizes of head and critic over the run: constant, or linear to zero at the last update."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """AdamW's."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0

@@ -114,11 +114,9 @@ class ChunkCritic(nn.Module):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CriticLoss:
-    """What to minimise, the advantages on the way, and numbers to watch."""
+    """What to minimise, and numbers to watch (detached)."""
 
     loss: Tensor
-    advantage: Tensor
-    """[N], detached: ``min Q(z, a, goal) - V(z, goal)``."""
     metrics: Mapping[str, Tensor]
 
 
@@ -149,7 +147,7 @@ def critic_loss(critic: ChunkCritic, target: ChunkCritic, batch: ChunkBatch, exp
         "value_loss": value_loss.detach(),
         "value": (value.detach() * batch.weight).sum() / total,
     }
-    return CriticLoss(loss=value_loss + member_loss, advantage=advantage.detach(), metrics=metrics)
+    return CriticLoss(loss=value_loss + member_loss, metrics=metrics)
 
 
 def expectile_weight(difference: Tensor, expectile: float) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.config import CriticConfig, EncoderConfig, OfflineConfig, PlanHeadConfig
-from agents.critic import ChunkBatch, ChunkCritic, CriticLoss, critic_loss
+from agents.critic import ChunkBatch, ChunkCritic, critic_loss
 from agents.encoders import Encoder
 from agents.heads import PLAN_HEADS
 from agents.heads.plan_head import PlanCondition
@@ -421,8 +421,11 @@ class OfflineLearner:
         self._critic_optimizer = torch.optim.Adam(model.critic.parameters(), lr=critic.learning_rate, fused=fused)
         self.updates = 0
 
-    def update(self) -> dict[str, float]:
-        """Gradient steps of the critic, and one of the head on the last of its windows.
+    def update(self, progress: float = 0.0) -> dict[str, float]:
+        """Gradient steps of the critic, and one of the head.
+
+        Args:
+            progress: share of the run that is over, for annealing.
 
         Returns:
             Metrics without their group.
@@ -433,13 +436,15 @@ class OfflineLearner:
         # Of the update alone, so that it repeats after a resume; the head draws apart, so that windows and critics are
         # the same under every head.
         windows, masks = (np.random.default_rng((self._seed, 4, self.updates, part)) for part in range(2))
-        batch, judged = self._judged(windows)
-        weight = batch.weight * self._weights(judged.advantage)
+        left = 1.0 - progress if self.config.anneal == "linear" else 1.0
+        judged = self._learn_critic(windows, left)
+        batch = self.sampler.draw(self.config.batch, windows)
+        weight = batch.weight * self._weights(batch)
         legal = None if self._legal is None else self._legal.expand(len(weight), -1)
         condition = self.model.condition(batch.obs, batch.condition, legal)
         losses = self.model.head.loss(condition, batch.plans, masks)
         loss = (losses * weight).sum() / weight.sum().clamp(min=1e-6)
-        rate = self.config.learning_rate * min(1.0, (self.updates + 1) / _WARM_UP)
+        rate = left * self.config.learning_rate * min(1.0, (self.updates + 1) / _WARM_UP)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         norm = self._descend(self._optimizer, loss, self._optimizer.param_groups[0]["params"])
@@ -447,7 +452,7 @@ class OfflineLearner:
         # The first means would remember the initial weights: until there are enough updates, they are over fewer.
         for name in ("encoder", "head"):
             self._follow(name, min(self.config.ema, self.updates / (self.updates + 10)))
-        found = {"head_loss": loss.detach(), "grad_norm": norm, "weight_max": weight.max(), **judged.metrics}
+        found = {"head_loss": loss.detach(), "grad_norm": norm, "weight_max": weight.max(), **judged}
         return {name: float(value) for name, value in found.items()}
 
     def _scale_of_values(self) -> float:
@@ -456,26 +461,34 @@ class OfflineLearner:
             return min(1 / (1 - self._critic_config.gamma), _FAR_STEPS)
         return max(self.sampler.return_spread, 1e-3)
 
-    def _judged(self, windows: np.random.Generator) -> tuple[PlanBatch, CriticLoss]:
-        """Windows for the head, with what the critic thinks of them, after its own gradient steps."""
-        config, critic, target = self._critic_config, self.model.critic, self.acting.critic
+    def _learn_critic(self, windows: np.random.Generator, left: float) -> Mapping[str, Tensor]:
+        """The critic's gradient steps, on windows of its own, at this share of its step size; metrics of the last."""
+        config, critic, metrics = self._critic_config, self.model.critic, {}
         if self._frozen_critic:
-            batch = self.sampler.draw(self.config.batch, windows)
-            with torch.no_grad():
-                return batch, critic_loss(critic, target, batch.chunks, config.expectile)
-        for step in range(config.updates):
-            last = step == config.updates - 1
-            batch = self.sampler.draw(self.config.batch if last else config.batch, windows)
-            judged = critic_loss(critic, target, batch.chunks, config.expectile)
+            return metrics
+        self._critic_optimizer.param_groups[0]["lr"] = config.learning_rate * left
+        for _ in range(config.updates):
+            chunks = self.sampler.draw(config.batch, windows).chunks
+            judged = critic_loss(critic, self.acting.critic, chunks, config.expectile)
             self._descend(self._critic_optimizer, judged.loss, list(critic.parameters()))
             self._follow("critic", config.target_decay)
-        return batch, judged
+            metrics = judged.metrics
+        return metrics
 
-    def _weights(self, advantage: Tensor) -> Tensor:
-        """What each plan weighs, [N]."""
+    @torch.no_grad()
+    def _weights(self, batch: PlanBatch) -> Tensor:
+        """What each plan weighs, [N]: by how its beginning serves what it is learned for."""
         if self.config.weighting == "none":
-            return torch.ones_like(advantage)
-        spread = advantage.std().clamp(min=1e-6)
+            return torch.ones_like(batch.weight)
+        critic, chunks = self.acting.critic, batch.chunks
+        if self._critic_config.reward == "goal":
+            states = critic.states(batch.obs, batch.condition["hero"], batch.condition["goal"])
+            played = batch.plans
+        else:
+            states, played = critic.states(batch.obs, chunks.hero, chunks.goal), chunks.chunk
+        advantage = critic.scores(states, played) - critic.values(states)
+        counted = batch.weight > 0
+        spread = advantage[counted].std().clamp(min=1e-6)
         return (advantage / (self.config.beta * spread)).exp().clamp(max=self.config.max_weight)
 
     def _descend(self, optimizer: torch.optim.Optimizer, loss: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:

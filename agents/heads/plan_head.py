@@ -30,6 +30,8 @@ NUM_RETURN_BINS = 32
 _FEATURE_TOKENS = 4
 _EXPANSION = 4
 """Width of a layer's perceptron, in widths of the residual stream."""
+_BLOCK = 128
+"""Plans that go through the network at once on a CPU: more do not fit into its cache."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -235,12 +237,11 @@ class Layer(nn.Module):
 
     def projected(self, x: Tensor, places: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Queries [M, heads, P, d], and keys and values [2, M, heads, T, d], of [M, T, width]."""
-        normal = self.attention_norm(x)
+        normal, weight = _normalised(x, self.attention_norm), self.query_key_value.weight
         if places is None:
-            both = _by_head(self.query_key_value(normal), 3, self.heads)
+            both = _by_head(functional.linear(normal, weight), 3, self.heads)
             return both[0], both[1:]
         width = x.shape[-1]
-        weight = self.query_key_value.weight
         query = functional.linear(at_places(normal, places), weight[:width])
         own = functional.linear(normal, weight[width:])
         return _by_head(query, 1, self.heads)[0], _by_head(own, 2, self.heads)
@@ -249,8 +250,13 @@ class Layer(nn.Module):
         """[M, P, width] after attention's result [M, heads, P, d] and the perceptron."""
         flat = x.flatten(0, 1)
         flat = torch.addmm(flat, attended.transpose(1, 2).reshape(flat.shape), self.projection.weight.t())
-        hidden = functional.relu_(self.up(self.perceptron_norm(flat)))
+        hidden = functional.linear(_normalised(flat, self.perceptron_norm), self.up.weight).relu_()
         return torch.addmm(flat, hidden, self.down.weight.t()).view_as(x)
+
+
+def _normalised(x: Tensor, norm: nn.LayerNorm) -> Tensor:
+    """``norm(x)``, without what calling a module costs: for one token, as much as the arithmetic."""
+    return functional.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)  # type: ignore[arg-type]
 
 
 def _by_head(x: Tensor, parts: int, heads: int) -> Tensor:
@@ -360,6 +366,13 @@ class PlanTransformer(nn.Module):
         Returns:
             [M, P, A + 1].
         """
+        if len(tokens) <= _BLOCK or torch.is_grad_enabled() or not tokens.is_cpu:
+            return self._logits(tokens, keys, places, mask)
+        blocks = [None] * -(-len(tokens) // _BLOCK) if places is None else places.split(_BLOCK)
+        parts = zip(tokens.split(_BLOCK), keys.split(_BLOCK, 2), blocks, strict=True)
+        return torch.cat([self._logits(*part, mask) for part in parts])
+
+    def _logits(self, tokens: Tensor, keys: Tensor, places: Tensor | None, mask: Tensor | None) -> Tensor:
         x = self.token(tokens) + self.place
         *inner, last = self.layers
         for layer, context in zip(inner, keys, strict=False):

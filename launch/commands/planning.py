@@ -16,7 +16,7 @@ from envs.data import Config
 from envs.files import write_atomic
 from launch.config.flags import JsonOut, Selection, result_path, validate
 from launch.errors import UserError
-from launch.offline.config import MAY_CHANGE_ON_RESUME, OfflineRunConfig
+from launch.offline.config import OfflineRunConfig, may_change_on_resume
 from launch.runs.folder import RunFolder, installed_versions, read_record
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def train(flags: LearnFlags, config: OfflineRunConfig) -> int:
         folder = RunFolder.open(flags.resume)
     with folder, StopRequest() as stop:
         if flags.resume is not None:
-            folder.check_resume(config.model_dump_json(), MAY_CHANGE_ON_RESUME)
+            folder.check_resume(config.model_dump_json(), may_change_on_resume(config))
             folder.accept_config(config.model_dump_json())
         command = shlex.join(["yendor", *sys.argv[1:]])
         folder.event("started", step=None, command=command, versions=installed_versions())

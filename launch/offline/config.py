@@ -63,9 +63,8 @@ class OfflineRunConfig(Config):
         return self
 
 
-MAY_CHANGE_ON_RESUME = frozenset(
+_MAY_CHANGE_ON_RESUME = frozenset(
     {
-        "total_updates",
         "data",
         "name",
         "runs",
@@ -78,4 +77,9 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "checkpoint.keep",
     }
 )
-"""Fields that do not change what is learned, up to where the run now ends; the data set may have moved."""
+
+
+def may_change_on_resume(config: OfflineRunConfig) -> frozenset[str]:
+    """Fields that do not change what is learned, up to where the run now ends; the data set may have moved."""
+    # Annealed step sizes depend on where the run is to end.
+    return _MAY_CHANGE_ON_RESUME | ({"total_updates"} if config.learn.anneal == "none" else set())

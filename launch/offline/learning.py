@@ -227,7 +227,7 @@ class _Run:
         line_s = saved_s = time.monotonic()
         sums: dict[str, float] = {}
         while learner.updates < self.config.total_updates and stop.signal is None:
-            for name, value in learner.update().items():
+            for name, value in learner.update(learner.updates / self.config.total_updates).items():
                 sums[name] = sums.get(name, 0.0) + value
             now = time.monotonic()
             is_last = learner.updates == self.config.total_updates or stop.signal is not None

@@ -183,7 +183,7 @@ HEADS = {
 
 
 def learner_of(play, head, config=None, critic=None, seed=0):
-    critic = critic or CriticConfig(hidden=32, chunk_steps=2)
+    critic = critic or CriticConfig(hidden=32, chunk_steps=2, batch=32)
 
     def model():
         torch.manual_seed(seed)
@@ -224,8 +224,8 @@ def test_the_critic_is_the_same_under_every_head():
 
 
 def test_the_critic_learns_how_far_a_goal_is():
-    critic = CriticConfig(reward="goal", hidden=64, chunk_steps=2, target_decay=0.95, learning_rate=3e-3)
-    config = OfflineConfig(batch=256, goals="hindsight", goal_steps=6)
+    critic = CriticConfig(reward="goal", hidden=64, chunk_steps=2, target_decay=0.95, batch=256)
+    config = OfflineConfig(batch=4, goals="hindsight", goal_steps=6)
     learner = learner_of(random_walks(200, 20), HEADS["one_step"], config, critic)
     for _ in range(250):
         learner.update()

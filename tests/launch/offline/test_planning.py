@@ -13,6 +13,7 @@ SMALL = [
     *("--obs-keys", "blstats", "--head.horizon", "6", "--head.width", "32", "--head.layers", "1"),
     *("--critic.hidden", "32", "--critic.chunk-steps", "3", "--encoder.hidden", "32", "--learn.batch", "32"),
     *("--learn.goals", "hindsight", "--critic.reward", "goal", "--no-logging.tensorboard"),
+    *("--learn.anneal", "none", "--critic.batch", "32"),
 ]
 HERE = ["--workers", "0"]
 
