@@ -11,18 +11,7 @@ import numpy as np
 
 from envs.glyphs import CLASS_OF_GLYPH, COLS, GLYPH_CLASSES, ROWS, STONE
 from envs.protocols import GamesSpec, Noise, PolicyStep
-
-_MOVES = {
-    "north": (0, -1),
-    "east": (1, 0),
-    "south": (0, 1),
-    "west": (-1, 0),
-    "northeast": (1, -1),
-    "southeast": (1, 1),
-    "southwest": (-1, 1),
-    "northwest": (-1, -1),
-}
-"""(columns, rows) of the actions that move by one square."""
+from envs.spec import MOVES
 
 _BLOCKED, _OPEN, _STRAIGHT, _STAIRS = range(4)
 """What a square is to a walker: in or out of a door that is open one moves straight only."""
@@ -152,11 +141,11 @@ class Walker:
         for key in ("glyphs", "blstats"):
             if key not in spec.obs:
                 raise ValueError(f"the walker looks at '{key}', which these games do not show")
-        if missing := [name for name in _MOVES if name not in spec.action_names]:
+        if missing := [name for name in MOVES if name not in spec.action_names]:
             raise ValueError(f"the walker makes all eight moves, and these games have no action '{missing[0]}'")
         self._epsilon, self._trip_steps, self._to_stairs = epsilon, trip_steps, to_stairs
         self._actions = range(spec.num_actions)
-        self._moves = [(spec.action_names.index(name), dx, dy) for name, (dx, dy) in _MOVES.items()]
+        self._moves = [(spec.action_names.index(name), dx, dy) for name, (dx, dy) in MOVES.items()]
         self._mazes: OrderedDict[bytes, Maze] = OrderedDict()
 
     def initial_state(self, num_games: int) -> np.ndarray:
