@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from agents.config import Decoding, PlanTransformerConfig
+from agents.config import Decoding, PlanHeadConfig
 
 NUM_COLUMNS = 79
 NUM_ROWS = 21
@@ -30,7 +30,7 @@ NUM_RETURN_BINS = 32
 _FEATURE_TOKENS = 4
 _EXPANSION = 4
 """Width of a layer's perceptron, in widths of the residual stream."""
-_BLOCK = 128
+_BLOCK = 64
 """Plans that go through the network at once on a CPU: more do not fit into its cache."""
 
 
@@ -237,7 +237,7 @@ class Layer(nn.Module):
 
     def projected(self, x: Tensor, places: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Queries [M, heads, P, d], and keys and values [2, M, heads, T, d], of [M, T, width]."""
-        normal, weight = _normalised(x, self.attention_norm), self.query_key_value.weight
+        normal, weight = _norm(x, self.attention_norm), self.query_key_value.weight
         if places is None:
             both = _by_head(functional.linear(normal, weight), 3, self.heads)
             return both[0], both[1:]
@@ -250,13 +250,13 @@ class Layer(nn.Module):
         """[M, P, width] after attention's result [M, heads, P, d] and the perceptron."""
         flat = x.flatten(0, 1)
         flat = torch.addmm(flat, attended.transpose(1, 2).reshape(flat.shape), self.projection.weight.t())
-        hidden = functional.linear(_normalised(flat, self.perceptron_norm), self.up.weight).relu_()
+        hidden = functional.linear(_norm(flat, self.perceptron_norm), self.up.weight).relu_()
         return torch.addmm(flat, hidden, self.down.weight.t()).view_as(x)
 
 
-def _normalised(x: Tensor, norm: nn.LayerNorm) -> Tensor:
-    """``norm(x)``, without what calling a module costs: for one token, as much as the arithmetic."""
-    return functional.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)  # type: ignore[arg-type]
+def _norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
+    """``norm(x)``, without what it costs to call a module."""
+    return functional.layer_norm(x, [x.shape[-1]], norm.weight, norm.bias, norm.eps)
 
 
 def _by_head(x: Tensor, parts: int, heads: int) -> Tensor:
@@ -294,7 +294,7 @@ class PlanTransformer(nn.Module):
     never: Tensor
     """[H, A + 1], -inf where a token never stands, 0 elsewhere."""
 
-    def __init__(self, config: PlanTransformerConfig, num_features: int, num_actions: int) -> None:
+    def __init__(self, config: PlanHeadConfig, num_features: int, num_actions: int) -> None:
         super().__init__()
         self.horizon, self.num_actions = config.horizon, num_actions
         self.pad, self.mask = num_actions, num_actions + 1
