@@ -65,8 +65,6 @@ class ModelConfig(Config):
 class PlanTransformerConfig(Config):
     """What every plan head has: a small pre-norm transformer, and a condition that is dropped now and then."""
 
-    horizon: Positive = 16
-    """H, tokens in a plan."""
     width: Positive = 64
     """Width of the residual stream; a whole number of heads."""
     layers: Positive = 2
@@ -84,7 +82,14 @@ class PlanTransformerConfig(Config):
         return self
 
 
-class MaskedConfig(PlanTransformerConfig):
+class LongPlanConfig(PlanTransformerConfig):
+    """Plans of several tokens."""
+
+    horizon: Positive = 16
+    """H, tokens in a plan."""
+
+
+class MaskedConfig(LongPlanConfig):
     """Absorbing diffusion over action tokens: filled in in any order, several tokens a pass."""
 
     kind: Literal["masked"] = "masked"
@@ -92,13 +97,13 @@ class MaskedConfig(PlanTransformerConfig):
     """Ways in which each plan is masked in one update."""
 
 
-class AutoregressiveConfig(PlanTransformerConfig):
+class AutoregressiveConfig(LongPlanConfig):
     """One token after the other, each seeing those before it."""
 
     kind: Literal["autoregressive"] = "autoregressive"
 
 
-class FactorisedConfig(PlanTransformerConfig):
+class FactorisedConfig(LongPlanConfig):
     """All tokens in one pass, none of which sees another."""
 
     kind: Literal["factorised"] = "factorised"

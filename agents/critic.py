@@ -120,7 +120,9 @@ class CriticLoss:
     metrics: Mapping[str, Tensor]
 
 
-def critic_loss(critic: ChunkCritic, target: ChunkCritic, batch: ChunkBatch, expectile: float) -> CriticLoss:
+def critic_loss(
+    critic: ChunkCritic, target: ChunkCritic, batch: ChunkBatch, expectile: float, highest: float = torch.inf
+) -> CriticLoss:
     """Implicit Q-learning over chunks.
 
     Args:
@@ -128,11 +130,12 @@ def critic_loss(critic: ChunkCritic, target: ChunkCritic, batch: ChunkBatch, exp
         target: a slow copy of it, which says what chunks are worth.
         batch: N chunks.
         expectile: of the values of logged chunks that a state is worth, above 0.5.
+        highest: value that there can be: a high expectile of values that err upwards would feed on itself.
     """
     scale = critic.scale
     with torch.no_grad():
         logged = target.scores(target.states(batch.obs, batch.hero, batch.goal), batch.chunk)
-        following = critic.values(critic.states(batch.next_obs, batch.next_hero, batch.goal))
+        following = critic.values(critic.states(batch.next_obs, batch.next_hero, batch.goal)).clamp(max=highest)
         wanted = batch.reward + batch.discount * following
     states = critic.states(batch.obs, batch.hero, batch.goal)
     value = critic.values(states)

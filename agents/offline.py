@@ -467,9 +467,10 @@ class OfflineLearner:
         if self._frozen_critic:
             return metrics
         self._critic_optimizer.param_groups[0]["lr"] = config.learning_rate * left
+        highest = -1.0 if config.reward == "goal" else torch.inf  # of a step that reaches its goal
         for _ in range(config.updates):
             chunks = self.sampler.draw(config.batch, windows).chunks
-            judged = critic_loss(critic, self.acting.critic, chunks, config.expectile)
+            judged = critic_loss(critic, self.acting.critic, chunks, config.expectile, highest)
             self._descend(self._critic_optimizer, judged.loss, list(critic.parameters()))
             self._follow("critic", config.target_decay)
             metrics = judged.metrics
