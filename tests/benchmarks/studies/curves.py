@@ -38,7 +38,7 @@ def load(folder: Path) -> Runs:
     """Every finished run in a folder's studies; where two studies hold the same run, the longer one counts."""
     longest: dict[str, dict[str, Any]] = {}
     for study, results in studies(folder).items():
-        if study in _TABLES_OF_THEIR_OWN:
+        if study in _TABLES_OF_THEIR_OWN or study.startswith("offline"):
             continue
         for name, result in sorted(results.read().items()):
             if "-seed" not in name:

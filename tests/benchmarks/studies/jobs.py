@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from tests.benchmarks.studies.offline import OFFLINE_STUDIES, OfflineJob
+
 SEEDS = (1, 2, 3)
 EVALUATION_EPISODES = 200
 
@@ -47,7 +49,7 @@ class DesignJob:
     flags: tuple[str, ...] = ()
 
 
-AnyJob = Job | ControlJob | DesignJob
+AnyJob = Job | ControlJob | DesignJob | OfflineJob
 
 
 def _seeds(
@@ -235,5 +237,7 @@ STUDIES: dict[str, tuple[AnyJob, ...]] = {
     "dense": tuple(_seeds("keyroom_oni", 500_000)),
     # The same, longer: goes on from the runs of "dense" and "soundness".
     "dense_long": _seed_by_seed(_seeds("keyroom_oni", 500_000, 1_000_000), _seeds("keyroom", 500_000, 1_000_000)),
+    # Logged play, plan heads and planners.
+    **OFFLINE_STUDIES,
 }
 """``{name of the study: its runs}``."""

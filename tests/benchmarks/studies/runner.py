@@ -32,6 +32,7 @@ from rewards.heron.report import REPORT_FILE
 from tests.benchmarks.__main__ import main as benchmarks_main
 from tests.benchmarks.store import Results
 from tests.benchmarks.studies.jobs import AnyJob, ControlJob, DesignJob, Job
+from tests.benchmarks.studies.offline import OfflineJob, run_offline_job
 
 _ROOT = Path(__file__).parents[3]
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -204,6 +205,7 @@ RUNNERS: Mapping[type[Any], Callable[[Any, Path, Path, int], None]] = {
     Job: run_job,
     ControlJob: run_control_job,
     DesignJob: run_design_job,
+    OfflineJob: run_offline_job,
 }
 """``{class of jobs: what runs one}``."""
 

@@ -1,0 +1,272 @@
+"""The study of offline planning: what is logged, what is learned from it, and how it then plans.
+
+A job learns from one data set, with one critic, both made once a seed and shared by the jobs of that seed, and is
+evaluated in several ways. Actions are executed as planned; the goals of Maze2D are the stairs, which no log was
+rewarded for.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from envs.files import file_lock, write_atomic
+from launch.cli import main
+from launch.runs.folder import installed_versions
+from launch.runs.metrics import read_metrics
+
+LARGE, MEDIUM = "Yendor-Maze2D-Large-v0", "Yendor-Maze2D-Medium-v0"
+KEYROOM, LOCKED_DOOR = "MiniHack-KeyRoom-S5-v0", "MiniHack-LockedDoor-v0"
+_CURVE = ("offline/head_loss", "offline/critic_loss", "offline/value", "time/elapsed_s")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfflineJob:
+    """One offline run and its evaluations."""
+
+    name: str
+    data: str
+    """A name in ``DATA``."""
+    seed: int
+    """Of the logs and of the run."""
+    critic: tuple[str, ...]
+    """Flags of the run that learns the critic."""
+    flags: tuple[str, ...]
+    """Of 'yendor offline train', beside those and ``--critic-from``."""
+    plans: Mapping[str, Sequence[str]]
+    """``{label: flags of 'yendor eval'}``."""
+    episodes: int = 200
+
+
+# ---- logs
+
+
+Commands = list[list[str]]
+
+
+def _maze(task: str, *flags: str) -> Callable[[Path, int, Path], Commands]:
+    """Half a random walk, half trips of the walker."""
+
+    def commands(data: Path, seed: int, runs: Path) -> Commands:
+        policies = ["--policy", "random", "walker", "--task", task, "--epsilon", "0.2"]
+        keys = ["--obs-keys", "glyphs_crop", "blstats", "map_summary"]
+        played = ["--steps", "300000", "--seed", str(seed), "--workers", "0"]
+        return [["offline", "record", str(data), *policies, *keys, *played, *flags]]
+
+    return commands
+
+
+_ALONE = ("--rollout.num-workers", "0", "--rollout.games-per-worker", "16", "--no-logging.tensorboard")
+
+
+def _keyroom(data: Path, seed: int, runs: Path) -> Commands:
+    """PPO, at the checkpoint whose success over the last 100 episodes is nearest to one half."""
+    run = runs / f"keyroom_logger-seed{seed}"
+    kept = ["--checkpoint.interval-updates", "4", "--checkpoint.keep", "1000", "--logging.interval-s", "0.01"]
+    place = ["--runs", str(runs), "--name", run.name]
+    _once(run, ["train", "keyroom", *_ALONE, *kept, *place, "--seed", str(seed), "--total-steps", "200000"])
+    steps = sorted(int(path.name) for path in (run / "checkpoints").iterdir() if path.name.isdigit())
+    success = {int(line["step"]): line.get("rollout/success") or 0.0 for line in read_metrics(run)}
+    half = min((step for step in steps if step in success), key=lambda step: abs(success[step] - 0.5))
+    record = ["offline", "record", str(data), "--policy", str(run), "--checkpoint", str(half), "--steps", "200000"]
+    return [[*record, "--seed", str(seed), "--workers", "0"]]
+
+
+def _locked_door(data: Path, seed: int, runs: Path) -> Commands:
+    """HERON's run at 200,000 steps, and its reward beside the environment's."""
+    run = runs / f"locked_door_logger-seed{seed}"
+    place = ["--runs", str(runs), "--name", run.name]
+    _once(run, ["train", "locked_door_heron", *_ALONE, *place, "--seed", str(seed), "--total-steps", "200000"])
+    record = ["offline", "record", str(data), "--policy", str(run), "--steps", "200000"]
+    return [
+        [*record, "--seed", str(seed), "--workers", "0"],
+        ["offline", "relabel", str(data), "--reward-of", str(run)],
+    ]
+
+
+def _once(run: Path, command: list[str]) -> None:
+    if not (run / "summary.json").exists():
+        _checked(main(command))
+
+
+DATA: Mapping[str, Callable[[Path, int, Path], Commands]] = {
+    "play": _maze(LARGE),
+    "stitch": _maze(LARGE, "--trip-steps", "8", "--episode-steps", "8"),
+    "play_medium": _maze(MEDIUM),
+    "stitch_medium": _maze(MEDIUM, "--trip-steps", "8", "--episode-steps", "8"),
+    "keyroom": _keyroom,
+    "locked_door": _locked_door,
+}
+"""``{name: commands that make the data set in a folder, with a seed}``."""
+
+
+# ---- running
+
+
+def run_offline_job(job: OfflineJob, out: Path, runs: Path, parallel: int = 1) -> None:
+    """Make the logs, where they are not there yet, learn, evaluate, write the job's JSON.
+
+    Args:
+        job: what is run.
+        out: folder for the result, ``<job>.json``.
+        runs: folder of the run folders and the data sets.
+        parallel: how many jobs ran side by side, for the record.
+
+    Raises:
+        SystemExit: a command failed or was stopped; with its exit code.
+    """
+    data, folder = runs / "data" / f"{job.data}-seed{job.seed}", runs / job.name
+    critic = runs / f"{job.data}_critic-seed{job.seed}"
+    commands = _logged(job, data, runs)
+    with file_lock(runs / f"{critic.name}.lock"):
+        commands.append(_learned(critic, data, job.seed, job.critic))
+    commands.append(_learned(folder, data, job.seed, (*job.flags, "--critic-from", str(critic))))
+    evaluations = {}
+    for label, flags in job.plans.items():
+        written = folder / f"evaluation-{label}.json"
+        play = [
+            "eval",
+            str(folder),
+            "--episodes",
+            str(job.episodes),
+            "--workers",
+            "0",
+            "--games-per-worker",
+            "64",
+            *flags,
+        ]
+        if not written.exists():
+            began_s = time.process_time()
+            _checked(main([*play, "--json", str(written)]))
+            found = json.loads(written.read_text()) | {"cpu_s": time.process_time() - began_s}
+            write_atomic(written, json.dumps(found))
+        commands.append(play)
+        evaluations[label] = _figures(json.loads(written.read_text()))
+    lines = read_metrics(folder)
+    result = {
+        "job": asdict(job),
+        "commands": [" ".join(["yendor", *command]) for command in commands],
+        "versions": installed_versions(),
+        "curve": {"step": [x["step"] for x in lines], **{n: [x.get(n) for x in lines] for n in _CURVE}},
+        "logged": json.loads((data / "logged.json").read_text()),
+        "parallel": parallel,
+        "train_s": lines[-1].get("time/elapsed_s"),
+        "finished_at": time.time(),
+        "evaluations": evaluations,
+    }
+    write_atomic(out / f"{job.name}.json", json.dumps(result))
+
+
+def _learned(run: Path, data: Path, seed: int, flags: Sequence[str]) -> list[str]:
+    """The command of an offline run, which is run, or gone on with, where it has not finished."""
+    place = ["--runs", str(run.parent), "--name", run.name, "--seed", str(seed)]
+    command = ["offline", "train", str(data), *flags, *place, "--no-logging.tensorboard"]
+    if not (run / "summary.json").exists():
+        resumable = any((run / "checkpoints").glob("0*"))
+        if run.exists() and not resumable:
+            shutil.rmtree(run)
+        _checked(main(["offline", "train", "--resume", str(run)] if resumable else command))
+    return command
+
+
+def _logged(job: OfflineJob, data: Path, runs: Path) -> Commands:
+    """The commands that made the job's data set, which jobs of the same seed share."""
+    data.parent.mkdir(parents=True, exist_ok=True)
+    with file_lock(data.with_suffix(".lock")):
+        made = data / "logged.json"
+        commands = DATA[job.data](data, job.seed, runs)
+        if not made.exists():
+            if data.exists():
+                data.rename(data.with_name(f"{data.name}-unfinished-{int(time.time())}"))
+            for command in commands:
+                _checked(main(command))
+            write_atomic(made, json.dumps(_described(data)))
+    return commands
+
+
+def _described(data: Path) -> dict[str, Any]:
+    """What the logging policies reached: success and return over their finished episodes."""
+    from envs.datasets import Dataset
+
+    episodes = Dataset.open(data).episodes
+    over = episodes.finished
+    return {
+        "steps": int(episodes.length.sum()),
+        "episodes": int(over.sum()),
+        "success": float((episodes.end_status[over] == 2).mean()),
+        "env_return": float(episodes.env_return[over].mean()),
+    }
+
+
+def _figures(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """The one task's figures, and of each episode its seed, success and steps."""
+    (only,) = evaluation["evaluations"]
+    episodes = [[e["seeds"][0], int(e["success"]), e["num_steps"], e["env_return"]] for e in only["episodes"]]
+    return {
+        "summary": only["summary"],
+        "planner": only["provenance"].get("planner"),
+        "cpu_s": evaluation["cpu_s"],
+        "episodes": episodes,
+    }
+
+
+def _checked(code: int) -> None:
+    if code != 0:
+        sys.exit(code)
+
+
+# ---- jobs
+
+_MODES = ("best_of_n", "fk", "svdd", "svdd_r")
+_PASSES = ("--planner.decoding.kind", "passes", "--planner.decoding.passes", "3")
+_SEEN = ("--obs-keys", "blstats")
+_CRITIC = ("--head.kind", "one_step", "--learn.batch", "32", "--critic.expectile", "0.97")
+_GOALS = (*_SEEN, "--learn.goals", "hindsight", "--critic.reward", "goal")
+_HEAD = ("--learn.weighting", "advantage", "--learn.batch", "128")
+
+
+def _mode(mode: str, *flags: str) -> tuple[str, ...]:
+    return ("--planner.mode", mode, *flags)
+
+
+def _plans(head: str) -> dict[str, tuple[str, ...]]:
+    """Alone, and with the planner's modes."""
+    if head != "masked":
+        return {mode: _mode(mode) for mode in ("none", "best_of_n")}
+    entropy = {f"{mode}_entropy": _mode(mode) for mode in ("none", "best_of_n")}
+    return {mode: _mode(mode, *_PASSES) for mode in ("none", *_MODES)} | entropy
+
+
+def _maze_jobs(data: str, updates: int = 3_000) -> dict[int, list[OfflineJob]]:
+    """Every head on a maze's logs, by seed; the cheapest first."""
+    return {
+        seed: [
+            OfflineJob(
+                name=f"{data}_{head}-seed{seed}",
+                data=data,
+                seed=seed,
+                critic=(*_CRITIC, *_GOALS, "--total-updates", "8000"),
+                flags=(*_HEAD, *_GOALS[2:4], "--head.kind", head, "--total-updates", str(updates)),
+                plans=_plans(head),
+            )
+            for head in ("one_step", "masked", "autoregressive")
+        ]
+        for seed in (1, 2, 3)
+    }
+
+
+def _by_seed(*jobs: Mapping[int, Sequence[OfflineJob]]) -> tuple[OfflineJob, ...]:
+    """Every first seed, then every second: a study that was cut has seeds of everything."""
+    return tuple(job for seed in (1, 2, 3) for found in jobs for job in found[seed])
+
+
+OFFLINE_STUDIES: Mapping[str, tuple[OfflineJob, ...]] = {
+    "offline_maze": _by_seed(_maze_jobs("play"), _maze_jobs("stitch")),
+}
+"""``{name: jobs}``."""
