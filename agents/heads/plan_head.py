@@ -22,10 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from agents.config import Decoding, PlanHeadConfig
+from agents.encoders import CoordinateEmbedding
 
-NUM_COLUMNS = 79
-NUM_ROWS = 21
-"""NetHack's map."""
 NUM_RETURN_BINS = 32
 _FEATURE_TOKENS = 4
 _EXPANSION = 4
@@ -182,20 +180,6 @@ class PlanHead(Protocol):
         ...
 
 
-class _Coordinates(nn.Module):
-    """A square of the map, int [N, 2] (column, row), as one token [N, width]; -1 is a learned null."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.column = nn.Embedding(NUM_COLUMNS + 1, width)
-        self.row = nn.Embedding(NUM_ROWS + 1, width)
-
-    def forward(self, square: Tensor) -> Tensor:
-        """Int64 [N, 2] to [N, width]."""
-        column, row = square.unbind(-1)
-        return self.column(_null_last(column, NUM_COLUMNS)) + self.row(_null_last(row, NUM_ROWS))
-
-
 def _null_last(number: Tensor, count: int) -> Tensor:
     """Place in an embedding of ``count`` things and a null: -1 is the last."""
     return torch.where(number < 0, count, number)
@@ -300,7 +284,7 @@ class PlanTransformer(nn.Module):
         self.pad, self.mask = num_actions, num_actions + 1
         width = config.width
         self.features = nn.Linear(num_features, _FEATURE_TOKENS * width)
-        self.hero, self.goal = _Coordinates(width), _Coordinates(width)
+        self.hero, self.goal = CoordinateEmbedding(width), CoordinateEmbedding(width)
         self.return_bin = nn.Embedding(NUM_RETURN_BINS + 1, width)
         self.token = nn.Embedding(num_actions + 2, width)
         self.place = nn.Parameter(torch.zeros(config.horizon, width))
