@@ -59,6 +59,12 @@ _POLICY = (
     _Curve(title="Explained variance", unit="1 is perfect", metrics={"explained": "policy/explained_variance"}),
     _Curve(title="Speed", unit="steps per second", metrics={"speed": "time/steps_per_s"}),
 )
+_PLANS = (
+    _Curve(title="Plan head", unit="loss, nats a token", metrics={"loss": "offline/head_loss"}),
+    _Curve(title="Critic", unit="loss", metrics={"members": "offline/critic_loss", "values": "offline/value_loss"}),
+    _Curve(title="Value of logged states", unit="reward", metrics={"value": "offline/value"}),
+    _Curve(title="Speed of learning", unit="updates per second", metrics={"speed": "time/updates_per_s"}),
+)
 _LABELS = (
     _Curve(
         title="Captions",
@@ -115,12 +121,13 @@ def _page(run_dir: Path) -> dict[str, Any]:
         ("Learning", _LEARNING),
         ("Rewards", _reward_curves(lines)),
         ("Policy", _POLICY),
+        ("Plans", _PLANS),
         ("Labels", _LABELS),
     )
     charts = [(title, _drawn(curves, lines, marks)) for title, curves in groups]
     return {
         "name": run_dir.resolve().name,
-        "task": config.get("env.task", "an unnamed task"),
+        "task": config.get("env.task") or f"what was logged in {config.get('data', 'an unnamed place')}",
         "preset": config.get("preset"),
         "tiles": _tiles(lines, config),
         "charts": [(title, drawn) for title, drawn in charts if drawn],
@@ -229,8 +236,9 @@ def _tiles(lines: Rows, config: Mapping[str, Any]) -> list[tuple[str, str, str]]
     if not lines:
         return []
     steps, last = lines[-1]["step"], {k: v for line in lines for k, v in line.items() if v is not None}
-    planned = config.get("total_steps")
-    tiles = [(f"{steps:,}", "steps", f"of {planned:,}" if isinstance(planned, int) else "so far")]
+    what = "updates" if "kind" in config else "steps"
+    planned = config.get("total_updates" if "kind" in config else "total_steps")
+    tiles = [(f"{steps:,}", what, f"of {planned:,}" if isinstance(planned, int) else "so far")]
     if "time/elapsed_s" in last:
         tiles.append((duration(last["time/elapsed_s"]), "training time", "without pauses"))
     for metric, name, of in _TILES:

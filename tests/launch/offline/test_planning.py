@@ -105,6 +105,12 @@ def test_offline_runs_and_runs_that_play_are_told_apart(runs, capsys):
     )
 
 
+def test_a_report_shows_how_it_was_learned(runs):
+    assert main(["report", str(runs / "run")]) == 0
+    page = (runs / "run" / "report.html").read_text()
+    assert "Plan head" in page and "updates" in page
+
+
 def test_bad_input_is_one_sentence(runs, capsys):
     data, place = str(runs / "data"), ["--runs", str(runs), "--name", "never"]
     train = ("offline", "train")
