@@ -21,6 +21,7 @@ from launch.cli import main
 from launch.runs.folder import installed_versions
 from launch.runs.metrics import read_metrics
 
+FORK = "Yendor-Fork-v0"
 LARGE, MEDIUM = "Yendor-Maze2D-Large-v0", "Yendor-Maze2D-Medium-v0"
 KEYROOM, LOCKED_DOOR = "MiniHack-KeyRoom-S5-v0", "MiniHack-LockedDoor-v0"
 _CURVE = ("offline/head_loss", "offline/critic_loss", "offline/value", "time/elapsed_s")
@@ -42,6 +43,8 @@ class OfflineJob:
     plans: Mapping[str, Sequence[str]]
     """``{label: flags of 'yendor eval'}``."""
     episodes: int = 200
+    watched: bool = False
+    """Keep the actions of each episode too."""
 
 
 # ---- logs
@@ -60,6 +63,19 @@ def _maze(task: str, *flags: str) -> Callable[[Path, int, Path], Commands]:
         return [["offline", "record", str(data), *policies, *keys, *played, *flags]]
 
     return commands
+
+
+def _fork(data: Path, seed: int, runs: Path) -> Commands:
+    """Shortest ways to the stairs, half of them left, half right."""
+    policy = ["--policy", "walker", "--to-stairs", "--epsilon", "0", "--task", FORK, "--obs-keys", "blstats"]
+    return [["offline", "record", str(data), *policy, "--steps", "20000", "--seed", str(seed), "--workers", "0"]]
+
+
+def _score(data: Path, seed: int, runs: Path) -> Commands:
+    """The random policy in the score task."""
+    keys = ["--obs-keys", "glyphs_crop", "blstats", "message", "map_summary"]
+    policy = ["--policy", "random", "--task", "NetHackScoreExtended-v0", *keys, "--steps", "50000"]
+    return [["offline", "record", str(data), *policy, "--seed", str(seed), "--workers", "0"]]
 
 
 _ALONE = ("--rollout.num-workers", "0", "--rollout.games-per-worker", "16", "--no-logging.tensorboard")
@@ -100,6 +116,8 @@ DATA: Mapping[str, Callable[[Path, int, Path], Commands]] = {
     "stitch": _maze(LARGE, "--trip-steps", "8", "--episode-steps", "8"),
     "play_medium": _maze(MEDIUM),
     "stitch_medium": _maze(MEDIUM, "--trip-steps", "8", "--episode-steps", "8"),
+    "fork": _fork,
+    "score": _score,
     "keyroom": _keyroom,
     "locked_door": _locked_door,
 }
@@ -148,6 +166,8 @@ def run_offline_job(job: OfflineJob, out: Path, runs: Path, parallel: int = 1) -
             write_atomic(written, json.dumps(found))
         commands.append(play)
         evaluations[label] = _figures(json.loads(written.read_text()))
+        if job.watched:
+            evaluations[label]["actions"] = _actions(folder, json.loads(written.read_text()))
     lines = read_metrics(folder)
     result = {
         "job": asdict(job),
@@ -216,6 +236,20 @@ def _figures(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _actions(run: Path, evaluation: Mapping[str, Any]) -> list[list[str]]:
+    """Names of the actions of each episode, from its record."""
+    from envs.recording import EpisodeRecord
+
+    (only,) = evaluation["evaluations"]
+    provenance, task = only["provenance"], only["summary"]["task"]
+    found = []
+    for path in sorted((run / "eval").glob("*.json")):
+        if json.loads(path.read_text())["provenance"] == provenance:
+            records = (EpisodeRecord.load(p) for p in sorted((run / "eval" / task / path.stem).glob("*.npz")))
+            found = [[record.action_names[a] for a in record.actions.tolist()] for record in records]
+    return found
+
+
 def _checked(code: int) -> None:
     if code != 0:
         sys.exit(code)
@@ -261,12 +295,51 @@ def _maze_jobs(data: str, updates: int = 3_000) -> dict[int, list[OfflineJob]]:
     }
 
 
+def _fork_jobs(updates: int = 1_500) -> dict[int, list[OfflineJob]]:
+    """Plans cloned from two equally long ways, each executed as a whole."""
+    whole = ("--planner.mode", "none", "--planner.executed", "16", "--no-planner.reactive", "--record")
+    passes = {
+        f"passes_{k}": (*whole, "--planner.decoding.kind", "passes", "--planner.decoding.passes", str(k))
+        for k in (1, 2, 3, 5, 16)
+    }
+    orders = {kind: (*whole, "--planner.decoding.kind", kind) for kind in ("entropy", "left_to_right")}
+    return {
+        seed: [
+            OfflineJob(
+                name=f"fork_{head}-seed{seed}",
+                data="fork",
+                seed=seed,
+                critic=(*_CRITIC, *_SEEN, "--total-updates", "200"),
+                flags=("--head.kind", head, "--learn.batch", "128", "--total-updates", str(updates)),
+                plans=passes | orders if head == "masked" else {"whole": whole},
+                episodes=500,
+                watched=True,
+            )
+            for head in ("masked", "autoregressive", "factorised")
+        ]
+        for seed in (1, 2, 3)
+    }
+
+
+def _score_jobs() -> tuple[OfflineJob, ...]:
+    """That it runs where plans are not to be hoped for."""
+    critic = ("--head.kind", "one_step", "--learn.batch", "32", "--critic.batch", "128", "--total-updates", "500")
+    flags = ("--head.kind", "masked", "--head.horizon", "8", "--learn.batch", "64", "--total-updates", "500")
+    plans = {"best_of_n": _mode("best_of_n", *_PASSES)}
+    job = OfflineJob(
+        name="score_masked-seed1", data="score", seed=1, critic=critic, flags=flags, plans=plans, episodes=20
+    )
+    return (job,)
+
+
 def _by_seed(*jobs: Mapping[int, Sequence[OfflineJob]]) -> tuple[OfflineJob, ...]:
     """Every first seed, then every second: a study that was cut has seeds of everything."""
     return tuple(job for seed in (1, 2, 3) for found in jobs for job in found[seed])
 
 
 OFFLINE_STUDIES: Mapping[str, tuple[OfflineJob, ...]] = {
+    "offline_fork": _by_seed(_fork_jobs()),
+    "offline_score": _score_jobs(),
     "offline_maze": _by_seed(_maze_jobs("play"), _maze_jobs("stitch")),
 }
 """``{name: jobs}``."""
