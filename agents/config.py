@@ -201,7 +201,7 @@ class CriticConfig(Config):
     """Adam's step size."""
     target_decay: Share = 0.97
     """How much of itself the slow copy keeps at each update."""
-    cut_share: Share = 0.1
+    cut_share: Share = 0.2
     """Share of chunks that are cut to fewer steps, so that shorter plans can be judged too."""
     random_goals: Share = 0.8
     """Share of goals drawn from all logged squares; the others are later squares of the same episode."""
@@ -271,5 +271,12 @@ class PlannerConfig(Config):
     """Plan again at once where hit points fell, a message came, or a move did not move."""
     ask_return: Share | None = None
     """Quantile of the logged returns that plans are asked for; none = the highest bin, where plans know returns."""
-    goal: bool = True
-    """Ask for plans that lead to the stairs; without, the head proposes freely and the critic alone knows the goal."""
+    goal: Literal["asked", "free", "mixed"] = "asked"
+    """Which candidates are asked to lead to the goal: all; none, so that the head proposes freely and the critic alone
+    knows the goal; or one half (mixed, for an even number)."""
+
+    @model_validator(mode="after")
+    def _halves(self) -> Self:
+        if self.goal == "mixed" and self.mode != "none" and self.candidates % 2:
+            raise ValueError(f"goal=mixed halves the candidates: {self.candidates} is odd")
+        return self

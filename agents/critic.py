@@ -34,7 +34,7 @@ class ChunkBatch:
     goal: Tensor
     """int64 [N, 2]; -1 = none."""
     chunk: Tensor
-    """int64 [N, E]: tokens, PAD after an end, MASK after the steps that ``reward`` is of."""
+    """int64 [N, E]: actions, and ``num_actions`` after the steps that ``reward`` is of: an end, a goal, a cut."""
     reward: Tensor
     """float32 [N]: discounted sum over the chunk."""
     discount: Tensor
@@ -50,7 +50,7 @@ class ChunkCritic(nn.Module):
         config: sizes.
         encoder: of its own encoder, so that the critic is the same whichever head is learned beside it.
         obs_spec: what is observed.
-        num_actions: A; PAD and MASK are two more tokens.
+        num_actions: A; one more token stands for nothing more.
 
     Attributes:
         scale: float32 [], what the network's outputs are multiplied by to be values.
@@ -61,12 +61,12 @@ class ChunkCritic(nn.Module):
     ) -> None:
         super().__init__()
         width, hidden = config.action_embedding, config.hidden
-        self.chunk_steps, self._mask = config.chunk_steps, num_actions + 1
+        self.chunk_steps, self._nothing = config.chunk_steps, num_actions
         self.encoder = Encoder(encoder, obs_spec)
         self.hero, self.goal = CoordinateEmbedding(hidden), CoordinateEmbedding(hidden)
         self.features = nn.Linear(self.encoder.width, hidden)
         self.state = nn.Sequential(nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU())
-        self.actions = nn.Embedding((num_actions + 2) * config.chunk_steps, width)
+        self.actions = nn.Embedding((num_actions + 1) * config.chunk_steps, width)
         self.of_state = nn.Linear(hidden, 2 * hidden)
         self.of_chunk = nn.Linear(config.chunk_steps * width, 2 * hidden, bias=False)
         self.members = nn.ModuleList(
@@ -76,7 +76,7 @@ class ChunkCritic(nn.Module):
         self.scale: Tensor
         self.register_buffer("scale", torch.ones(()))
         self._offsets: Tensor
-        self.register_buffer("_offsets", torch.arange(config.chunk_steps) * (num_actions + 2), persistent=False)
+        self.register_buffer("_offsets", torch.arange(config.chunk_steps) * (num_actions + 1), persistent=False)
 
     def states(self, obs: Mapping[str, Tensor], hero: Tensor, goal: Tensor) -> Tensor:
         """Features [N, D] of states with their goals."""
@@ -105,7 +105,9 @@ class ChunkCritic(nn.Module):
         """
         chunks = plans[..., : self.chunk_steps]
         missing = self.chunk_steps - chunks.shape[-1]
-        return self.members_of(states, functional.pad(chunks, (0, missing), value=self._mask)).amin(0)
+        # A plan that says it is over is worth what its steps are: it may be wrong.
+        chunks = functional.pad(chunks, (0, missing), value=self._nothing).clamp(max=self._nothing)
+        return self.members_of(states, chunks).amin(0)
 
     def values(self, states: Tensor) -> Tensor:
         """[N] of states [N, D]."""

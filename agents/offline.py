@@ -280,29 +280,24 @@ class WindowSampler:
         place = np.arange(E)
         # Some chunks are cut short, so that the critic can judge plans of fewer steps too.
         span = np.where(generator.random(num) < config.cut_share, generator.integers(1, E + 1, num), E)
-        at = start[:, None] + place
-        inside = at < np.minimum(end, start + span)[:, None]
-        chunk = np.where(at < end[:, None], play.tokens[np.minimum(at, play.num_steps - 1)], play.num_actions)
-        at = np.minimum(at, play.num_steps - 1)
+        span = np.minimum(span, end - start)
+        at = np.minimum(start[:, None] + place, play.num_steps - 1)
         powers = config.gamma**place
-        after = np.minimum(start + span, end)
-        discount = config.gamma ** (after - start) * ~(play.terminated[episode] & (after == end))
+        after = start + span
+        discount = config.gamma**span * ~(play.terminated[episode] & (after == end))
         if config.reward == "goal":
             goal = self._critic_goals(start, episode, generator)
             reached = self._reached(start, episode, goal, E)
-            inside &= place <= reached[:, None]
-            reward = -(powers * inside).sum(1)
+            reward = -(powers * (place < span[:, None]) * (place <= reached[:, None])).sum(1)
             discount = np.where(reached < span, 0.0, discount)
-            # The plan of a head that knows goals is over at the goal, that of one that does not goes on.
-            over = (place > reached[:, None]) & (generator.random(num) < 0.5)[:, None]
-            chunk = np.where(over, play.num_actions, chunk)
             # An end elsewhere (other stairs than the goal) says nothing about how far the goal is.
             ended = play.terminated[episode] & (after == end) & (reached >= span)
             weight = ((goal != hero).any(1) & ~ended).astype(np.float32)
         else:
+            inside = place < span[:, None]
             reward = (powers * inside * play.reward[at]).sum(1)
             weight *= (play.valid[at] | ~inside).all(1)
-        chunk = np.where(place < span[:, None], chunk, play.num_actions + 1)
+        chunk = np.where(place < span[:, None], play.tokens[at], play.num_actions)
         over = after == end
         following = {
             key: self._tensor(

@@ -91,12 +91,13 @@ class PlanningPolicy:
         self._pad = model.head.num_actions
         self._is_move = np.array([name in MOVES for name in spec.action_names] + [False])
         self._num_candidates = 1 if config.mode == "none" else config.candidates
+        self._ways = 2 if config.goal == "mixed" and self._num_candidates > 1 else 1
         self._steer = _steering(config)
-        if self._steer is None:
-            self._num_uniforms = self._num_candidates * self._horizon * 2
-        else:
-            proposals = 1 if config.mode == "fk" else config.proposals
-            self._num_uniforms = num_uniforms(config.candidates, self._horizon, config.checkpoints, proposals)
+        each = self._num_candidates // self._ways
+        proposals = 1 if config.mode == "fk" else config.proposals
+        steering = num_uniforms(each, self._horizon, config.checkpoints, proposals)
+        self._num_uniforms = each * self._horizon * 2 if self._steer is None else steering
+        """Random numbers of one game's plan, in either way."""
         self._spread, self._least_likely = self._calibrated(windows)
 
     def initial_state(self, num_games: int) -> np.ndarray:
@@ -162,7 +163,6 @@ class PlanningPolicy:
         seen = {key: torch.from_numpy(x[games]) for key, x in obs.items()}
         hero = seen["blstats"][:, HERO].long() if "blstats" in self._sees else torch.full((num, 2), -1)
         goal = torch.from_numpy(_stairs(obs["glyphs"][games])) if self._knows_goals else torch.full((num, 2), -1)
-        asked = goal if self.config.goal else torch.full((num, 2), -1)
         legal = self._legal
         if action_mask is not None:
             allowed = torch.from_numpy(action_mask[games])
@@ -171,22 +171,45 @@ class PlanningPolicy:
         encoded = {key: seen[key] for key in self.model.encoder.keys}
         condition = self.model.condition(
             encoded,
-            {"hero": hero, "goal": asked, "return_bin": return_bin},
+            {"hero": hero, "goal": goal, "return_bin": return_bin},
             None if legal is None else legal.expand(num, -1),
         )
         states = self.model.critic.states(encoded, hero, goal)
         given = self._continued(memory[games]) if self.config.warm_start and K > 1 else None
-        uniform = torch.from_numpy(noise.uniform(self._num_uniforms, games))
+        uniform = torch.from_numpy(noise.uniform(self._num_uniforms * self._ways, games))
 
         def score(plans: Tensor, rows: Tensor) -> Tensor:
-            return self.model.critic.scores(states[rows], plans) / self._spread
+            return self.model.critic.scores(states[rows % num], plans) / self._spread
 
-        return self._settled(self._candidates(condition, score, uniform, given))
+        return self._settled(self._both_ways(condition, score, uniform, given))
+
+    def _both_ways(self, condition: PlanCondition, score: Score, uniform: Tensor, given: Tensor | None) -> Steered:
+        """Candidates that are asked to lead to the goal, that are not, or half of either."""
+        num = len(uniform)
+        free = condition.dropped(torch.ones(num, dtype=torch.bool))
+        if self._ways == 1:
+            return self._candidates(free if self.config.goal == "free" else condition, score, uniform, given)
+        # Drawn as of twice as many games, each with half of the candidates.
+        legal = condition.legal
+        both = PlanCondition(
+            features=torch.cat([condition.features, free.features]),
+            hero=torch.cat([condition.hero, free.hero]),
+            goal=torch.cat([condition.goal, free.goal]),
+            return_bin=torch.cat([condition.return_bin, free.return_bin]),
+            legal=None if legal is None else torch.cat([legal, legal]),
+        )
+        halves = None if given is None else torch.cat(given.chunk(2, 1))
+        steered = self._candidates(both, score, torch.cat(uniform.chunk(2, 1)), halves)
+        joined = {
+            name: torch.cat(getattr(steered, name).chunk(2), 1)
+            for name in ("tokens", "scores", "log_prob", "weights", "evaluations")
+        }
+        return Steered(**joined | {"weights": joined["weights"] / 2}, chosen=steered.chosen[:num])
 
     def _candidates(self, condition: PlanCondition, score: Score, uniform: Tensor, given: Tensor | None) -> Steered:
         """K plans for each of n games."""
         head, decoding = self.model.head, self.config.decoding
-        shape = (len(uniform), self._num_candidates, self._horizon)
+        shape = (len(uniform), self._num_candidates // self._ways, self._horizon)
         if self._steer is None:
             return best_of_n(head.sample(condition, shape[1], decoding, uniform.view(*shape, 2), given), score)
         start = torch.full(shape, self._pad + 1) if given is None else given

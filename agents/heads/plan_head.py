@@ -298,12 +298,12 @@ class PlanTransformer(nn.Module):
     def _initialise(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Embedding):
-                nn.init.normal_(module.weight, std=0.5)
+                nn.init.normal_(module.weight, std=0.02)
             elif isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        nn.init.normal_(self.place, std=0.5)
+        nn.init.normal_(self.place, std=0.02)
         # Nearly uniform at first, as every actor head.
         nn.init.normal_(self.logits.weight, std=0.01)
 

@@ -110,7 +110,7 @@ def test_chunks_that_are_cut_say_so():
     critic = CriticConfig(chunk_steps=4, gamma=0.5, cut_share=1)
     start = np.zeros(200, np.int64)
     chunks = WindowSampler(straight(), 4, OfflineConfig(), critic).at(start, np.random.default_rng(0)).chunks
-    steps = (chunks.chunk != 5).sum(1)
+    steps = (chunks.chunk != 4).sum(1)
     assert set(steps.tolist()) == {1, 2, 3, 4}
     assert torch.equal(chunks.discount, 0.5 ** steps.float())
     assert torch.equal(chunks.next_hero[:, 0], steps)

@@ -111,10 +111,10 @@ def test_illegal_actions_and_a_pad_at_the_start_are_never_planned(kind, decoding
 @pytest.mark.parametrize("decoding", DECODINGS, ids=lambda d: d.kind)
 def test_a_game_does_not_depend_on_what_is_planned_beside_it(kind, decoding):
     head, condition = _head(kind), _condition(4, legal=torch.rand(4, A) < 2)
-    uniform = _uniform(4, 5, head)
-    together = head.sample(condition, 5, decoding, uniform)
+    uniform = _uniform(4, 40, head)
+    together = head.sample(condition, 40, decoding, uniform)
     for games in ([0], [3], [1, 2]):
-        alone = head.sample(_of_games(condition, games), 5, decoding, uniform[games])
+        alone = head.sample(_of_games(condition, games), 40, decoding, uniform[games])
         assert alone.tokens.equal(together.tokens[games]) and alone.evaluations.equal(together.evaluations[games])
         torch.testing.assert_close(alone.log_prob, together.log_prob[games], rtol=0, atol=1e-5)
 

@@ -295,7 +295,7 @@ def _maze_jobs(data: str, updates: int = 3_000) -> dict[int, list[OfflineJob]]:
     }
 
 
-def _fork_jobs(updates: int = 1_500) -> dict[int, list[OfflineJob]]:
+def _fork_jobs(updates: int = 3_000) -> dict[int, list[OfflineJob]]:
     """Plans cloned from two equally long ways, each executed as a whole."""
     whole = ("--planner.mode", "none", "--planner.executed", "16", "--no-planner.reactive", "--record")
     passes = {
@@ -310,7 +310,7 @@ def _fork_jobs(updates: int = 1_500) -> dict[int, list[OfflineJob]]:
                 data="fork",
                 seed=seed,
                 critic=(*_CRITIC, *_SEEN, "--total-updates", "200"),
-                flags=("--head.kind", head, "--learn.batch", "128", "--total-updates", str(updates)),
+                flags=("--head.kind", head, "--learn.batch", "64", "--total-updates", str(updates)),
                 plans=passes | orders if head == "masked" else {"whole": whole},
                 episodes=500,
                 watched=True,
