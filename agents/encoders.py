@@ -201,19 +201,22 @@ class Encoder(nn.Module):
 
 
 class CoordinateEmbedding(nn.Module):
-    """A square of the map as the sum of its column's and its row's embedding: int64 [N, 2] to [N, width].
+    """A square of the map, int64 [N, 2], as the sum of embeddings of its column, its row and itself: [N, width].
 
-    The bottom line's logarithm blurs coordinates, and a plan turns on single squares. -1 = no square, which has an
-    embedding of its own.
+    The bottom line's logarithm blurs coordinates, and a plan turns on single squares. Columns and rows alone make
+    squares alike that lie on either side of a wall. -1 = no square, which has embeddings of its own.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.columns, self.rows = nn.Embedding(_COLUMNS + 1, width), nn.Embedding(_ROWS + 1, width)
+        self.squares = nn.Embedding((_COLUMNS + 1) * (_ROWS + 1), width)
+        nn.init.normal_(self.squares.weight, std=0.3)
 
     def forward(self, square: Tensor) -> Tensor:
         """(column, row) int64 [N, 2] to [N, width]."""
-        return self.columns(square[:, 0] + 1) + self.rows(square[:, 1] + 1)
+        column, row = (square + 1).unbind(-1)
+        return self.columns(column) + self.rows(row) + self.squares(column * (_ROWS + 1) + row)
 
 
 def _share(part: KeyEncoder, weight: Tensor, x: Tensor) -> Tensor:
