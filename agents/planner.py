@@ -6,6 +6,7 @@ processes need nothing new: zeros = no plan.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -204,7 +205,8 @@ class PlanningPolicy:
             name: torch.cat(getattr(steered, name).chunk(2), 1)
             for name in ("tokens", "scores", "log_prob", "weights", "evaluations")
         }
-        return Steered(**joined | {"weights": joined["weights"] / 2}, chosen=steered.chosen[:num])
+        fields = joined | {"weights": joined["weights"] / 2, "chosen": steered.chosen[:num]}
+        return replace(steered, **fields, log_normaliser=steered.log_normaliser.view(2, num).logsumexp(0) - math.log(2))
 
     def _candidates(self, condition: PlanCondition, score: Score, uniform: Tensor, given: Tensor | None) -> Steered:
         """K plans for each of n games."""

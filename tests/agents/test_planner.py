@@ -135,6 +135,21 @@ def test_one_games_planning_does_not_touch_another():
     np.testing.assert_array_equal(again.head_record["candidates"][1], single.head_record["candidates"][0])
 
 
+def test_half_of_the_candidates_may_be_free_of_the_goal():
+    mixed, asked, free = (
+        planner(PlannerConfig(candidates=n, decoding=QUICK, goal=goal, warm_start=False, refuse=0))
+        for n, goal in ((8, "mixed"), (4, "asked"), (4, "free"))
+    )
+    found = [p.act(screens(2), p.initial_state(2), None, noise(2)).head_record for p in (mixed, asked, free)]
+    # The random numbers of the first half are those of four candidates that are asked.
+    np.testing.assert_array_equal(found[0]["candidates"][:, :4], found[1]["candidates"])
+    assert found[0]["candidates"].shape == (2, 8, HORIZON)
+    best = np.where(found[0]["refused"], -np.inf, found[0]["scores"]).argmax(1)
+    np.testing.assert_array_equal(found[0]["taken"], best)
+    with pytest.raises(ValueError, match="7 is odd"):
+        PlannerConfig(candidates=7, goal="mixed")
+
+
 def test_plans_go_on_with_what_is_left_of_the_last():
     policy = planner(PlannerConfig(candidates=4, decoding=QUICK, reactive=False))
     memory = policy.initial_state(1)
