@@ -258,6 +258,7 @@ def _checked(code: int) -> None:
 # ---- jobs
 
 _MODES = ("best_of_n", "fk", "svdd", "svdd_r")
+_MIXED = ("--planner.goal", "mixed")
 _PASSES = ("--planner.decoding.kind", "passes", "--planner.decoding.passes", "3")
 _SEEN = ("--obs-keys", "blstats")
 _CRITIC = ("--head.kind", "one_step", "--learn.batch", "32", "--critic.expectile", "0.97")
@@ -270,14 +271,15 @@ def _mode(mode: str, *flags: str) -> tuple[str, ...]:
 
 
 def _plans(head: str) -> dict[str, tuple[str, ...]]:
-    """Alone, and with the planner's modes."""
+    """Alone, and with the planner's modes; half of the candidates are asked to lead to the goal."""
     if head != "masked":
-        return {mode: _mode(mode) for mode in ("none", "best_of_n")}
-    entropy = {f"{mode}_entropy": _mode(mode) for mode in ("none", "best_of_n")}
-    return {mode: _mode(mode, *_PASSES) for mode in ("none", *_MODES)} | entropy
+        return {"none": _mode("none"), "best_of_n": _mode("best_of_n", *_MIXED)}
+    steered = {mode: _mode(mode, *_PASSES, *_MIXED) for mode in _MODES}
+    others = {"best_of_n_asked": _mode("best_of_n", *_PASSES), "none_entropy": _mode("none")}
+    return {"none": _mode("none", *_PASSES), **steered, **others}
 
 
-def _maze_jobs(data: str, updates: int = 3_000) -> dict[int, list[OfflineJob]]:
+def _maze_jobs(data: str, updates: int = 2_000) -> dict[int, list[OfflineJob]]:
     """Every head on a maze's logs, by seed; the cheapest first."""
     return {
         seed: [
@@ -285,7 +287,7 @@ def _maze_jobs(data: str, updates: int = 3_000) -> dict[int, list[OfflineJob]]:
                 name=f"{data}_{head}-seed{seed}",
                 data=data,
                 seed=seed,
-                critic=(*_CRITIC, *_GOALS, "--total-updates", "8000"),
+                critic=(*_CRITIC, *_GOALS, "--total-updates", "6000"),
                 flags=(*_HEAD, *_GOALS[2:4], "--head.kind", head, "--total-updates", str(updates)),
                 plans=_plans(head),
             )
@@ -333,8 +335,13 @@ def _score_jobs() -> tuple[OfflineJob, ...]:
 
 
 def _by_seed(*jobs: Mapping[int, Sequence[OfflineJob]]) -> tuple[OfflineJob, ...]:
-    """Every first seed, then every second: a study that was cut has seeds of everything."""
-    return tuple(job for seed in (1, 2, 3) for found in jobs for job in found[seed])
+    """Every first seed, then every second: a study that was cut has seeds of everything.
+
+    Jobs that follow each other have different critics, so that two side by side need not wait for one.
+    """
+    return tuple(
+        job for seed in (1, 2, 3) for same in zip(*(found[seed] for found in jobs), strict=True) for job in same
+    )
 
 
 OFFLINE_STUDIES: Mapping[str, tuple[OfflineJob, ...]] = {
