@@ -111,6 +111,15 @@ def _around(square: int, moves: Sequence[tuple[int, int, int]], kind: Sequence[i
     return found
 
 
+def _seen(obs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """What each square is, uint8 [B, squares], and where the heroes stand, int64 [B]."""
+    num_games = len(obs["blstats"])
+    kinds = _KIND_OF_GLYPH[obs["glyphs"].reshape(num_games, -1)]
+    here = (obs["blstats"][:, 1] * COLS + obs["blstats"][:, 0]).astype(np.int64)
+    kinds[np.arange(num_games), here] = _OPEN
+    return kinds, here
+
+
 class Walker:
     """Goes shortest ways, each move among the shortest ones equally likely, to squares that it draws on its way.
 
@@ -163,9 +172,7 @@ class Walker:
     ) -> PolicyStep:
         """One move in every game; ``deterministic`` goes the first of the shortest ways, without noise."""
         num_games = len(obs["blstats"])
-        kinds = _KIND_OF_GLYPH[obs["glyphs"].reshape(num_games, -1)]
-        here = (obs["blstats"][:, 1] * COLS + obs["blstats"][:, 0]).astype(np.int64)
-        kinds[np.arange(num_games), here] = _OPEN
+        kinds, here = _seen(obs)
         memory = self.initial_state(num_games) if recurrent_state is None else recurrent_state.copy()
         drawn = noise.uniform(3).tolist()
         actions, log_prob = np.zeros(num_games, np.int64), np.zeros(num_games, np.float32)
@@ -179,6 +186,16 @@ class Walker:
             actions[b], probability = self._choose(first, allowed, explore, which, deterministic=deterministic)
             log_prob[b] = math.log(probability)
         return PolicyStep(actions=actions, recurrent_state=memory, log_prob=log_prob)
+
+    def steps_to_stairs(self, obs: Mapping[str, np.ndarray]) -> list[int]:
+        """Fewest moves from the hero to the nearest stairs down of each game; -1 where none can be reached."""
+        kinds, here = _seen(obs)
+        found = []
+        for kind, square in zip(kinds, here.tolist(), strict=True):
+            maze = self._maze(kind)
+            ways = [steps for stairs in maze.stairs if (steps := maze.field(stairs)[square]) >= 0]
+            found.append(min(ways, default=-1))
+        return found
 
     def _maze(self, kinds: np.ndarray) -> Maze:
         key = kinds.tobytes()

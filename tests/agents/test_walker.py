@@ -3,9 +3,13 @@
 import numpy as np
 import pytest
 
+from agents.evaluate import EpisodeNoise
 from agents.walker import Walker
 from envs.glyphs import COLS, ROWS, STONE
 from envs.protocols import GamesSpec, ObsSpec
+from envs.seeding import TrainingSeeds
+from envs.spec import GamesConfig
+from envs.tasks import make
 
 _NAMES = ("north", "east", "south", "west", "northeast", "southeast", "southwest", "northwest")
 _DELTAS = dict(zip(_NAMES, [(0, -1), (1, 0), (0, 1), (-1, 0), (1, -1), (1, 1), (-1, 1), (-1, -1)], strict=True))
@@ -171,3 +175,25 @@ def test_what_it_cannot_do_is_one_sentence(change, sentence):
     spec = _spec(change.pop("names", _NAMES), change.pop("obs", _SHOWN))
     with pytest.raises(ValueError, match=sentence):
         Walker(spec, **change)
+
+
+def test_the_way_to_the_stairs_is_as_long_as_it_takes():
+    config = GamesConfig(task="Yendor-Maze2D-Umaze-v0", obs_keys=("glyphs", "blstats"))
+    games = make(config, 3, TrainingSeeds(0, 0, 3))
+    try:
+        obs = games.reset()
+        walker = Walker(games.spec, epsilon=0, to_stairs=True)
+        ways = walker.steps_to_stairs(obs)
+        memory, noise, taken = walker.initial_state(3), EpisodeNoise(3), [0, 0, 0]
+        for _ in range(30):
+            acted = walker.act(obs, memory, None, noise)
+            played = games.step(acted.actions)
+            for b, result in played.finished.items():
+                taken[b] = taken[b] or (result.num_steps if result.success else -1)
+            obs, memory = played.obs, acted.recurrent_state
+            memory[played.terminated] = 0
+            if all(taken):
+                break
+        assert taken == ways
+    finally:
+        games.close()

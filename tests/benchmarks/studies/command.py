@@ -21,6 +21,8 @@ from tests.benchmarks.studies.tables import (
     coverage_table,
     designs_table,
     differences,
+    forks_table,
+    mazes_table,
     table,
     trees_table,
 )
@@ -87,6 +89,8 @@ def _figures(flags: FiguresFlags) -> int:
     print(f"\n{coverage_table(Results(flags.results / 'coverage.parquet'))}")
     print(f"\n{trees_table(runs)}")
     print(f"\n{designs_table(Results(flags.results / 'design.parquet'))}")
+    print(f"\n{mazes_table(Results(flags.results / 'offline_maze.parquet'))}")
+    print(f"\n{forks_table(Results(flags.results / 'offline_fork.parquet'))}")
     for study in CONTROL_STUDIES:
         print(f"\n{control_table(Results(flags.results / f'{study}.parquet'))}")
     print(f"\n{captions_table(runs, [name for name in runs if name.endswith(_PAID_CAPTIONS)])}")

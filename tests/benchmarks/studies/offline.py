@@ -166,6 +166,8 @@ def run_offline_job(job: OfflineJob, out: Path, runs: Path, parallel: int = 1) -
             write_atomic(written, json.dumps(found))
         commands.append(play)
         evaluations[label] = _figures(json.loads(written.read_text()))
+        if job.data.startswith(("play", "stitch")):
+            evaluations[label]["shortest"] = _shortest_ways(json.loads(written.read_text()))
         if job.watched:
             evaluations[label]["actions"] = _actions(folder, json.loads(written.read_text()))
     lines = read_metrics(folder)
@@ -234,6 +236,25 @@ def _figures(evaluation: Mapping[str, Any]) -> dict[str, Any]:
         "cpu_s": evaluation["cpu_s"],
         "episodes": episodes,
     }
+
+
+def _shortest_ways(evaluation: Mapping[str, Any]) -> list[int]:
+    """Fewest steps from the hero to the stairs in each episode."""
+    from agents.walker import Walker
+    from envs.data import EpisodeSeeds
+    from envs.seeding import ListedSeeds
+    from envs.spec import GamesConfig
+    from envs.tasks import make
+
+    (only,) = evaluation["evaluations"]
+    seeds = [EpisodeSeeds(*episode["seeds"]) for episode in only["episodes"]]
+    config = GamesConfig(task=only["summary"]["task"], obs_keys=("glyphs", "blstats"))
+    games = make(config, len(seeds), ListedSeeds(seeds))
+    try:
+        obs = games.reset()
+        return Walker(games.spec, to_stairs=True).steps_to_stairs(obs)
+    finally:
+        games.close()
 
 
 def _actions(run: Path, evaluation: Mapping[str, Any]) -> list[list[str]]:

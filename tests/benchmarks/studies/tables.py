@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -189,3 +189,94 @@ def _interval(values: Sequence[float]) -> str:
         return "one seed"
     low, high = t_interval(values)
     return f"{low:.1f} to {high:.1f}"
+
+
+# ---- offline planning
+
+
+def mazes_table(study: Results) -> str:
+    """Success of each head and way to plan, over seeds: all pairs of start and stairs, and those far apart.
+
+    Far apart is more than 8 steps, the longest trip of the ``stitch`` logs. Steps beyond the shortest way are of the
+    episodes that succeeded. The last column is success less that of ``one_step`` alone, with a 95 % interval over
+    seeds.
+    """
+    lines = [
+        "| logs | head | mode | seeds | success (each seed) | 95 % interval | far pairs | steps beyond the shortest "
+        "| less one_step alone |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    runs = _by_variant(study)
+    for (logs, head, mode), found in sorted(runs.items()):
+        success = [_mean(e["success"] for e in one) for one in found]
+        far = [_mean(e["success"] for e in one if e["shortest"] > _LONGEST_TRIP) for one in found]
+        extra = [_mean(e["steps"] - e["shortest"] for e in one if e["success"]) for one in found]
+        alone = [_mean(e["success"] for e in one) for one in runs.get((logs, "one_step", "none"), ())]
+        less = ""
+        if len(alone) > 1 and len(success) > 1:
+            low, high = difference_interval(success, alone)
+            less = f"{np.mean(success) - np.mean(alone):+.3f} ({low:+.3f} to {high:+.3f})"
+        each = ", ".join(f"{x:.3f}" for x in success)
+        lines.append(
+            f"| {logs} | {head} | {mode} | {len(found)} | **{np.mean(success):.3f}** ({each}) "
+            f"| {_share_interval(success)} | {np.mean(far):.3f} ({_share_interval(far)}) "
+            f"| {np.nanmean(extra):.1f} | {less} |"
+        )
+    return "\n".join(lines)
+
+
+_LONGEST_TRIP = 8
+
+
+def _by_variant(study: Results) -> dict[tuple[str, str, str], list[list[dict[str, float]]]]:
+    """``{(logs, head, mode): episodes of each seed}``."""
+    runs: dict[tuple[str, str, str], list[list[dict[str, float]]]] = defaultdict(list)
+    for name, result in sorted(study.read().items()):
+        logs, _, head = name.rpartition("-seed")[0].partition("_")
+        for mode, found in result["evaluations"].items():
+            ways = found["shortest"]
+            runs[logs, head, mode].append(
+                [
+                    {"success": won, "steps": steps, "shortest": way}
+                    for (_, won, steps, _), way in zip(found["episodes"], ways, strict=True)
+                ]
+            )
+    return runs
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return float(np.mean(found)) if found else float("nan")
+
+
+def _share_interval(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return "one seed"
+    low, high = t_interval(values)
+    return f"{low:.3f} to {high:.3f}"
+
+
+def forks_table(study: Results) -> str:
+    """Plans executed as a whole where two equally long ways lead to the stairs: valid ones, and which way they took."""
+    lines = [
+        "| head | filled in by | seeds | plans | valid (each seed) | of the valid ones, northern way |",
+        "|---|---|---|---|---|---|",
+    ]
+    runs: dict[tuple[str, str], list[tuple[float, float, int]]] = defaultdict(list)
+    for name, result in sorted(study.read().items()):
+        head = name.rpartition("-seed")[0].partition("_")[2]
+        for way, found in result["evaluations"].items():
+            valid = [actions for actions in found["actions"] if len(actions) <= _FORK_STEPS]
+            north = [any("north" in action for action in actions[:2]) for actions in valid]
+            share = len(valid) / len(found["actions"])
+            runs[head, way].append((share, _mean(north), len(found["actions"])))
+    for (head, way), found in sorted(runs.items()):
+        each = ", ".join(f"{share:.3f}" for share, _, _ in found)
+        mean, north = (np.mean([one[k] for one in found]) for k in (0, 1))
+        plans = sum(num for _, _, num in found)
+        lines.append(f"| {head} | {way} | {len(found)} | {plans:,} | **{mean:.3f}** ({each}) | {north:.2f} |")
+    return "\n".join(lines)
+
+
+_FORK_STEPS = 10
+"""Of either way."""
