@@ -107,8 +107,17 @@ def _locked_door(data: Path, seed: int, runs: Path) -> Commands:
 
 
 def _once(run: Path, command: list[str]) -> None:
-    if not (run / "summary.json").exists():
-        _checked(main(command))
+    if not _is_finished(run):
+        resumable = any((run / "checkpoints").glob("0*"))
+        if run.exists() and not resumable:
+            shutil.rmtree(run)
+        _checked(main(["train", "--resume", str(run)] if resumable else command))
+
+
+def _is_finished(run: Path) -> bool:
+    """Whether it came to its end, rather than being stopped."""
+    summary = run / "summary.json"
+    return summary.exists() and json.loads(summary.read_text())["stopped_by"] is None
 
 
 DATA: Mapping[str, Callable[[Path, int, Path], Commands]] = {
@@ -189,7 +198,7 @@ def _learned(run: Path, data: Path, seed: int, flags: Sequence[str]) -> list[str
     """The command of an offline run, which is run, or gone on with, where it has not finished."""
     place = ["--runs", str(run.parent), "--name", run.name, "--seed", str(seed)]
     command = ["offline", "train", str(data), *flags, *place, "--no-logging.tensorboard"]
-    if not (run / "summary.json").exists():
+    if not _is_finished(run):
         resumable = any((run / "checkpoints").glob("0*"))
         if run.exists() and not resumable:
             shutil.rmtree(run)
