@@ -24,9 +24,10 @@ from envs.glyphs import CLASS_OF_GLYPH, GLYPH_CLASSES
 from envs.protocols import GamesSpec, Noise, PolicyStep
 from envs.spec import MOVES
 
-_HAS_PLAN, _PLACE, _HP, _COLUMN, _ROW, _MOVED, _TOKENS = range(7)
+_HAS_PLAN, _PLACE, _HP, _COLUMN, _ROW, _MOVE, _BLOCKED, _TOKENS = range(8)
 """Columns of the memory: 1 with a plan; the next action's place in it; hit points, column and row before the last
-action; 1 where that was a move; the first of the plan's tokens."""
+action; which of the eight moves that was, from 1, or 0; moves that did not move the hero since it came to its square,
+as bits; the first of the plan's tokens."""
 _BL_HP = 10
 _STAIRS = GLYPH_CLASSES.index("stairs_down")
 
@@ -90,7 +91,8 @@ class PlanningPolicy:
         self._horizon = model.head.horizon
         self._executed = min(config.executed or model.critic.chunk_steps, self._horizon)
         self._pad = model.head.num_actions
-        self._is_move = np.array([name in MOVES for name in spec.action_names] + [False])
+        moves = {name: 1 + place for place, name in enumerate(MOVES)}
+        self._move = np.array([moves.get(name, 0) for name in spec.action_names] + [0])
         self._num_candidates = 1 if config.mode == "none" else config.candidates
         self._ways = 2 if config.goal == "mixed" and self._num_candidates > 1 else 1
         self._steer = _steering(config)
@@ -102,7 +104,7 @@ class PlanningPolicy:
         self._spread, self._least_likely = self._calibrated(windows)
 
     def initial_state(self, num_games: int) -> np.ndarray:
-        """No plan in any game: zeros float32 [B, H + 6]."""
+        """No plan in any game: zeros float32 [B, H + 7]."""
         return np.zeros((num_games, _TOKENS + self._horizon), np.float32)
 
     @torch.inference_mode()
@@ -118,7 +120,8 @@ class PlanningPolicy:
         """Execute the running plans, with new ones where they are over; ``deterministic`` changes nothing."""
         assert recurrent_state is not None, "a planner has a memory"
         memory = recurrent_state.copy()
-        games = np.flatnonzero(self._is_over(memory, obs))
+        stands = self._note_blocked(memory, obs)
+        games = np.flatnonzero(self._is_over(memory, obs, stands))
         record: dict[str, np.ndarray] = {}
         if len(games):
             steered = self._plan(obs, memory, action_mask, noise, games)
@@ -130,23 +133,31 @@ class PlanningPolicy:
         every = np.arange(len(memory))
         actions = memory[every, _TOKENS + memory[:, _PLACE].astype(np.int64)].astype(np.int64)
         memory[:, _PLACE] += 1
-        memory[:, _MOVED] = self._is_move[actions]
+        memory[:, _MOVE] = self._move[actions]
         if "blstats" in self._sees:
             memory[:, _HP] = obs["blstats"][:, _BL_HP]
             memory[:, [_COLUMN, _ROW]] = obs["blstats"][:, HERO]
         return PolicyStep(actions=actions, recurrent_state=memory, head_record=record)
 
-    def _is_over(self, memory: np.ndarray, obs: Mapping[str, np.ndarray]) -> np.ndarray:
+    def _note_blocked(self, memory: np.ndarray, obs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Write down which moves were in vain; bool [B]: the last one was."""
+        if not self.config.reactive or "blstats" not in self._sees:
+            return np.zeros(len(memory), bool)
+        at_once = (memory[:, [_COLUMN, _ROW]] == obs["blstats"][:, HERO]).all(1)
+        move = memory[:, _MOVE].astype(np.int64)
+        stands = at_once & (move > 0)
+        before = np.where(at_once, memory[:, _BLOCKED].astype(np.int64), 0)
+        memory[:, _BLOCKED] = np.where(stands, before | (1 << np.maximum(move - 1, 0)), before)
+        return stands
+
+    def _is_over(self, memory: np.ndarray, obs: Mapping[str, np.ndarray], stands: np.ndarray) -> np.ndarray:
         """Bool [B]: there is no plan, its part is executed, it says that it is over, or something came between."""
         place = memory[:, _PLACE].astype(np.int64)
         following = memory[np.arange(len(memory)), _TOKENS + np.minimum(place, self._horizon - 1)]
         over = (memory[:, _HAS_PLAN] == 0) | (place >= self._executed) | (following == self._pad)
         if self.config.reactive:
             if "blstats" in self._sees:
-                blstats = obs["blstats"]
-                stands = (memory[:, [_COLUMN, _ROW]] == blstats[:, HERO]).all(1)
-                over |= (memory[:, _MOVED] > 0) & stands
-                over |= blstats[:, _BL_HP] < memory[:, _HP]
+                over |= stands | (obs["blstats"][:, _BL_HP] < memory[:, _HP])
             if "message" in self._sees:
                 over |= obs["message"][:, 0] > 0
         return over
@@ -182,7 +193,8 @@ class PlanningPolicy:
         def score(plans: Tensor, rows: Tensor) -> Tensor:
             return self.model.critic.scores(states[rows % num], plans) / self._spread
 
-        return self._settled(self._both_ways(condition, score, uniform, given))
+        blocked = torch.from_numpy(memory[games, _BLOCKED].astype(np.int64))
+        return self._settled(self._both_ways(condition, score, uniform, given), blocked)
 
     def _both_ways(self, condition: PlanCondition, score: Score, uniform: Tensor, given: Tensor | None) -> Steered:
         """Candidates that are asked to lead to the goal, that are not, or half of either."""
@@ -217,11 +229,24 @@ class PlanningPolicy:
         start = torch.full(shape, self._pad + 1) if given is None else given
         return self._steer(head.denoiser(condition, decoding), score, start, decoding, uniform)
 
-    def _settled(self, steered: Steered) -> Steered:
-        """With the best plan chosen among those that are not refused; among all, where all are."""
-        refused = steered.log_prob < self._least_likely
+    def _settled(self, steered: Steered, blocked: Tensor) -> Steered:
+        """With the best plan chosen among those that are not refused; among all, where all are.
+
+        Args:
+            steered: K plans for each of n games.
+            blocked: int64 [n], bits of moves that were in vain on this square: none is tried again.
+        """
+        move = torch.from_numpy(self._move)[steered.tokens[:, :, 0]]
+        vain = (move > 0) & ((blocked[:, None] >> (move - 1).clamp(min=0)) & 1).bool()
+        unlikely = self._is_unlikely(steered)
+        refused = vain | unlikely
+        refused = torch.where(refused.all(1, keepdim=True), vain, refused)
         refused &= ~refused.all(1, keepdim=True)
         return replace(steered, chosen=steered.scores.masked_fill(refused, -torch.inf).argmax(-1))
+
+    def _is_unlikely(self, steered: Steered) -> Tensor:
+        """Bool [n, K]: less likely than nearly all logged plans."""
+        return steered.log_prob < self._least_likely
 
     def _continued(self, memory: np.ndarray) -> Tensor:
         """int64 [n, K, H]: of the first candidate what is left of the last plan, and MASK everywhere else."""
@@ -262,7 +287,7 @@ class PlanningPolicy:
             "candidates": steered.tokens.to(torch.int16),
             "scores": steered.scores * self._spread,
             "log_prob": steered.log_prob,
-            "refused": steered.log_prob < self._least_likely,
+            "refused": self._is_unlikely(steered),
             "taken": steered.chosen.to(torch.int16),
             "evaluations": steered.evaluations.to(torch.int16),
         }

@@ -114,7 +114,7 @@ def test_something_that_comes_between_ends_the_plan(what, change):
     policy = planner()
     state = policy.initial_state(1)
     moving = np.zeros_like(state)
-    moving[0, :6] = (1, 1, 12, 10, 5, 1)  # second action of a plan, after a move from column 10, row 5
+    moving[0, :6] = (1, 1, 12, 10, 5, 2)  # second action of a plan, after a move from column 10, row 5
     undisturbed = {"hero": (11, 5)}
     assert not policy.act(screens(1, **undisturbed), moving, None, noise(1)).head_record
     assert policy.act(screens(1, **(undisturbed | change)), moving, None, noise(1)).head_record, what
@@ -154,7 +154,7 @@ def test_plans_go_on_with_what_is_left_of_the_last():
     policy = planner(PlannerConfig(candidates=4, decoding=QUICK, reactive=False))
     memory = policy.initial_state(1)
     memory[0, :6] = (1, EXECUTED, 12, 9, 5, 1)
-    memory[0, 6:] = [0, 1, 2, 3, 4, 5]
+    memory[0, 7:] = [0, 1, 2, 3, 4, 5]
     acted = policy.act(screens(1), memory, None, noise(1))
     assert acted.head_record["candidates"][0, 0, :3].tolist() == [3, 4, 5]
 
@@ -170,6 +170,21 @@ def test_unlikely_plans_are_refused_unless_all_are():
     acted = strict.act(screens(1), strict.initial_state(1), None, noise(1))
     assert acted.head_record["refused"].all()
     assert acted.head_record["taken"][0] == acted.head_record["scores"][0].argmax()
+
+
+def test_a_move_that_was_in_vain_is_not_tried_again_from_there():
+    policy = planner(PlannerConfig(candidates=64, decoding=QUICK, refuse=0, warm_start=False))
+    memory, noises, tried = policy.initial_state(1), noise(1), []
+    for _ in range(6):
+        acted = policy.act(screens(1), memory, None, noises)  # the hero never gets anywhere
+        memory, (action,) = acted.recurrent_state, acted.actions
+        tried.append(ACTIONS[action])
+    moves = [name for name in tried if name in MOVES]
+    assert len(moves) == len(set(moves)) > 1
+    # Elsewhere they may be.
+    policy.act(screens(1, hero=(11, 5)), memory, None, noises)
+    elsewhere = policy.act(screens(1, hero=(11, 5)), memory, None, noises).recurrent_state
+    assert elsewhere[0, 6] == 0
 
 
 def test_masked_actions_are_never_planned():
