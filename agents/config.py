@@ -271,9 +271,9 @@ class PlannerConfig(Config):
     """Plan again at once where hit points fell, a message came, or a move did not move."""
     ask_return: Share | None = None
     """Quantile of the logged returns that plans are asked for; none = the highest bin, where plans know returns."""
-    goal: Literal["asked", "free", "mixed"] = "asked"
-    """Which candidates are asked to lead to the goal: all; none, so that the head proposes freely and the critic alone
-    knows the goal; or one half (mixed, for an even number)."""
+    goal: Literal["asked", "free", "mixed"] = "mixed"
+    """Which candidates are asked to lead to the goal, where plans know goals: all; none, so that the head proposes
+    freely and the critic alone knows the goal; or one half (mixed, for an even number)."""
 
     @model_validator(mode="after")
     def _halves(self) -> Self:

@@ -94,7 +94,7 @@ class PlanningPolicy:
         moves = {name: 1 + place for place, name in enumerate(MOVES)}
         self._move = np.array([moves.get(name, 0) for name in spec.action_names] + [0])
         self._num_candidates = 1 if config.mode == "none" else config.candidates
-        self._ways = 2 if config.goal == "mixed" and self._num_candidates > 1 else 1
+        self._ways = 2 if knows_goals and config.goal == "mixed" and self._num_candidates > 1 else 1
         self._steer = _steering(config)
         each = self._num_candidates // self._ways
         proposals = 1 if config.mode == "fk" else config.proposals
@@ -201,7 +201,7 @@ class PlanningPolicy:
         num = len(uniform)
         free = condition.dropped(torch.ones(num, dtype=torch.bool))
         if self._ways == 1:
-            return self._candidates(free if self.config.goal == "free" else condition, score, uniform, given)
+            return self._candidates(free if self._knows_goals and self.config.goal == "free" else condition, score, uniform, given)
         # Drawn as of twice as many games, each with half of the candidates.
         legal = condition.legal
         both = PlanCondition(

@@ -49,7 +49,7 @@ class Steered:
     chosen: Tensor
     """int64 [N], the plan with the highest score."""
     evaluations: Tensor
-    """int64 [N, K]: passes over the network that the plan took (twice as many with guidance)."""
+    """int64 [N, K]: passes that the plan took; with guidance, each asks the network twice."""
 
 
 def best_of_n(sample: PlanSample, score: Score) -> Steered:

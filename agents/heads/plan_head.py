@@ -95,7 +95,7 @@ class PlanSample:
     """float32 [N, K], nats: what the head gave the tokens that it chose, given the order in which it chose them;
     tokens that were given add nothing."""
     evaluations: Tensor
-    """int64 [N, K]: passes over the network that the plan took (twice as many with guidance)."""
+    """int64 [N, K]: passes that the plan took; with guidance, each asks the network twice."""
 
 
 class Denoiser(Protocol):
@@ -154,8 +154,8 @@ class PlanHead(Protocol):
             condition: of N games.
             num_candidates: K.
             decoding: how tokens are filled in.
-            uniform: float32 [N, K, H, 2] in [0, 1), all the randomness there is: for the token of each place, and
-                for its turn in the order.
+            uniform: float32 [N, K, H, 2] in [0, 1), where the network is; all the randomness there is: for the token
+                of each place, and for its turn in the order.
             given: int64 [N, K, H], MASK where free; None = all free.
         """
         ...

@@ -48,7 +48,7 @@ def planner(config=None, head=None, seed=0, knows_goals=True, **more):
         chunk=torch.from_numpy(generator.integers(0, len(ACTIONS), (W, EXECUTED))),
         weight=torch.ones(W),
     )
-    config = config or PlannerConfig(candidates=4, decoding=QUICK)
+    config = config or PlannerConfig(candidates=4, decoding=QUICK, goal="asked")
     return PlanningPolicy(model, config, SPEC, windows, knows_goals=knows_goals, keeps_plans=True, **more)
 
 

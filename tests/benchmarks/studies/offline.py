@@ -288,7 +288,7 @@ def _checked(code: int) -> None:
 # ---- jobs
 
 _MODES = ("best_of_n", "fk", "svdd", "svdd_r")
-_MIXED = ("--planner.goal", "mixed")
+_ASKED = ("--planner.goal", "asked")
 _PASSES = ("--planner.decoding.kind", "passes", "--planner.decoding.passes", "3")
 _SEEN = ("--obs-keys", "blstats")
 _CRITIC = ("--head.kind", "one_step", "--learn.batch", "32", "--critic.expectile", "0.97")
@@ -303,9 +303,9 @@ def _mode(mode: str, *flags: str) -> tuple[str, ...]:
 def _plans(head: str) -> dict[str, tuple[str, ...]]:
     """Alone, and with the planner's modes; half of the candidates are asked to lead to the goal."""
     if head != "masked":
-        return {"none": _mode("none"), "best_of_n": _mode("best_of_n", *_MIXED)}
-    steered = {mode: _mode(mode, *_PASSES, *_MIXED) for mode in _MODES}
-    others = {"best_of_n_asked": _mode("best_of_n", *_PASSES), "none_entropy": _mode("none")}
+        return {"none": _mode("none"), "best_of_n": _mode("best_of_n")}
+    steered = {mode: _mode(mode, *_PASSES) for mode in _MODES}
+    others = {"best_of_n_asked": _mode("best_of_n", *_PASSES, *_ASKED), "none_entropy": _mode("none")}
     return {"none": _mode("none", *_PASSES), **steered, **others}
 
 
