@@ -201,7 +201,8 @@ class PlanningPolicy:
         num = len(uniform)
         free = condition.dropped(torch.ones(num, dtype=torch.bool))
         if self._ways == 1:
-            return self._candidates(free if self._knows_goals and self.config.goal == "free" else condition, score, uniform, given)
+            is_free = self._knows_goals and self.config.goal == "free"
+            return self._candidates(free if is_free else condition, score, uniform, given)
         # Drawn as of twice as many games, each with half of the candidates.
         legal = condition.legal
         both = PlanCondition(
