@@ -48,7 +48,7 @@ def _decodings(exact: ExactDenoiser, flags: SamplersBench) -> dict[str, dict[str
     H = exact.plans.shape[1]
     found = {}
     for passes in dict.fromkeys((*flags.passes, H)):
-        name = "a pass a token" if passes == H else f"{passes} passes"
+        name = {1: "1 pass", H: "a pass a token"}.get(passes, f"{passes} passes")
         # In a single pass, and with a pass for each token, the order makes no difference.
         if passes in (1, H):
             found[name] = _computed(exact, Decoding(kind="passes", passes=passes))

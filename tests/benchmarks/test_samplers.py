@@ -19,7 +19,7 @@ def test_measuring_gives_a_table_and_every_number(monkeypatch):
     shown, found = measure(SamplersBench(passes=(1, 2)))
     decodings = found["summary"]["fork"]["decodings"]
     # Both ways differ everywhere: one pass agrees with either by chance, two must draw half of the places blindly.
-    assert decodings["1 passes"] == {
+    assert decodings["1 pass"] == {
         "total_variation": pytest.approx(1 - 2**-7),
         "valid": pytest.approx(2**-7),
         "passes": 1,
