@@ -28,6 +28,7 @@ from envs.spec import GamesConfig
 from envs.statistics import bootstrap_interval, interquartile_mean, wilson_interval
 from launch.evaluation.policies import PolicySource
 from launch.runs.folder import installed_versions
+from launch.runs.metrics import SINGLE_LEVELS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +215,7 @@ def summarise(results: Sequence[EpisodeResult]) -> dict[str, Any]:
         "episode_steps": float(np.mean([r.num_steps for r in results])),
         "steps_to_success": float(np.median([r.num_steps for r in won])) if won else None,
     }
-    if all("score" in r.game and r.task.startswith("NetHack") for r in results):
+    if all("score" in r.game and not r.task.startswith(SINGLE_LEVELS) for r in results):
         ends = Counter(str(r.game.get("end_reason", "")) for r in results)
         summary |= {"end_reasons": dict(ends.most_common())} | _nethack_summary([r.game for r in results])
     return summary

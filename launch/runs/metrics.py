@@ -120,6 +120,8 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 _GAME_FIELDS = ("score", "max_depth", "max_xp_level")
+SINGLE_LEVELS = ("MiniHack", "Yendor-")
+"""How the ids of tasks begin whose games are one level, with neither depth nor much of a score."""
 
 
 class WindowedEpisodes:
@@ -144,7 +146,7 @@ class WindowedEpisodes:
                 "episode_steps": float(result.num_steps),
                 "truncated_share": float(result.end_status == EndStatus.ABORTED),
             }
-            if result.task.startswith("NetHack"):  # not single levels, which have neither depth nor much of a score
+            if not result.task.startswith(SINGLE_LEVELS):
                 row |= {key: float(result.game[key]) for key in _GAME_FIELDS if key in result.game}
             self._rows.append(row)
             self._num_episodes += 1
