@@ -164,10 +164,12 @@ class RandomPolicy:
             return PolicyStep(actions=(low + level * (high - low)).astype(spec.action_dtype))
         level = noise.uniform(1)[:, 0]
         if action_mask is None:
-            return PolicyStep(actions=(level * spec.num_actions).astype(np.int64))
+            log_prob = np.full(len(level), -np.log(spec.num_actions), np.float32)
+            return PolicyStep(actions=(level * spec.num_actions).astype(np.int64), log_prob=log_prob)
         cumulative = action_mask.cumsum(1)
         wanted = np.floor(level * cumulative[:, -1]) + 1
-        return PolicyStep(actions=(cumulative < wanted[:, None]).sum(1))
+        log_prob = -np.log(cumulative[:, -1]).astype(np.float32)
+        return PolicyStep(actions=(cumulative < wanted[:, None]).sum(1), log_prob=log_prob)
 
 
 class TranslatedPolicy:

@@ -21,8 +21,11 @@ def test_the_random_policy_is_uniform_over_allowed_actions():
     free = Counter(policy.act({}, None, None, noise).actions.tolist())
     assert all(900 < free[a] < 1100 for a in range(3))
     mask = np.tile([True, False, True], (3000, 1))
-    masked = Counter(policy.act({}, None, mask, noise).actions.tolist())
+    acted = policy.act({}, None, mask, noise)
+    masked = Counter(acted.actions.tolist())
     assert masked[1] == 0 and 1400 < masked[0] < 1600
+    assert acted.log_prob == pytest.approx(np.log(1 / 2))
+    assert policy.act({}, None, None, noise).log_prob == pytest.approx(np.log(1 / 3))
 
 
 def test_the_random_policy_stays_within_continuous_bounds():

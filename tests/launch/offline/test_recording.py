@@ -57,8 +57,8 @@ def test_what_is_recorded_is_what_was_played(data):
     assert episodes.length[episodes.finished].max() <= 30
     assert (episodes.policy[~episodes.finished] == [0, 0, 0, 1, 1, 1]).all() and episodes.has_last.all()
     of_random = data.read("policy") == 0
-    assert np.isnan(log_prob[of_random]).all() and np.isfinite(log_prob[~of_random]).all()
-    assert (log_prob[~of_random] <= 0).all()
+    assert log_prob[of_random] == pytest.approx(-np.log(len(data.manifest.actions)))
+    assert np.isfinite(log_prob).all() and (log_prob <= 0).all()
     truncated = data.read("truncated")
     assert truncated.sum() == (episodes.end_status == -1).sum() > 10
 
