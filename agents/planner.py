@@ -83,7 +83,6 @@ class PlanningPolicy:
         self.model, self.config, self.version = model.eval().requires_grad_(False), config, version
         self._knows_goals, self._return_bin, self._keeps_plans = knows_goals, return_bin, keeps_plans
         self._legal = None if legal is None else torch.from_numpy(legal)
-        self._needs_goal = knows_goals
         for key in ("glyphs", "blstats") if knows_goals else ():
             if key not in spec.obs:
                 raise ValueError(f"plans that lead to the stairs need the observation '{key}'")
@@ -124,12 +123,12 @@ class PlanningPolicy:
         games = np.flatnonzero(self._is_over(memory, obs, stands))
         record: dict[str, np.ndarray] = {}
         if len(games):
-            steered = self._plan(obs, memory, action_mask, noise, games)
+            steered, refused = self._plan(obs, memory, action_mask, noise, games)
             rows = torch.arange(len(games))
             memory[games, _TOKENS:] = steered.tokens[rows, steered.chosen].numpy()
             memory[games, _HAS_PLAN], memory[games, _PLACE] = 1, 0
             if self._keeps_plans:
-                record = self._record(steered, games, len(memory))
+                record = self._record(steered, refused, games, len(memory))
         every = np.arange(len(memory))
         actions = memory[every, _TOKENS + memory[:, _PLACE].astype(np.int64)].astype(np.int64)
         memory[:, _PLACE] += 1
@@ -169,8 +168,8 @@ class PlanningPolicy:
         action_mask: np.ndarray | None,
         noise: Noise,
         games: np.ndarray,
-    ) -> Steered:
-        """New plans for some games."""
+    ) -> tuple[Steered, Tensor]:
+        """New plans for some games, and which candidates were refused, as ``_settled``."""
         num, K = len(games), self._num_candidates
         seen = {key: torch.from_numpy(x[games]) for key, x in obs.items()}
         hero = seen["blstats"][:, HERO].long() if "blstats" in self._sees else torch.full((num, 2), -1)
@@ -230,8 +229,8 @@ class PlanningPolicy:
         start = torch.full(shape, self._pad + 1) if given is None else given
         return self._steer(head.denoiser(condition, decoding), score, start, decoding, uniform)
 
-    def _settled(self, steered: Steered, blocked: Tensor) -> Steered:
-        """With the best plan chosen among those that are not refused; among all, where all are.
+    def _settled(self, steered: Steered, blocked: Tensor) -> tuple[Steered, Tensor]:
+        """With the best plan chosen among those that are not refused, bool [n, K]; among all, where all are.
 
         Args:
             steered: K plans for each of n games.
@@ -239,15 +238,10 @@ class PlanningPolicy:
         """
         move = torch.from_numpy(self._move)[steered.tokens[:, :, 0]]
         vain = (move > 0) & ((blocked[:, None] >> (move - 1).clamp(min=0)) & 1).bool()
-        unlikely = self._is_unlikely(steered)
-        refused = vain | unlikely
-        refused = torch.where(refused.all(1, keepdim=True), vain, refused)
-        refused &= ~refused.all(1, keepdim=True)
-        return replace(steered, chosen=steered.scores.masked_fill(refused, -torch.inf).argmax(-1))
-
-    def _is_unlikely(self, steered: Steered) -> Tensor:
-        """Bool [n, K]: less likely than nearly all logged plans."""
-        return steered.log_prob < self._least_likely
+        refused = vain | (steered.log_prob < self._least_likely)
+        barred = torch.where(refused.all(1, keepdim=True), vain, refused)
+        barred = barred & ~barred.all(1, keepdim=True)
+        return replace(steered, chosen=steered.scores.masked_fill(barred, -torch.inf).argmax(-1)), refused
 
     def _continued(self, memory: np.ndarray) -> Tensor:
         """int64 [n, K, H]: of the first candidate what is left of the last plan, and MASK everywhere else."""
@@ -281,14 +275,14 @@ class PlanningPolicy:
         likely = model.head.log_prob(asked, plans, self.config.decoding, uniform)
         return spread, float(likely.quantile(self.config.refuse))
 
-    def _record(self, steered: Steered, games: np.ndarray, num_games: int) -> dict[str, np.ndarray]:
+    def _record(self, steered: Steered, refused: Tensor, games: np.ndarray, num_games: int) -> dict[str, np.ndarray]:
         """Of all games [B, ...]; ``planned`` says which ones have planned."""
         found = {
             "planned": torch.ones(len(games), dtype=torch.bool),
             "candidates": steered.tokens.to(torch.int16),
             "scores": steered.scores * self._spread,
             "log_prob": steered.log_prob,
-            "refused": self._is_unlikely(steered),
+            "refused": refused,
             "taken": steered.chosen.to(torch.int16),
             "evaluations": steered.evaluations.to(torch.int16),
         }

@@ -72,7 +72,7 @@ class RecordedPlans:
     log_prob: np.ndarray
     """float32 [P, K]."""
     refused: np.ndarray
-    """bool [P, K]: too unlikely to be taken."""
+    """bool [P, K]: too unlikely, or beginning with a move that was in vain just before."""
     taken: np.ndarray
     """int16 [P]: the candidate that was executed."""
     evaluations: np.ndarray
