@@ -11,11 +11,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from agents.config import Decoding
-from agents.heads.plan_head import Denoiser, PlanSample
+from agents.config import Decoding, PlanHeadConfig
+from agents.heads.plan_head import Denoiser, PlanCondition, PlanSample, PlanTransformer
 
 
 def decode(
@@ -231,3 +231,58 @@ def placed(tokens: Tensor, filling: Filling, drawn: Tensor) -> Tensor:
 def log_prob_of(filling: Filling, drawn: Tensor) -> Tensor:
     """float32 [M]: the sum over what counts of the tokens drawn [M, P]."""
     return filling.log_probs.gather(-1, drawn[..., None])[..., 0].masked_fill(~filling.valid, 0.0).sum(-1)
+
+
+_ONE_PASS = Decoding(kind="passes", passes=1)
+
+
+class DenoisingHead(nn.Module):
+    """A head whose plans are filled in by asking its denoiser.
+
+    Args:
+        config: sizes.
+        num_features: F.
+        num_actions: A.
+    """
+
+    one_pass = False
+    """Fill in everything at once, whatever a decoding says."""
+
+    def __init__(self, config: PlanHeadConfig, num_features: int, num_actions: int) -> None:
+        super().__init__()
+        self.config = config
+        self.horizon, self.num_actions = config.horizon, num_actions
+        self.network = PlanTransformer(config, num_features, num_actions)
+
+    def _way(self, decoding: Decoding) -> Decoding:
+        return _ONE_PASS if self.one_pass else decoding
+
+    def denoiser(self, condition: PlanCondition, decoding: Decoding) -> Denoiser:
+        """As ``PlanHead``."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def sample(
+        self,
+        condition: PlanCondition,
+        num_candidates: int,
+        decoding: Decoding,
+        uniform: Tensor,
+        given: Tensor | None = None,
+    ) -> PlanSample:
+        """K candidates for each of N conditions, as ``PlanHead``."""
+        shape = (len(condition.hero), num_candidates, self.horizon)
+        start = uniform.new_full(shape, self.network.mask, dtype=torch.int64) if given is None else given
+        return decode(self.denoiser(condition, decoding), start, self._way(decoding), uniform)
+
+    def log_prob(
+        self,
+        condition: PlanCondition,
+        plans: Tensor,
+        decoding: Decoding,
+        uniform: Tensor,
+        given: Tensor | None = None,
+    ) -> Tensor:
+        """[N, K] of plans [N, K, H], in the order that ``uniform`` gives, as ``PlanHead``."""
+        start = torch.full_like(plans, self.network.mask) if given is None else given
+        return decode(self.denoiser(condition, decoding), start, self._way(decoding), uniform, forced=plans).log_prob

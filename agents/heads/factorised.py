@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from agents.config import Decoding, FactorisedConfig, OneStepConfig
-from agents.heads.decoding import decode
-from agents.heads.plan_head import Denoiser, NetworkDenoiser, PlanCondition, PlanSample, PlanTransformer, drop_some
+from agents.config import Decoding
+from agents.heads.decoding import DenoisingHead
+from agents.heads.plan_head import Denoiser, NetworkDenoiser, PlanCondition, drop_some
 
 
-class FactorisedHead(nn.Module):
+class FactorisedHead(DenoisingHead):
     """The product of the marginals of each place. A ``PlanHead``; with a horizon of 1, behaviour cloning.
 
     Of a decoding it reads temperature and guidance.
@@ -24,11 +24,7 @@ class FactorisedHead(nn.Module):
         num_actions: A.
     """
 
-    def __init__(self, config: FactorisedConfig | OneStepConfig, num_features: int, num_actions: int) -> None:
-        super().__init__()
-        self.config = config
-        self.horizon, self.num_actions = config.horizon, num_actions
-        self.network = PlanTransformer(config, num_features, num_actions)
+    one_pass = True
 
     def loss(self, condition: PlanCondition, plans: Tensor, generator: np.random.Generator) -> Tensor:
         """-log p(plan) / H, [N]."""
@@ -37,38 +33,9 @@ class FactorisedHead(nn.Module):
         log_probs = _Blind(NetworkDenoiser(self.network, self.network.embed(condition)))(plans, rows)
         return -log_probs.gather(-1, plans[..., None])[..., 0].mean(-1)
 
-    @torch.no_grad()
-    def sample(
-        self,
-        condition: PlanCondition,
-        num_candidates: int,
-        decoding: Decoding,
-        uniform: Tensor,
-        given: Tensor | None = None,
-    ) -> PlanSample:
-        """K candidates for each of N conditions, as ``PlanHead``."""
-        shape = (len(condition.hero), num_candidates, self.horizon)
-        start = uniform.new_full(shape, self.network.mask, dtype=torch.int64) if given is None else given
-        return decode(self.denoiser(condition, decoding), start, _ONE_PASS, uniform)
-
-    def log_prob(
-        self,
-        condition: PlanCondition,
-        plans: Tensor,
-        decoding: Decoding,
-        uniform: Tensor,
-        given: Tensor | None = None,
-    ) -> Tensor:
-        """[N, K] of plans [N, K, H], as ``PlanHead``."""
-        start = torch.full_like(plans, self.network.mask) if given is None else given
-        return decode(self.denoiser(condition, decoding), start, _ONE_PASS, uniform, forced=plans).log_prob
-
     def denoiser(self, condition: PlanCondition, decoding: Decoding) -> Denoiser:
         """Says the same whatever is filled in."""
         return _Blind(NetworkDenoiser(self.network, self.network.embed(condition, decoding)))
-
-
-_ONE_PASS = Decoding(kind="passes", passes=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from agents.config import Decoding, MaskedConfig
-from agents.heads.decoding import decode
-from agents.heads.plan_head import (
-    Denoiser,
-    NetworkDenoiser,
-    PlanCondition,
-    PlanSample,
-    PlanTransformer,
-    drop_some,
-)
+from agents.heads.decoding import DenoisingHead
+from agents.heads.plan_head import Denoiser, NetworkDenoiser, PlanCondition, drop_some
 
 
-class MaskedHead(nn.Module):
+class MaskedHead(DenoisingHead):
     """Masked diffusion (Sahoo et al. 2024; Shi et al. 2024) without a time input. A ``PlanHead``.
 
     With absorbing noise the best denoiser does not depend on time, and the likelihood bound is that of an
@@ -33,14 +26,12 @@ class MaskedHead(nn.Module):
     """
 
     def __init__(self, config: MaskedConfig, num_features: int, num_actions: int) -> None:
-        super().__init__()
-        self.config = config
-        self.horizon, self.num_actions = config.horizon, num_actions
-        self.network = PlanTransformer(config, num_features, num_actions)
+        super().__init__(config, num_features, num_actions)
+        self._maskings = config.maskings
 
     def loss(self, condition: PlanCondition, plans: Tensor, generator: np.random.Generator) -> Tensor:
         """Cross-entropy [N], the mean over masked places, in nats a token."""
-        maskings = self.config.maskings
+        maskings = self._maskings
         condition = drop_some(condition, self.config.condition_dropout, generator)
         masked = torch.from_numpy(draw_maskings(len(plans) * maskings, self.horizon, generator)).to(plans.device)
         plans = plans.repeat(maskings, 1)
@@ -50,32 +41,6 @@ class MaskedHead(nn.Module):
         loss = functional.nll_loss(log_probs.transpose(1, 2), plans, reduction="none")
         loss = loss.masked_fill(~masked, 0.0).sum(-1) / masked.sum(-1)
         return loss.unflatten(0, (maskings, -1)).mean(0)
-
-    @torch.no_grad()
-    def sample(
-        self,
-        condition: PlanCondition,
-        num_candidates: int,
-        decoding: Decoding,
-        uniform: Tensor,
-        given: Tensor | None = None,
-    ) -> PlanSample:
-        """K candidates for each of N conditions, as ``PlanHead``."""
-        shape = (len(condition.hero), num_candidates, self.horizon)
-        start = uniform.new_full(shape, self.network.mask, dtype=torch.int64) if given is None else given
-        return decode(self.denoiser(condition, decoding), start, decoding, uniform)
-
-    def log_prob(
-        self,
-        condition: PlanCondition,
-        plans: Tensor,
-        decoding: Decoding,
-        uniform: Tensor,
-        given: Tensor | None = None,
-    ) -> Tensor:
-        """[N, K] of plans [N, K, H], in the order that ``uniform`` gives, as ``PlanHead``."""
-        start = torch.full_like(plans, self.network.mask) if given is None else given
-        return decode(self.denoiser(condition, decoding), start, decoding, uniform, forced=plans).log_prob
 
     def denoiser(self, condition: PlanCondition, decoding: Decoding) -> Denoiser:
         """Asks the network about partly filled plans."""
