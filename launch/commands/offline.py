@@ -18,6 +18,7 @@ from envs.spec import OBS_KEYS
 from launch.commands.programs import ArchiveFlags, admitted
 from launch.config.flags import AsJson, validate
 from launch.errors import UserError, unknown_name
+from launch.runs.folder import open_data
 from launch.show import figure, share, visible
 
 if TYPE_CHECKING:
@@ -27,20 +28,6 @@ if TYPE_CHECKING:
     from envs.spec import GamesConfig
     from launch.evaluation.policies import PolicySource
     from launch.offline.relabel import RewardSource
-
-
-def opened(path: Path, *, verify: bool = False) -> Dataset:
-    """A data set.
-
-    Raises:
-        UserError: there is none, or it is damaged.
-    """
-    from envs.datasets import Dataset
-
-    try:
-        return Dataset.open(path, verify=verify)
-    except ValueError as error:
-        raise UserError(str(error)) from None
 
 
 @contextmanager
@@ -206,7 +193,7 @@ def relabel(flags: RelabelFlags) -> int:
     from launch.offline.relabel import relabel as relabel_data
 
     source = _rewards(flags)
-    with _progress(str(flags.data), opened(flags.data).num_steps) as on_steps:
+    with _progress(str(flags.data), open_data(flags.data).num_steps) as on_steps:
         relabel_data(flags.data, source, flags.workers, on_steps)
     return show(ShowFlags(data=flags.data))
 
@@ -245,7 +232,7 @@ def observe(flags: ObserveFlags) -> int:
     for key in flags.keys:
         if key not in OBS_KEYS:
             raise unknown_name("observation key", key, OBS_KEYS)
-    with _progress(str(flags.data), opened(flags.data).num_steps) as on_steps:
+    with _progress(str(flags.data), open_data(flags.data).num_steps) as on_steps:
         observe_data(flags.data, tuple(dict.fromkeys(flags.keys)), flags.workers, on_steps)
     return show(ShowFlags(data=flags.data))
 
@@ -263,7 +250,7 @@ def drop(flags: DropFlags) -> int:
     """Remove the columns, and say what is left."""
     from envs.datasets import DatasetWriter
 
-    opened(flags.data)
+    open_data(flags.data)
     try:
         with DatasetWriter.open(flags.data) as writer:
             for column in flags.columns:
@@ -291,7 +278,7 @@ def verify(flags: VerifyFlags) -> int:
     """Check, and say what was compared."""
     from launch.offline.relabel import verify as verify_data
 
-    opened(flags.data)
+    open_data(flags.data)
     found = verify_data(flags.data, flags.episodes, flags.seed)
     compared = ", ".join(["rewards, endings and digests", *found.columns])
     sys.stdout.write(
@@ -361,7 +348,7 @@ def export(flags: ExportFlags) -> int:
     """Export."""
     from envs.datasets.minari import export_minari
 
-    data = opened(flags.data)
+    data = open_data(flags.data)
     try:
         export_minari(data, flags.to.absolute())
     except ValueError as error:
@@ -384,7 +371,7 @@ class ShowFlags(Config):
 
 def show(flags: ShowFlags) -> int:
     """Print the figures of a data set."""
-    data = opened(flags.data)
+    data = open_data(flags.data)
     try:
         found = describe(data)
     except ValueError as error:

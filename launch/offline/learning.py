@@ -30,25 +30,13 @@ from launch.errors import RunError, UserError
 from launch.offline.config import OfflineRunConfig
 from launch.processes.lifecycle import StopRequest
 from launch.runs import checkpoint as checkpoints
-from launch.runs.folder import RunFolder, installed_versions, read_config
+from launch.runs.folder import RunFolder, installed_versions, open_data, read_config
 from launch.runs.metrics import MetricsWriter
 from launch.runs.progress import Progress
 from launch.training.run import SUMMARY_FILE, TrainSummary, weights_sha256
 
 _NUM_WINDOWS = 512
 """Logged windows that a checkpoint keeps."""
-
-
-def open_data(path: Path) -> Dataset:
-    """A data set.
-
-    Raises:
-        UserError: there is none, or it is damaged.
-    """
-    try:
-        return Dataset.open(path)
-    except (OSError, ValueError) as error:
-        raise UserError(str(error)) from None
 
 
 def build_planning_model(config: OfflineRunConfig, obs_spec: Mapping[str, ObsSpec], num_actions: int) -> PlanningModel:

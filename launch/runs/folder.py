@@ -30,6 +30,7 @@ from launch.runs.checkpoint import FORMAT, check_format, sweep_unfinished
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
+    from envs.datasets import Dataset
     from envs.recording import EpisodeRecord
 
 _CONFIG, _EVENTS, _LOCK, _ID = "config.json", "events.jsonl", "lock", "id"
@@ -314,5 +315,19 @@ def read_record(path: Path) -> EpisodeRecord:
         return EpisodeRecord.load(path)
     except OSError as error:
         raise UserError(unreadable(path, error)) from None
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def open_data(path: Path, *, verify: bool = False) -> Dataset:
+    """A data set of logged play.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    from envs.datasets import Dataset
+
+    try:
+        return Dataset.open(path, verify=verify)
     except ValueError as error:
         raise UserError(str(error)) from None
